@@ -1,0 +1,609 @@
+"""One attempt at an upstream: sent, metered while it answers, ended exactly once.
+
+An attempt ends in one of `ok failed disconnected cut killed stopped`, and whatever the ending, it is
+settled: at the provider's usage where that came, else at input plus what was counted, else, where nothing
+can be counted, at what was reserved. Settling is shielded from cancellation and happens before the last
+byte goes out, so that the next request of the run finds everything as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import orjson
+
+from gateway.admission import Admitted, Kill, Settlement
+from gateway.domain import USAGE_BUCKETS, Answer, Headers, Nano, RunStatus, Usage, Verdict, usd
+from gateway.errors import GatewayError, Refusal, Ruling, UpstreamError, error_json
+from gateway.live import LiveCalls
+from gateway.metering.estimate import Quote, estimated_usage, repaired
+from gateway.metering.prices import MTOK
+from gateway.metering.usage import ReadUsage, read_usage
+from gateway.policy.models import Server
+from gateway.rules.kills import parse_kill_name
+from gateway.rules.lineage import Lineage
+from gateway.rules.route import Route, Router
+from gateway.settling import Settler
+from gateway.surfaces import chat
+from gateway.surfaces.encoding import decode
+from gateway.surfaces.sse import EventTooLargeError
+from gateway.turn import Facts, Turn
+from gateway.upstreams import headers as header_rules
+from gateway.upstreams.transport import (
+    Transport,
+    TransportError,
+    UnsendableError,
+    UpstreamReply,
+    UpstreamRequest,
+)
+
+Outcome = Literal["ok", "failed", "disconnected", "cut", "killed", "stopped"]
+
+MAX_REPLY_BYTES = 64 * 1024 * 1024
+EXTENSION_TOKENS = 512
+"""A stream that outgrows its reservation asks for so much more at a time; a budget can be overshot by at
+most one such slice per open stream."""
+BYTES_PER_TOKEN = 3
+"""Received output is priced by this while a stream runs: more tokens than almost any text has."""
+IN_FLIGHT_S = 0.2
+"""What a provider may have generated beyond what arrived, at the speed seen, when a stream is aborted."""
+AFTER_FINISH_S = 1.0
+"""How long a stream whose answer is complete may take for its usage after the client has left."""
+INDEX_GRACE_MS = 86_400_000
+
+
+class Client(Protocol):
+    """The caller's connection."""
+
+    left: bool
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the head of a streamed answer."""
+
+    async def send(self, data: bytes) -> None:
+        """Send a piece of it; returns at once when the client has left."""
+
+    async def end(self) -> None:
+        """End it cleanly."""
+
+    def on_leave(self, callback: Callable[[], None] | None) -> None:
+        """Call back when the client leaves before the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+@dataclass(slots=True)
+class Machinery:
+    """What every attempt works with; one per worker."""
+
+    settler: Settler
+    live: LiveCalls
+    lineage: Lineage
+    worker: str
+    record: Callable[[Attempt, Outcome], None]
+
+
+@dataclass(slots=True)
+class Attempt:
+    """`run_plain` or `run_stream` does everything; both raise `GatewayError` before the first byte."""
+
+    attempt_id: str
+    kill_names: frozenset[str]
+    machinery: Machinery
+    router: Router
+    route: Route
+    transport: Transport
+    request: UpstreamRequest
+    turn: Turn
+    facts: Facts
+    quote: Quote
+    admitted: Admitted
+    server: Server
+    strips_usage: bool
+    base_event: dict[str, Any]
+    tightest: Callable[[Nano], Any]
+    """Asks the store which budget has no room for an amount: an awaitable `Ruling` or None."""
+    reserve_tokens: int
+    """Output tokens per choice that the reservation pays for."""
+    reserved: Nano = 0
+    covered_tokens: int = 0
+    """Output tokens of all choices that are reserved for by now."""
+    kill: Kill | None = None
+    settled: bool = False
+    usage: Usage = field(default_factory=Usage)
+    cost: Nano = 0
+    sent_at: float = 0.0
+    head_at: float = 0.0
+    first_at: float = 0.0
+    done_at: float = 0.0
+    status: int | None = None
+    _reply: UpstreamReply | None = None
+    _task: asyncio.Task[Any] | None = None
+    _client_left: bool = False
+
+    # -- being interrupted --------------------------------------------------------------------------
+
+    def stop(self, kill: Kill) -> None:
+        """An operator's stop: end the call wherever it is."""
+        if self.kill is None and not self.settled:
+            self.kill = kill
+            self._interrupt()
+
+    def client_left(self) -> None:
+        """The caller has gone."""
+        self._client_left = True
+        if self.server.on_disconnect == "abort":
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        if self._reply is not None:
+            self._reply.abort()
+        elif self._task is not None:
+            self._task.cancel()
+
+    # -- upstream -----------------------------------------------------------------------------------
+
+    async def _send(self) -> UpstreamReply:
+        """The response head, or the reason why there is none, already settled."""
+        machinery = self.machinery
+        self.reserved = self.admitted.reserved
+        self.covered_tokens = min(self.reserve_tokens, self.admitted.output_tokens) * self.quote.choices
+        self._task = asyncio.current_task()
+        machinery.settler.journal.opened(
+            self.attempt_id, self.reserved, self.admitted.holds, self.base_event["orphan"]
+        )
+        machinery.live.add(self)
+        self.sent_at = time.perf_counter()
+        try:
+            reply = await self.transport.send(self.request)
+        except TransportError as error:
+            await self._end_unanswered(error.phase == "connect", "failed")
+            raise self._upstream_error(error) from error
+        except UnsendableError as error:
+            await self._end_unanswered(True, "failed")
+            raise GatewayError("invalid_request", "The request cannot be sent upstream.") from error
+        except asyncio.CancelledError:
+            await self._end_unanswered(False, "killed" if self.kill is not None else "disconnected")
+            if self._task is not None and (self.kill is not None or self._client_left):
+                self._task.uncancel()
+                raise self._interruption() from None
+            raise
+        self._reply = reply
+        self.head_at = time.perf_counter()
+        self.status = reply.status
+        if self.kill is not None or (self._client_left and self.server.on_disconnect == "abort"):
+            reply.abort()
+        return reply
+
+    async def _end_unanswered(self, nothing_sent: bool, outcome: Outcome) -> None:
+        """No response came: it cost nothing if nothing was sent, else nothing can be counted."""
+        if nothing_sent:
+            await self._settle(outcome, Usage(), 0, "provider", error="upstream_unavailable")
+        else:
+            await self._settle(
+                outcome, Usage(source="missing"), self.reserved, "reserved", error="upstream_unavailable"
+            )
+
+    def _interruption(self) -> GatewayError:
+        if self.kill is not None:
+            return killed(self.kill, self.turn.run.run_id)
+        return ClientLeftError()
+
+    def _upstream_error(self, error: TransportError) -> GatewayError:
+        if self.kill is not None or (error.kind == "aborted" and self._client_left):
+            return self._interruption()
+        name = self.route.provider_name
+        if error.kind == "timeout" and error.phase != "connect":
+            return UpstreamError("upstream_timeout", f"Provider {name!r} did not answer in time.")
+        if error.phase == "body":
+            return UpstreamError(
+                "upstream_stream_interrupted", f"The answer of provider {name!r} broke off before its end."
+            )
+        return UpstreamError(
+            "upstream_unavailable", f"Provider {name!r} cannot be reached ({error.kind}).", retry_after_s=1
+        )
+
+    # -- plain --------------------------------------------------------------------------------------
+
+    async def run_plain(self, client: Client) -> Reply | None:
+        """Send, read the whole answer, settle. None when the answer turned out to be a stream and has
+        been sent to the client already."""
+        client.on_leave(self.client_left)
+        try:
+            reply = await self._send()
+            if _is_event_stream(reply.headers) and reply.status == 200:
+                await self._stream(client, reply)
+                return None
+            return await self._plain(reply)
+        finally:
+            client.on_leave(None)
+            self.machinery.live.remove(self)
+
+    async def _plain(self, reply: UpstreamReply) -> Reply:
+        try:
+            body = await reply.read(MAX_REPLY_BYTES)
+        except TransportError as error:
+            billed = reply.status < 400
+            await self._settle(
+                self._outcome("cut"),
+                Usage(source="missing"),
+                self.reserved if billed else 0,
+                "reserved" if billed else "provider",
+                error="upstream_stream_interrupted",
+            )
+            raise self._upstream_error(error) from error
+        finally:
+            await reply.aclose()
+        self.done_at = self.first_at = time.perf_counter()
+        if reply.status >= 400:
+            await self._settle("failed", Usage(), 0, "provider", error=f"upstream_{reply.status}")
+            return self._provider_error(reply, body)
+        parsed = _parse_object(body, reply.headers)
+        if parsed is None:
+            await self._settle(
+                "failed", Usage(source="missing"), self.reserved, "reserved", error="upstream_unavailable"
+            )
+            raise UpstreamError(
+                "upstream_unavailable",
+                f"Provider {self.route.provider_name!r} answered with something that is no JSON object.",
+                status=502,
+            )
+        if parsed.get("error") and not parsed.get("choices"):
+            await self._settle("failed", Usage(), 0, "provider", error="upstream_error")
+        else:
+            answer = chat.read_answer(parsed)
+            usage, cost, source = self._bill(read_usage(self.turn.step.surface, parsed), answer)
+            await self._settle(self._outcome("ok"), usage, cost, source, answer=answer)
+        self.facts.cost = self.cost
+        return Reply(reply.status, [*header_rules.to_client(reply.headers), *self.facts.headers()], body)
+
+    def _provider_error(self, reply: UpstreamReply, body: bytes) -> Reply:
+        """A provider's own refusal: its words to the caller, unless they concern the gateway's own
+        credentials or are an outage."""
+        name = self.route.provider_name
+        if reply.status in (401, 402, 403) and self.turn.caller.credential is None:
+            raise UpstreamError(
+                "upstream_credentials_rejected",
+                f"Provider {name!r} rejected the gateway's credentials; its operator has been told.",
+            )
+        if reply.status >= 500:
+            raise UpstreamError(
+                "upstream_unavailable", f"Provider {name!r} answered {reply.status}.", retry_after_s=1
+            )
+        if 300 <= reply.status < 400:
+            raise UpstreamError(
+                "upstream_unavailable",
+                f"Provider {name!r} answered with a redirect, which is not followed.",
+                status=502,
+            )
+        headers = [
+            *header_rules.to_client(reply.headers),
+            *header_rules.retry_advice(reply.headers),
+            *self.facts.headers(),
+        ]
+        return Reply(reply.status, headers, body)
+
+    # -- streams ------------------------------------------------------------------------------------
+
+    async def run_stream(self, client: Client) -> Reply | None:
+        """Send and pass the answer on as it comes. A `Reply` when the provider did not stream."""
+        client.on_leave(self.client_left)
+        try:
+            reply = await self._send()
+            if reply.status != 200 or not _is_event_stream(reply.headers):
+                return await self._plain(reply)
+            await self._stream(client, reply)
+            return None
+        finally:
+            client.on_leave(None)
+            self.machinery.live.remove(self)
+
+    async def _stream(self, client: Client, reply: UpstreamReply) -> None:
+        parser = chat.ChatStream(strip_usage=self.strips_usage)
+        started = False
+        out = b""
+        failure: GatewayError | None = None
+        try:
+            async for chunk in reply.chunks():
+                out += parser.feed(chunk)
+                if not out:
+                    continue
+                if parser.done:
+                    break
+                if parser.output_bytes > self.covered_tokens * BYTES_PER_TOKEN:
+                    failure = await self._extend(parser.output_bytes)
+                    if failure is not None:
+                        reply.abort()
+                        break
+                if not self.first_at:
+                    self.first_at = time.perf_counter()
+                if not self._client_left:
+                    if not started:
+                        started = True
+                        await client.start(200, self._stream_headers(reply))
+                    await client.send(out)
+                out = b""
+        except TransportError as error:
+            failure = self._upstream_error(error)
+            if self._client_left and parser.finished and not parser.usage and self.kill is None:
+                failure = ClientLeftError()
+        except EventTooLargeError:
+            reply.abort()
+            failure = self._broken("sent an event without end")
+        except BaseException:
+            reply.abort()
+            await self._settle_stream("disconnected", parser, None)
+            raise
+        if failure is None and self.kill is not None:
+            failure = self._interruption()
+        if failure is None and not parser.clean:
+            failure = self._broken("ended its stream without finishing the answer")
+        self.done_at = time.perf_counter()
+        if failure is None:
+            await self._settle_stream("failed" if parser.error else "ok", parser, None)
+            if not self._client_left:
+                if not started:
+                    await client.start(200, self._stream_headers(reply))
+                if tail := out + parser.pending:
+                    await client.send(tail)
+                await client.end()
+            await self._release(reply)
+            return
+        await self._settle_stream(self._failure_outcome(failure), parser, failure)
+        await reply.aclose()
+        if self._client_left:
+            return
+        if not started:
+            raise failure
+        self.facts.verdict = Verdict.REFUSE if isinstance(failure, Refusal) else self.facts.verdict
+        body = error_json(self.turn.step.surface, failure, self.facts.context())
+        await client.send(chat.stream_error(body))
+        await client.end()
+
+    def _broken(self, what: str) -> UpstreamError:
+        return UpstreamError("upstream_stream_interrupted", f"Provider {self.route.provider_name!r} {what}.")
+
+    def _failure_outcome(self, failure: GatewayError) -> Outcome:
+        if self.kill is not None:
+            return "killed"
+        if isinstance(failure, Refusal):
+            return "stopped"
+        return "disconnected" if isinstance(failure, ClientLeftError) else "cut"
+
+    async def _release(self, reply: UpstreamReply) -> None:
+        """Let the connection go back to the pool if the stream really ends after its last event."""
+        with contextlib.suppress(TransportError, TimeoutError):
+            async with asyncio.timeout(AFTER_FINISH_S):
+                async for _ in reply.chunks():
+                    pass
+        await reply.aclose()
+
+    def _stream_headers(self, reply: UpstreamReply) -> Headers:
+        return [
+            *header_rules.to_client(reply.headers),
+            *self.facts.headers(),
+            (b"cache-control", b"no-cache"),
+            (b"x-accel-buffering", b"no"),
+        ]
+
+    async def _extend(self, output_bytes: int) -> GatewayError | None:
+        """Reserve for what was received beyond the reservation and a slice more; the refusal if a budget
+        has no room."""
+        received = -(-output_bytes // BYTES_PER_TOKEN)
+        target = received + EXTENSION_TOKENS
+        more = -(-(target - self.covered_tokens) * self.quote.output_nano_per_mtok // MTOK)
+        if more and not await self.machinery.settler.store.extend(self.attempt_id, more):
+            ruling = await self.tightest(more)
+            return budget_refusal(ruling, self.turn.run.run_id, more)
+        self.reserved += more
+        self.covered_tokens = target
+        return None
+
+    # -- the end ------------------------------------------------------------------------------------
+
+    def _outcome(self, otherwise: Outcome) -> Outcome:
+        if self.kill is not None:
+            return "killed"
+        return "disconnected" if self._client_left and otherwise != "ok" else otherwise
+
+    def _bill(self, read: ReadUsage | None, answer: Answer) -> tuple[Usage, Nano, str]:
+        """Usage, cost and where the cost comes from, for an answer that came whole."""
+        if read is not None and read.input_trusted and read.output_trusted:
+            source = "free" if self.route.rates.free else "provider"
+            return read.usage, self.router.cost(self.route, read, self.admitted.admitted_at), source
+        usage = estimated_usage(self.turn.step, answer.texts, answer.calls, model=self.route.upstream_model)
+        if read is not None:
+            usage = repaired(read, usage)
+        return usage, self.route.rates.cost(usage), "estimated"
+
+    async def _settle_stream(
+        self, outcome: Outcome, parser: chat.ChatStream, failure: GatewayError | None
+    ) -> None:
+        answer = parser.answer()
+        read = read_usage(self.turn.step.surface, parser.usage) if parser.usage is not None else None
+        if outcome == "failed" and read is None and not parser.output_bytes:
+            usage, cost, source = Usage(), 0, "provider"
+        else:
+            usage, cost, source = self._bill(read, answer)
+            if source == "estimated" and outcome != "ok":
+                usage, cost = self._with_flight(usage)
+        await self._settle(
+            outcome, usage, cost, source, answer=answer, error=failure.code if failure else None
+        )
+
+    def _with_flight(self, usage: Usage) -> tuple[Usage, Nano]:
+        """Add what the provider may have generated before it noticed the end, at the speed seen."""
+        elapsed = max(time.perf_counter() - (self.first_at or self.sent_at), 0.001)
+        flight = min(-(-usage.output_text * IN_FLIGHT_S // elapsed), usage.output_text + EXTENSION_TOKENS)
+        values = {name: getattr(usage, name) for name in USAGE_BUCKETS}
+        values["output_text"] += int(flight)
+        grown = Usage(**values, source="estimated")
+        return grown, self.route.rates.cost(grown)
+
+    async def _settle(
+        self,
+        outcome: Outcome,
+        usage: Usage,
+        cost: Nano,
+        source: str,
+        *,
+        answer: Answer | None = None,
+        error: str | None = None,
+    ) -> None:
+        if self.settled:
+            return
+        self.settled = True
+        self.usage, self.cost = usage, cost
+        task = asyncio.ensure_future(
+            self.machinery.settler.settle(self._settlement(outcome, usage, cost, source, answer, error))
+        )
+        try:
+            settled = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # The task goes on by itself; the journal has the settlement in any case.
+            _background.add(task)
+            task.add_done_callback(_background.discard)
+            raise
+        finally:
+            self.machinery.record(self, outcome)
+        if settled is not None:
+            self.facts.run_cost = settled.run_cost
+            self.facts.run_remaining = settled.run_remaining
+
+    def _settlement(
+        self,
+        outcome: Outcome,
+        usage: Usage,
+        cost: Nano,
+        source: str,
+        answer: Answer | None,
+        error: str | None,
+    ) -> Settlement:
+        turn = self.turn
+        links: tuple[str, ...] = ()
+        head = ""
+        if outcome == "ok" and answer is not None:
+            links, head = self.machinery.lineage.links(turn.caller.id, turn.chain, answer)
+        completes = outcome == "ok" and answer is not None and not answer.calls
+        status = RunStatus.COMPLETED if completes and not turn.run.explicit else RunStatus.RUNNING
+        if outcome == "killed":
+            status = RunStatus.KILLED
+        elif outcome == "stopped":
+            status = RunStatus.STOPPED_BUDGET
+        return Settlement(
+            attempt_id=self.attempt_id,
+            run_id=turn.run.run_id,
+            cost=cost,
+            tokens=usage.charged_tokens,
+            provisional=False,
+            succeeded=outcome == "ok",
+            completes=completes,
+            tool_calls=len(answer.calls) if answer is not None else 0,
+            links=links,
+            head=head,
+            retry_key=turn.retry_key,
+            index_ttl_ms=self.base_event["idle_ttl_ms"] + INDEX_GRACE_MS,
+            event=self._event(outcome, usage, cost, source, answer, error, status),
+            holds=self.admitted.holds,
+            adopt=False,
+        )
+
+    def _event(
+        self,
+        outcome: Outcome,
+        usage: Usage,
+        cost: Nano,
+        source: str,
+        answer: Answer | None,
+        error: str | None,
+        status: RunStatus,
+    ) -> bytes:
+        now = time.perf_counter()
+        upstream = (self.done_at or now) - self.sent_at
+        total = now - self.turn.clock
+        event = {
+            **self.base_event["attempt"],
+            "provisional": False,
+            "ordinal": self.admitted.ordinal,
+            "model": self.route.upstream_model,
+            "ended_at": self.turn.began_at + int(total * 1000),
+            "usage": {name: value for name in USAGE_BUCKETS if (value := getattr(usage, name))},
+            "usage_source": usage.source,
+            "cost": cost,
+            "cost_source": source,
+            "reserved": self.reserved,
+            "latency_ms": round(total * 1000, 3),
+            "ttft_ms": round((self.first_at - self.sent_at) * 1000, 3) if self.first_at else None,
+            "overhead_ms": round((total - upstream) * 1000, 3),
+            "http_status": self.status,
+            "outcome": outcome,
+            "finish_reason": answer.finish_reason if answer is not None else None,
+            "error": error,
+            "tool_calls": [{"id": c.id, "name": c.name} for c in answer.calls] if answer else [],
+            "charges": [[hold.counter, hold.expires_at] for hold in self.admitted.holds],
+            "run_status": status.value,
+        }
+        return orjson.dumps(event)
+
+
+_background: set[asyncio.Future[Any]] = set()
+
+
+class ClientLeftError(GatewayError):
+    """The caller closed its connection; there is nobody to answer."""
+
+    def __init__(self) -> None:
+        super().__init__("upstream_stream_interrupted", "The client closed the connection.")
+
+
+def killed(kill: Kill, run_id: str) -> Refusal:
+    """The refusal for a kill flag, with the operator's own reason."""
+    scope, target = parse_kill_name(kill.name)
+    reason = f" Reason: {kill.reason}" if kill.reason else ""
+    return Refusal(
+        Ruling(code=f"{scope}_killed", rule="kill", scope=scope, limit=0, used=0),
+        f"An operator has stopped this {scope} ({target}); run {run_id} must not go on.{reason}",
+    )
+
+
+def budget_refusal(ruling: Ruling | None, run_id: str, need: Nano) -> Refusal:
+    """The refusal in mid-stream: a budget has no room for what the stream still generates."""
+    ruling = ruling or Ruling("run_budget_exceeded", "run", "run", 0, 0, money=True)
+    return Refusal(
+        ruling,
+        f"Budget '{ruling.rule}' of this {ruling.scope} was used up in the middle of the answer: limit "
+        f"${usd(ruling.limit)}, spent and reserved ${usd(ruling.used)}, ${usd(need)} more needed "
+        f"(run {run_id}).",
+    )
+
+
+def _is_event_stream(headers: Headers) -> bool:
+    return any(
+        name == b"content-type" and value.lower().startswith(b"text/event-stream") for name, value in headers
+    )
+
+
+def _parse_object(body: bytes, headers: Sequence[tuple[bytes, bytes]]) -> dict[str, Any] | None:
+    encodings = [value for name, value in headers if name == b"content-encoding"]
+    if encodings:
+        try:
+            body = decode(body, encodings, MAX_REPLY_BYTES)
+        except GatewayError:
+            return None
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    return parsed if isinstance(parsed, dict) else None

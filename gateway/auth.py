@@ -1,0 +1,184 @@
+"""Who is calling: gateway keys, a caller's own provider credential, or the open mode of one machine.
+
+A stored key is an HMAC under the gateway's secret and is looked up by it, so nothing ever compares a
+secret; a malformed, an unknown and a revoked key get the same answer.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from gateway.domain import Principal
+from gateway.errors import CallerError
+from gateway.policy.models import Policy
+
+_CREDENTIAL_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """A gateway key as the ledger database keeps it: `digest` is `Secrets.digest` of the key."""
+
+    id: str
+    name: str
+    digest: str
+    user: str | None
+    team: str | None
+    models: tuple[str, ...] | None
+    expires_at: int | None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Secrets:
+    """The gateway's own secret: the current one makes digests, the previous one is still recognised."""
+
+    current: bytes
+    previous: bytes | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Secrets:
+        """From `GATEWAY_SECRET_KEY`: `current[,previous]`. Raises `ValueError` for a short one."""
+        parts = [part.strip().encode() for part in text.split(",") if part.strip()]
+        if not parts or len(parts) > 2 or any(len(part) < 16 for part in parts):
+            raise ValueError("GATEWAY_SECRET_KEY has to be one or two secrets of at least 16 characters")
+        return cls(parts[0], parts[1] if len(parts) > 1 else None)
+
+    def digest(self, secret: str | bytes) -> str:
+        """HMAC-SHA256 of a key or token under the current secret, hexadecimal."""
+        return _digest(self.current, secret)
+
+    def digests(self, secret: str | bytes) -> tuple[str, ...]:
+        """The digests under which a key or token may be stored."""
+        current = _digest(self.current, secret)
+        return (current,) if self.previous is None else (current, _digest(self.previous, secret))
+
+
+def _digest(key: bytes, secret: str | bytes) -> str:
+    raw = secret.encode("utf-8", "surrogatepass") if isinstance(secret, str) else secret
+    return hmac.digest(key, raw, "sha256").hex()
+
+
+def credential_of(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """The one credential of a request, wherever SDKs put it. `CallerError` when two differ."""
+    found: set[bytes] = {headers[name] for name in _CREDENTIAL_HEADERS if name in headers}
+    authorization = headers.get(b"authorization")
+    if authorization is not None:
+        scheme, _, value = authorization.partition(b" ")
+        if scheme.lower() == b"bearer":
+            found.add(value.strip())
+        elif scheme.lower() == b"basic":
+            found.add(_basic(value))
+        else:
+            raise invalid_key()
+    if len(found) > 1:
+        raise invalid_key()
+    return found.pop() if found else None
+
+
+def _basic(value: bytes) -> bytes:
+    try:
+        user, _, password = base64.b64decode(value.strip(), validate=True).partition(b":")
+    except binascii.Error:
+        raise invalid_key() from None
+    return password or user
+
+
+def invalid_key() -> CallerError:
+    """The one answer to every failed authentication."""
+    return CallerError("invalid_api_key", "The API key is missing or not valid for this gateway.")
+
+
+@dataclass(slots=True)
+class Authenticator:
+    """Finds the principal of a request under one policy. Stored keys are replaced as they change."""
+
+    policy: Policy
+    secrets: Secrets
+    stored: dict[str, KeyRecord] = field(default_factory=dict)
+    _configured: dict[str, tuple[Principal, float | None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key in self.policy.keys:
+            expires = key.expires_at.timestamp() if key.expires_at is not None else None
+            principal = Principal(
+                id=f"key:{key.name}",
+                key=key.name,
+                user=key.user,
+                team=key.team,
+                models=frozenset(key.models) if key.models is not None else None,
+            )
+            self._configured[self.secrets.digest(key.key.get_secret_value())] = (principal, expires)
+
+    def replace_stored(self, keys: Iterable[KeyRecord]) -> None:
+        """Take over the keys of the ledger database; revoked ones are simply not among them."""
+        self.stored = {key.digest: key for key in keys}
+
+    def identify(self, headers: Mapping[bytes, bytes]) -> Principal:
+        """The caller, or `CallerError` `invalid_api_key`."""
+        mode = self.policy.auth.mode
+        if mode == "open":
+            ensure_local(headers)
+            return Principal(id="local", key="local", user="local")
+        credential = credential_of(headers)
+        if not credential:
+            raise invalid_key()
+        if mode == "passthrough":
+            digest = hashlib.sha256(self.secrets.digest(credential).encode()).hexdigest()[:16]
+            return Principal(
+                id=f"caller:{digest}", key=f"caller-{digest}", credential=credential.decode("latin-1")
+            )
+        return self._key(credential)
+
+    def _key(self, credential: bytes) -> Principal:
+        for digest in self.secrets.digests(credential):
+            configured = self._configured.get(digest)
+            if configured is not None:
+                principal, expires = configured
+                if expires is not None and time.time() >= expires:
+                    raise invalid_key()
+                return principal
+            stored = self.stored.get(digest)
+            if stored is not None:
+                if stored.expires_at is not None and time.time() * 1000 >= stored.expires_at:
+                    raise invalid_key()
+                return Principal(
+                    id=stored.id,
+                    key=stored.name,
+                    user=stored.user,
+                    team=stored.team,
+                    models=frozenset(stored.models) if stored.models is not None else None,
+                )
+        raise invalid_key()
+
+
+def ensure_local(headers: Mapping[bytes, bytes]) -> None:
+    """In open mode a web page must not be able to spend: `Host` has to be this machine, an `Origin` has to
+    be the same, and the body has to be JSON (which a page cannot send without asking first)."""
+    host = host_name(headers.get(b"host", b""))
+    if host not in LOOPBACK_HOSTS:
+        raise CallerError(
+            "invalid_api_key", "Without keys the gateway serves this machine alone: Host has to be loopback."
+        )
+    origin = headers.get(b"origin")
+    if origin is not None and host_name(origin.partition(b"://")[2]) not in LOOPBACK_HOSTS:
+        raise CallerError("invalid_api_key", "Without keys the gateway answers no foreign Origin.")
+    kind = headers.get(b"content-type")
+    if kind is not None and not kind.lower().startswith(b"application/json"):
+        raise CallerError("unsupported_encoding", "Content-Type has to be application/json.")
+
+
+def host_name(authority: bytes) -> str:
+    """The host of a `Host` or `Origin` value, without its port; empty when it has odd characters."""
+    text = authority.decode("latin-1").strip().lower()
+    if any(c in text for c in "/#?@\\ "):
+        return ""
+    if text.startswith("["):
+        return text.partition("]")[0] + "]"
+    return text.partition(":")[0]

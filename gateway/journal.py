@@ -1,0 +1,169 @@
+"""The write-ahead journal of one worker: what was sent upstream, and what it cost, before anyone is told.
+
+Each line is one JSON record, appended with a single `write` and no `fsync`: it survives a killed process,
+and the ledger survives a lost machine. `open` records stand before an attempt is dispatched, `settle`
+records before the last byte of its answer goes out. A file belongs to the process that holds its lock;
+one whose lock is free was left by a process that died, and is replayed by whoever finds it.
+
+Replay is idempotent, so a file is removed only after everything in it is known to be settled.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from gateway.admission import Hold, Settlement
+from gateway.domain import Nano
+
+ROTATE_BYTES = 8 * 1024 * 1024
+_SETTLEMENT_FIELDS = {f.name for f in fields(Settlement)}
+
+
+class JournalUnavailable(Exception):  # noqa: N818 - read as a state, like the other *Unavailable
+    """The data directory cannot be written: an attempt that is not on record must not be dispatched."""
+
+
+class Journal:
+    """Append-only, one file at a time; a new one is begun when it grows and nothing in it is open."""
+
+    def __init__(self, directory: Path, worker: str) -> None:
+        self._directory = directory
+        self._worker = worker
+        self._serial = 0
+        self._fd = -1
+        self._path = directory
+        self._size = 0
+        self._open: dict[str, bytes] = {}
+        self._unconfirmed: dict[str, bytes] = {}
+
+    def start(self) -> None:
+        """Open this worker's first file. Raises `JournalUnavailable`."""
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._begin_file()
+        except OSError as error:
+            raise JournalUnavailable(str(error)) from error
+
+    def _begin_file(self) -> None:
+        self._serial += 1
+        path = self._directory / f"{self._worker}.{self._serial}.journal"
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._fd, self._path, self._size = fd, path, 0
+
+    def opened(self, attempt_id: str, reserved: Nano, holds: tuple[Hold, ...], orphan: bytes) -> None:
+        """The attempt is about to be dispatched."""
+        line = b'{"o":"%b","r":%d,"h":%b,"e":%b}\n' % (
+            attempt_id.encode(),
+            reserved,
+            orjson.dumps([[h.counter, h.expires_at] for h in holds]),
+            orphan,
+        )
+        self._append(line)
+        self._open[attempt_id] = line
+
+    def settled(self, settlement: Settlement) -> None:
+        """The attempt is over; the store has not been told yet."""
+        record = asdict(settlement)
+        record["event"] = settlement.event.decode()
+        line = b'{"s":%b}\n' % orjson.dumps(record)
+        self._append(line)
+        self._open.pop(settlement.attempt_id, None)
+        self._unconfirmed[settlement.attempt_id] = line
+
+    def confirmed(self, attempt_id: str) -> None:
+        """The store has taken the settlement; nothing of this attempt is needed any more."""
+        self._unconfirmed.pop(attempt_id, None)
+        if self._size > ROTATE_BYTES:
+            self._rotate()
+
+    def _append(self, line: bytes) -> None:
+        try:
+            written = os.write(self._fd, line)
+            if written != len(line):
+                # A torn line is skipped by the reader; the record goes out once more, whole.
+                os.write(self._fd, b"\n" + line)
+        except OSError as error:
+            raise JournalUnavailable(str(error)) from error
+        self._size += len(line)
+
+    def _rotate(self) -> None:
+        """Carry what is still needed into a new file and drop the old one."""
+        fd, path = self._fd, self._path
+        self._begin_file()
+        for line in (*self._open.values(), *self._unconfirmed.values()):
+            self._append(line)
+        path.unlink(missing_ok=True)
+        os.close(fd)
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is open and nothing waits for the store."""
+        return not self._open and not self._unconfirmed
+
+    def close(self) -> None:
+        """Leave the file to be replayed, unless there is nothing in it that is needed."""
+        if self._fd < 0:
+            return
+        if self.is_empty:
+            self._path.unlink(missing_ok=True)
+        os.close(self._fd)
+        self._fd = -1
+
+
+def orphaned_files(directory: Path) -> list[tuple[Path, int]]:
+    """Journals of processes that are gone, each with a locked descriptor that the caller has to close."""
+    found: list[tuple[Path, int]] = []
+    for path in sorted(directory.glob("*.journal")):
+        try:
+            fd = os.open(path, os.O_RDWR)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            continue
+        found.append((path, fd))
+    return found
+
+
+def read_journal(
+    path: Path, orphan_settlement: Callable[[str, Nano, tuple[Hold, ...], dict[str, Any]], Settlement]
+) -> list[Settlement]:
+    """Every settlement that a journal asks for: those on record, and a conservative one for each attempt
+    that was dispatched and never ended. Lines that were torn by the crash are passed over."""
+    opened: dict[str, dict[str, Any]] = {}
+    settled: dict[str, Settlement] = {}
+    for line in path.read_bytes().split(b"\n"):
+        if not line:
+            continue
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue
+        if "o" in record:
+            opened[record["o"]] = record
+        elif "s" in record:
+            settlement = _settlement(record["s"])
+            settled[settlement.attempt_id] = settlement
+    for attempt_id, record in opened.items():
+        if attempt_id not in settled:
+            holds = tuple(Hold(str(c), int(e)) for c, e in record["h"])
+            settled[attempt_id] = orphan_settlement(attempt_id, int(record["r"]), holds, record["e"])
+    return list(settled.values())
+
+
+def _settlement(record: dict[str, Any]) -> Settlement:
+    values = {name: record[name] for name in _SETTLEMENT_FIELDS}
+    values["event"] = values["event"].encode()
+    values["links"] = tuple(values["links"])
+    values["holds"] = tuple(Hold(**hold) for hold in values["holds"])
+    return Settlement(**values)

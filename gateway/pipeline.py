@@ -1,0 +1,494 @@
+"""The life of one step, top to bottom: every guard in its order, with the refusal that it can raise.
+
+    parse            CallerError: invalid_json, invalid_request
+    find the run     StoreUnavailable
+    choose a route   CallerError: unknown_model, model_not_allowed, unknown_price
+    admit            Refusal: killed, over a limit, over a rate, over a budget
+    call upstream    UpstreamError
+    settle           never fails the step: what the store cannot take is in the journal
+
+Two store round trips stand before the provider, one after it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import orjson
+
+from gateway.admission import Admission, Admitted, Charge, Denied, Lookup, RunView
+from gateway.attempt import Attempt, Client, Machinery, Reply
+from gateway.domain import Headers, Nano, Principal, RunSource, RunStatus, Step, Surface, usd
+from gateway.errors import CallerError, GatewayError, Refusal, Ruling
+from gateway.live import LEASE_MS
+from gateway.metering.estimate import Quote, output_bound, quote
+from gateway.metering.learned import OutputEstimates
+from gateway.metering.usage import request_context
+from gateway.policy.models import Policy, Provider
+from gateway.protocols import Clock, Store
+from gateway.rules.budgets import Rulebook, scopes_of
+from gateway.rules.identity import Hints, read_hints
+from gateway.rules.kills import kill_names, parse_kill_name
+from gateway.rules.lineage import Lineage
+from gateway.rules.route import Route, Router
+from gateway.surfaces import chat
+from gateway.turn import Facts, Turn, new_id
+from gateway.upstreams import azure_openai, openai
+from gateway.upstreams import headers as header_rules
+from gateway.upstreams.transport import Timeouts, Transport, UpstreamRequest
+
+MIN_OUTPUT_TOKENS = 256
+"""An answer clamped to less than this is not worth its input."""
+
+_LIMIT_STATUS = {
+    "step_limit_exceeded": RunStatus.STOPPED_STEPS,
+    "run_timeout": RunStatus.STOPPED_TIME,
+    "token_limit_exceeded": RunStatus.STOPPED_TOKENS,
+    "tool_limit_exceeded": RunStatus.STOPPED_TOOLS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request on the data plane, read and authenticated."""
+
+    surface: Surface
+    caller: Principal
+    raw_headers: Headers
+    headers: Mapping[bytes, bytes]
+    query: bytes
+    url_run: str | None
+    body: bytes
+    clock: float
+    """`time.perf_counter()` when its head was read."""
+
+
+@dataclass(slots=True)
+class Generation:
+    """One policy with everything made from it. Steps finish on the generation that they began on."""
+
+    policy: Policy
+    rulebook: Rulebook
+    router: Router
+
+    @property
+    def version(self) -> str:
+        """The policy's content hash."""
+        return self.policy.version
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """Serves steps. One per worker; `generation` may be replaced between two steps."""
+
+    generation: Generation
+    store: Store
+    transport: Transport
+    machinery: Machinery
+    lineage: Lineage
+    clock: Clock
+    topups: Mapping[tuple[str, str], Nano]
+    notify: Callable[[str, dict[str, Any]], None]
+    """Tells of what operators may want to know: (kind, facts)."""
+    estimates: OutputEstimates
+
+    async def handle(self, call: Call, facts: Facts, client: Client) -> Reply | None:
+        """One step. None when the answer was streamed into `client`. Raises `GatewayError` before the
+        first byte."""
+        generation = self.generation
+        step = chat.parse(call.body, max_depth=generation.policy.server.max_json_depth)
+        turn = await self._find_run(generation, call, step, facts)
+        route = generation.router.choose(call.caller, step.model, turn.began_at, request_context(step.body))
+        dialect = dialect_of(route)
+        facts.model = route.upstream_model
+        facts.checks = ["kill", "limits", "rates", "budgets"]
+        attempt = await self._admit(generation, call, turn, route, dialect, facts)
+        if step.stream:
+            return await attempt.run_stream(client)
+        return await attempt.run_plain(client)
+
+    # -- which run ----------------------------------------------------------------------------------
+
+    async def _find_run(self, generation: Generation, call: Call, step: Step, facts: Facts) -> Turn:
+        """The step's run, found or opened."""
+        policy, caller = generation.policy, call.caller
+        hints = read_hints(call.headers, step.body, call.url_run)
+        session = hints.session
+        if session is None and hints.weak_session is not None:
+            session = f"ses_{self.lineage.key(caller.id, 'session', hints.weak_session)[:24]}"
+        chain = self.lineage.chain(f"{caller.id}\0{hints.session or ''}", step.items)
+        retry_scope = f"{caller.id}\0{hints.run_name or ''}\0{hints.session or ''}"
+        retry_key = self.lineage.body_key(retry_scope, step.surface.value, call.body)
+        name = hints.run_name
+        run = await self.store.resolve(
+            Lookup(
+                new_run_id=new_id("run"),
+                session=session or new_id("ses"),
+                session_given=hints.session_given,
+                name=name,
+                name_key=self.lineage.key(caller.id, "name", name) if name is not None else None,
+                named_source=RunSource.URL if hints.run_in_url else RunSource.HEADER,
+                own_run_id=name if name is not None and name.startswith("run_") else None,
+                principal=caller.id,
+                retry_key=retry_key,
+                retry_declared=hints.retry_count > 0,
+                evidence=self.lineage.evidence(caller.id, chain) if name is None else (),
+                speaks_text=not step.tools,
+                idle_ttl_ms=int(policy.runs.idle_ttl_s * 1000),
+                text_gap_ms=int(policy.runs.text_agent_gap_s * 1000),
+            )
+        )
+        facts.run_id, facts.session, facts.source = run.run_id, run.session, run.source.value
+        facts.step = run.retry_ordinal or run.steps + 1
+        tags = dict(hints.tags)
+        end_user = _end_user(policy, hints, step)
+        scopes = scopes_of(caller, step, run.run_id, run.session, end_user, tags)
+        return Turn(
+            caller=caller,
+            step=step,
+            hints=replace(hints, end_user=end_user) if end_user != hints.end_user else hints,
+            tags=tags,
+            run=run,
+            scopes=scopes,
+            chain=chain,
+            retry_key=retry_key,
+            policy=generation.version,
+            began_at=self.clock(),
+            clock=call.clock,
+        )
+
+    # -- admission ----------------------------------------------------------------------------------
+
+    async def _admit(
+        self,
+        generation: Generation,
+        call: Call,
+        turn: Turn,
+        route: Route,
+        dialect: Dialect,
+        facts: Facts,
+    ) -> Attempt:
+        """Reserve what the step may cost, or refuse it and say so in the ledger."""
+        policy, step = generation.policy, turn.step
+        wanted = output_bound(step, route.output_cap, policy.default_max_output_tokens)
+        bound = quote(step, route.rates, wanted, model=route.upstream_model)
+        attempt_id = f"att_{secrets.token_hex(12)}"
+        base = self._base_event(attempt_id, turn, route, facts, policy)
+        admission = self._admission(generation, turn, route, bound, attempt_id, base)
+        outcome = await self.store.admit(admission)
+        if isinstance(outcome, Denied) and outcome.code.endswith("_budget_exceeded"):
+            # The bound counts bytes. Near a limit it is worth counting tokens before saying no.
+            bound = quote(step, route.rates, wanted, model=route.upstream_model, exact=True)
+            admission = replace(admission, fixed_nano=bound.base_nano, input_tokens=bound.input_tokens)
+            outcome = await self.store.admit(admission)
+        if isinstance(outcome, Denied):
+            raise await self._refuse(turn, outcome, facts)
+        facts.step = outcome.ordinal
+        facts.run_cost, facts.run_remaining = turn.run.cost, outcome.run_remaining
+        for rule in outcome.warned:
+            self.notify("budget_warning", {"rule": rule, "run": turn.run.run_id, **turn.meta()})
+        body = chat.forward(
+            step,
+            model=route.upstream_model,
+            limit_field=openai.limit_field(route.provider),
+            output_limit=_limit_to_send(step, route, outcome),
+            inject_usage=step.stream and route.provider.stream_usage,
+        )
+        return Attempt(
+            attempt_id=attempt_id,
+            kill_names=frozenset(admission.kill_names),
+            machinery=self.machinery,
+            router=generation.router,
+            route=route,
+            transport=self.transport,
+            request=_request(call, route, dialect, body, attempt_id),
+            turn=turn,
+            facts=facts,
+            quote=bound,
+            admitted=outcome,
+            server=policy.server,
+            strips_usage=step.stream and route.provider.stream_usage and not step.wants_usage,
+            base_event=base,
+            tightest=self._tightest(admission.charges, outcome),
+            reserve_tokens=admission.reserve_tokens,
+        )
+
+    def _admission(
+        self,
+        generation: Generation,
+        turn: Turn,
+        route: Route,
+        bound: Quote,
+        attempt_id: str,
+        base: dict[str, Any],
+    ) -> Admission:
+        step, run = turn.step, turn.run
+        reserve = bound.output_tokens
+        if step.stream and step.output_limit is None:
+            reserve = min(reserve, self.estimates.reserve(turn.caller.id, turn.scopes.agent, step.model))
+        return Admission(
+            attempt_id=attempt_id,
+            run_id=run.run_id,
+            retry_ordinal=run.retry_ordinal,
+            retry_key=turn.retry_key,
+            kill_names=kill_names(turn.scopes, run.name, route.upstream_model, turn.caller.id),
+            limits=generation.rulebook.limits,
+            charges=generation.rulebook.charges(turn.scopes, turn.began_at, self.topups),
+            rates=generation.rulebook.rates(turn.scopes),
+            fixed_nano=bound.base_nano,
+            output_rate=bound.output_rate,
+            want_tokens=bound.output_tokens,
+            reserve_tokens=reserve,
+            floor_tokens=min(_floor(step), bound.output_tokens),
+            halve=step.output_limit is None,
+            input_tokens=bound.input_tokens,
+            choices=bound.choices,
+            lease_ms=LEASE_MS,
+            event=_run_opened(turn) if run.steps == 0 else b"",
+            orphan=base["orphan"],
+            idle_ttl_ms=base["idle_ttl_ms"],
+        )
+
+    @staticmethod
+    def _base_event(
+        attempt_id: str, turn: Turn, route: Route, facts: Facts, policy: Policy
+    ) -> dict[str, Any]:
+        """The part of an attempt's ledger event that is known before it is sent."""
+        caller, step = turn.caller, turn.step
+        attempt: dict[str, Any] = {
+            "t": "attempt",
+            "id": attempt_id,
+            "run": turn.run.run_id,
+            "session": turn.run.session,
+            "principal": caller.id,
+            "key": caller.key,
+            "user": turn.scopes.user,
+            "team": caller.team,
+            "end_user": turn.hints.end_user,
+            "tags": turn.tags,
+            "surface": step.surface.value,
+            "provider": route.provider_name,
+            "requested_model": step.model,
+            "stream": step.stream,
+            "started_at": turn.began_at,
+            "verdict": facts.verdict.value,
+            "decision": facts.decision_id,
+            "decisions": [],
+            "tool_results": [{"call_id": i.call_id} for i in step.items[-8:] if i.call_id is not None],
+            "policy": turn.policy,
+            "saved": 0,
+            "meta": turn.meta(),
+        }
+        orphan = orjson.dumps(
+            {
+                **attempt,
+                "provisional": True,
+                "model": route.upstream_model,
+                "usage": {},
+                "usage_source": "missing",
+                "cost_source": "reserved",
+                "outcome": "failed",
+                "error": "orphaned",
+                "run_status": RunStatus.RUNNING.value,
+            }
+        )
+        return {
+            "attempt": attempt,
+            "orphan": orphan,
+            "idle_ttl_ms": int(policy.runs.idle_ttl_s * 1000),
+        }
+
+    async def _refuse(self, turn: Turn, denied: Denied, facts: Facts) -> GatewayError:
+        """The refusal for a denial, on record."""
+        run = turn.run
+        status = _LIMIT_STATUS.get(denied.code)
+        if denied.code.endswith("_budget_exceeded"):
+            status = RunStatus.STOPPED_BUDGET
+        elif denied.rule == "kill":
+            status = RunStatus.KILLED
+        now = self.clock()
+        event: dict[str, Any] = {
+            "t": "refusal",
+            "id": facts.decision_id,
+            "run": run.run_id,
+            "ordinal": facts.step,
+            "at": now,
+            "code": denied.code,
+            "rule": denied.rule,
+            "scope": denied.per,
+            "limit": denied.limit,
+            "used": denied.used,
+            "money": denied.code.endswith("_budget_exceeded"),
+            "surface": turn.step.surface.value,
+            "requested_model": turn.step.model,
+            "meta": turn.meta(),
+        }
+        await self.store.note(orjson.dumps(event))
+        if status is not None:
+            reason = denied.reason or denied.code
+            await self.store.stop_run(run.run_id, status.value, reason)
+            await self.store.note(
+                orjson.dumps(
+                    {
+                        "t": "run",
+                        "run": run.run_id,
+                        "at": now,
+                        "status": status.value,
+                        "reason": reason,
+                        "meta": turn.meta(),
+                    }
+                )
+            )
+            self.notify("run_stopped", {"code": denied.code, "rule": denied.rule, "run": run.run_id})
+        return refusal_of(denied, run)
+
+    def _tightest(
+        self, charges: tuple[Charge, ...], admitted: Admitted
+    ) -> Callable[[Nano], Awaitable[Ruling | None]]:
+        async def ask(amount: Nano) -> Ruling | None:
+            counters = await self.store.counters([hold.counter for hold in admitted.holds])
+            for charge, hold in zip(charges, admitted.holds, strict=True):
+                state = counters[hold.counter]
+                if charge.enforced and state.used + state.reserved + amount > charge.limit:
+                    scope = charge.per.split(":", 1)[0]
+                    return Ruling(
+                        f"{scope}_budget_exceeded",
+                        charge.rule,
+                        charge.per,
+                        charge.limit,
+                        state.used + state.reserved,
+                        money=True,
+                    )
+            return None
+
+        return ask
+
+
+def refusal_of(denied: Denied, run: RunView) -> GatewayError:
+    """The error that a denial becomes: its message names the rule, the run, the limit and the value."""
+    if denied.rule == "kill":
+        scope, _ = parse_kill_name(denied.per if denied.per == "global" else f"{denied.per}:")
+        why = f" Reason: {denied.reason}" if denied.reason else ""
+        return Refusal(
+            Ruling(denied.code, "kill", scope, 0, 0),
+            f"An operator has stopped this {scope}; run {run.run_id} must not go on.{why}",
+        )
+    money = denied.code.endswith("_budget_exceeded")
+    resets = (
+        datetime.fromtimestamp(denied.resets_at / 1000, UTC).isoformat().replace("+00:00", "Z")
+        if denied.resets_at
+        else None
+    )
+    ruling = Ruling(denied.code, denied.rule, denied.per, denied.limit, denied.used, money, resets)
+    if money:
+        until = f" It is fresh at {resets}." if resets else ""
+        message = (
+            f"Budget '{denied.rule}' of this {denied.per} has no room: limit ${usd(denied.limit)}, spent and "
+            f"reserved ${usd(denied.used)}, this step needs ${usd(denied.need)} (run {run.run_id}).{until}"
+        )
+    elif denied.code in ("rate_limit_exceeded", "concurrency_limit_exceeded"):
+        message = (
+            f"Rate '{denied.rule}' of this {denied.per} is used up: limit {denied.limit}, now {denied.used} "
+            f"(run {run.run_id})."
+        )
+    else:
+        message = (
+            f"Limit '{denied.rule}' is reached: limit {denied.limit}, now {denied.used} (run {run.run_id})."
+        )
+    wait = denied.retry_after_ms / 1000 if denied.retry_after_ms else None
+    if denied.code == "rate_limit_exceeded" and (wait is None or wait > 60):
+        return Refusal(ruling, message, status=400)
+    return Refusal(ruling, message, retry_after_s=wait)
+
+
+class Dialect(Protocol):
+    """How one kind of provider is addressed."""
+
+    def url(self, provider: Provider, surface: Surface, upstream_model: str, query: bytes) -> str:
+        """Where a surface's requests go."""
+
+    def credentials(self, secret: str | None) -> Headers:
+        """The headers that carry a key."""
+
+
+_DIALECTS: dict[str, Dialect] = {"openai": openai, "azure_openai": azure_openai}
+
+
+def dialect_of(route: Route) -> Dialect:
+    """How the route's provider is addressed, or `CallerError` when chat cannot reach it."""
+    dialect = _DIALECTS.get(route.provider.dialect)
+    if dialect is None:
+        raise CallerError(
+            "model_not_allowed",
+            f"Model {route.requested[:128]!r} is served by a provider of dialect "
+            f"{route.provider.dialect!r}, which chat completions cannot reach.",
+            param="model",
+        )
+    return dialect
+
+
+def _end_user(policy: Policy, hints: Hints, step: Step) -> str | None:
+    """The end user that counts, where the policy lets the caller name one."""
+    if policy.auth.user_from == "header":
+        return hints.end_user
+    if policy.auth.user_from == "body":
+        for name in ("safety_identifier", "user"):
+            value = step.body.get(name)
+            if isinstance(value, str) and value:
+                return value[:256]
+    return None
+
+
+def _floor(step: Step) -> int:
+    """The least output worth admitting: the caller's own limit when that is smaller."""
+    return min(MIN_OUTPUT_TOKENS, step.output_limit or MIN_OUTPUT_TOKENS)
+
+
+def _limit_to_send(step: Step, route: Route, admitted: Admitted) -> int | None:
+    """The output limit to set upstream; None leaves the caller's own as it is."""
+    if step.output_limit is not None and admitted.output_tokens >= step.output_limit:
+        return None
+    return admitted.output_tokens
+
+
+def _run_opened(turn: Turn) -> bytes:
+    return orjson.dumps(
+        {
+            "t": "run",
+            "run": turn.run.run_id,
+            "at": turn.began_at,
+            "status": RunStatus.RUNNING.value,
+            "reason": None,
+            "meta": turn.meta(),
+        }
+    )
+
+
+def _request(call: Call, route: Route, dialect: Dialect, body: bytes, attempt_id: str) -> UpstreamRequest:
+    provider = route.provider
+    secret = call.caller.credential
+    if secret is None and provider.api_key is not None:
+        secret = provider.api_key.get_secret_value()
+    added: Headers = [
+        (b"content-type", b"application/json"),
+        (b"accept-encoding", b"identity"),
+        (b"x-guardrail-attempt-id", attempt_id.encode()),
+        *dialect.credentials(secret),
+    ]
+    timeouts = provider.timeouts
+    return UpstreamRequest(
+        method="POST",
+        url=dialect.url(provider, call.surface, route.upstream_model, call.query),
+        headers=header_rules.to_upstream(call.raw_headers, call.headers, added),
+        body=body,
+        timeouts=Timeouts(
+            connect_s=timeouts.connect_s,
+            first_byte_s=timeouts.first_byte_s,
+            idle_s=timeouts.idle_s,
+            total_s=timeouts.total_s,
+        ),
+    )

@@ -1,0 +1,276 @@
+"""What must hold between the values of a policy: names that lead somewhere, keys that belong together.
+
+The checks read the plain data rather than the models, so that they also run, and report, when some other
+value is wrong. They skip what has not the expected shape; that is reported where it is validated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from gateway.policy.document import Document, KeyPath, value_at
+from gateway.policy.fields import best_pattern
+from gateway.policy.messages import Mistake, guess, mistake_at, quoted
+
+Check = Callable[["_Data"], Iterator[Mistake]]
+
+
+class _Data:
+    """The expanded data of a policy, with the document that says where it is written."""
+
+    def __init__(self, document: Document, data: Any) -> None:
+        self.document = document
+        self.data = data
+
+    def entries(self, *path: str | int) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
+        """The mappings below a path, whether it holds a list or a mapping of them."""
+        value = value_at(self.data, path)
+        pairs = (
+            value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        )
+        for key, entry in pairs:
+            if isinstance(entry, dict):
+                yield (*path, key), entry
+
+    def names(self, section: str) -> tuple[str, ...]:
+        """The keys of a top-level mapping."""
+        value = value_at(self.data, (section,))
+        return tuple(value) if isinstance(value, dict) else ()
+
+    def mistake(self, path: KeyPath, problem: str) -> Mistake:
+        """A mistake where `path` is written."""
+        return mistake_at(self.document, path, problem)
+
+    def written(self, path: KeyPath) -> str:
+        """A text at a path, as it is written and in quotes."""
+        value = self.document.at(path)
+        # What a sent policy leaves out and takes from its base is not in the document.
+        return quoted(str(value_at(self.data, path) if value is None else value))
+
+    def ensure_provider(self, path: KeyPath) -> Iterator[Mistake]:
+        """A mistake when a provider that is named at `path` is not configured."""
+        name, names = value_at(self.data, path), self.names("providers")
+        if isinstance(name, str) and name not in names:
+            problem = f"got {self.written(path)}, expected a provider that is configured{guess(name, names)}"
+            yield self.mistake(path, problem)
+
+    def ensure_model(self, path: KeyPath) -> Iterator[Mistake]:
+        """A mistake when a model that is named at `path`, to be called, is not configured."""
+        name, names = value_at(self.data, path), self.names("models")
+        if isinstance(name, str) and (name.endswith("*") or best_pattern(dict.fromkeys(names), name) is None):
+            problem = f"got {self.written(path)}, expected a model that is configured{guess(name, names)}"
+            yield self.mistake(path, problem)
+
+    def ensure_models(self, path: KeyPath) -> Iterator[Mistake]:
+        """A mistake for each model or wildcard in the list (or single text) at `path` that can match none."""
+        value, names = value_at(self.data, path), self.names("models")
+        paths = [path] if isinstance(value, str) else [(*path, i) for i in range(len(value or ()))]
+        for each in paths if isinstance(value, str | list) else ():
+            name = value_at(self.data, each)
+            if not isinstance(name, str) or best_pattern(dict.fromkeys(names), name) is not None:
+                continue
+            if name.endswith("*") and any(model.startswith(name[:-1]) for model in names):
+                continue
+            problem = f"got {self.written(each)}, expected a model that is configured{guess(name, names)}"
+            yield self.mistake(each, problem)
+
+
+def _models(data: _Data) -> Iterator[Mistake]:
+    for path, model in data.entries("models"):
+        yield from data.ensure_provider((*path, "provider"))
+        upstream = model.get("upstream_model")
+        if isinstance(upstream, str) and "*" in upstream and not str(path[-1]).endswith("*"):
+            problem = f"got {data.written((*path, 'upstream_model'))}, expected a name without a wildcard"
+            yield data.mistake((*path, "upstream_model"), f'{problem}: the model\'s own name has no "*"')
+        fallbacks = model.get("fallbacks")
+        for index, name in enumerate(fallbacks if isinstance(fallbacks, list) else ()):
+            if isinstance(name, str) and name == path[-1]:
+                here = (*path, "fallbacks", index)
+                yield data.mistake(
+                    here, f"got {data.written(here)}, expected another model than the one it serves"
+                )
+            else:
+                yield from data.ensure_model((*path, "fallbacks", index))
+
+
+def _prices(data: _Data) -> Iterator[Mistake]:
+    for section in ("models", "passthrough"):
+        for path, entry in data.entries(section):
+            price = entry.get("price")
+            if isinstance(price, dict):
+                yield from _price(data, (*path, "price"), price)
+
+
+def _price(data: _Data, path: KeyPath, price: dict[str, Any]) -> Iterator[Mistake]:
+    rates = [
+        _number(value)
+        for key, value in price.items()
+        if key.endswith("_usd_per_mtok") or key == "request_usd"
+    ]
+    if not any(rates) and None not in rates:
+        got = "only prices of zero" if rates else "no price"
+        yield data.mistake(path, f"got {got}, expected at least one above zero; did you mean free?")
+    before = Decimal(0)
+    tiers = price.get("tiers")
+    for index, tier in enumerate(tiers if isinstance(tiers, list) else ()):
+        bound = _number(tier.get("above_input_tokens")) if isinstance(tier, dict) else None
+        if bound is None:
+            continue
+        if bound <= before:
+            here = (*path, "tiers", index, "above_input_tokens")
+            yield data.mistake(here, f"got {bound}, expected more than the tier before it ({before})")
+        before = bound
+
+
+def _number(value: object) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
+        return None
+    try:
+        number = Decimal(value)
+    except (InvalidOperation, ValueError):
+        return None
+    return number if number.is_finite() else None
+
+
+def _providers(data: _Data) -> Iterator[Mistake]:
+    for path, provider in data.entries("providers"):
+        if provider.get("api_version") is not None and provider.get("dialect") in ("openai", "anthropic"):
+            problem = f"got {data.written((*path, 'api_version'))}, expected nothing"
+            yield data.mistake((*path, "api_version"), f"{problem}: only dialect azure_openai has versions")
+
+
+def _auth(data: _Data) -> Iterator[Mistake]:
+    auth = value_at(data.data, ("auth",))
+    if not isinstance(auth, dict):
+        return
+    mode, provider = auth.get("mode", "keys"), auth.get("provider")
+    if mode == "passthrough" and provider is None:
+        names = ", ".join(quoted(name) for name in data.names("providers")) or "none is configured"
+        yield data.mistake(
+            ("auth", "provider"),
+            f"got nothing, expected the provider that callers' credentials go to ({names})",
+        )
+    elif mode in ("keys", "open") and provider is not None:
+        problem = f"got {data.written(('auth', 'provider'))}, expected nothing: auth.mode is {mode}"
+        yield data.mistake(("auth", "provider"), f"{problem}, and only passthrough has a provider")
+    else:
+        yield from data.ensure_provider(("auth", "provider"))
+
+
+def _keys(data: _Data) -> Iterator[Mistake]:
+    first: dict[str, KeyPath] = {}
+    for path, key in data.entries("keys"):
+        yield from data.ensure_models((*path, "models"))
+        secret = key.get("key")
+        if isinstance(secret, str) and secret.strip():
+            earlier = first.setdefault(secret.strip(), path)
+            if earlier != path:
+                problem = f"got the same secret as keys[{earlier[1]}], expected each key to have its own"
+                yield data.mistake((*path, "key"), problem)
+
+
+def _landings(data: _Data) -> Iterator[Mistake]:
+    for path, rule, action in _rules_with_landing(data):
+        chosen = rule.get(action)
+        if chosen == "downgrade" and rule.get("to") is None:
+            problem = f"got nothing, expected the model to go on with: {action} is downgrade"
+            yield data.mistake((*path, "to"), problem)
+        elif chosen != "downgrade" and rule.get("to") is not None:
+            problem = f"got {data.written((*path, 'to'))}, expected nothing"
+            yield data.mistake((*path, "to"), f"{problem}: only downgrade has a model to go on with")
+        else:
+            yield from data.ensure_model((*path, "to"))
+
+
+def _rules_with_landing(data: _Data) -> Iterator[tuple[KeyPath, dict[str, Any], str]]:
+    for path, budget in data.entries("budgets"):
+        yield path, budget, "on_exceed"
+    for section, action in (("runs", "on_exceed"), ("loops", "on_detect")):
+        rule = value_at(data.data, (section,))
+        if isinstance(rule, dict):
+            yield (section,), rule, action
+
+
+def _rates(data: _Data) -> Iterator[Mistake]:
+    limits = ("requests_per_minute", "tokens_per_minute", "max_concurrency", "new_runs_per_minute")
+    for path, rate in data.entries("rates"):
+        if all(rate.get(limit) is None for limit in limits):
+            yield data.mistake(path, f"got no limit, expected at least one of {', '.join(limits)}")
+
+
+def _routing(data: _Data) -> Iterator[Mistake]:
+    for path, _ in data.entries("routing", "rules"):
+        yield from data.ensure_model((*path, "use"))
+        yield from data.ensure_models((*path, "when", "model"))
+
+
+def _matches(data: _Data) -> Iterator[Mistake]:
+    paths = [
+        path
+        for section in (
+            ("budgets",),
+            ("rates",),
+            ("tools",),
+            ("routing", "rules"),
+            ("screening",),
+            ("alerts",),
+        )
+        for path, _ in data.entries(*section)
+    ]
+    for path in [*paths, ("loops",)]:
+        yield from data.ensure_models((*path, "match", "model"))
+
+
+def _passthrough(data: _Data) -> Iterator[Mistake]:
+    for path, _ in data.entries("passthrough"):
+        yield from data.ensure_provider((*path, "provider"))
+
+
+def _names(data: _Data) -> Iterator[Mistake]:
+    for section in (("budgets",), ("rates",), ("keys",), ("alerts",), ("routing", "rules")):
+        first: dict[str, KeyPath] = {}
+        for path, entry in data.entries(*section):
+            name = entry.get("name")
+            if isinstance(name, str) and first.setdefault(name, path) != path:
+                place = data.document.place((*first[name], "name"))
+                problem = f"got {data.written((*path, 'name'))} a second time, expected a name of its own"
+                yield data.mistake((*path, "name"), f"{problem} (first in {place.file}:{place.line})")
+
+
+CHECKS: tuple[Check, ...] = (
+    _providers,
+    _models,
+    _prices,
+    _auth,
+    _keys,
+    _names,
+    _landings,
+    _rates,
+    _routing,
+    _matches,
+    _passthrough,
+)
+
+
+def mistakes(document: Document, data: Any) -> list[Mistake]:
+    """What does not fit together in `data`, the expanded form of `document`."""
+    view = _Data(document, data)
+    return [mistake for check in CHECKS for mistake in check(view)]
+
+
+SHORT_KEY = 16
+"""Characters below which a gateway key can be guessed by trying."""
+
+
+def warnings(document: Document, data: Any) -> Iterator[str]:
+    """What is valid and probably not meant."""
+    view = _Data(document, data)
+    mode = value_at(data, ("auth", "mode"))
+    if mode is not None and mode != "keys" and value_at(data, ("keys",)):
+        yield str(view.mistake(("keys",), f"not used: auth.mode is {mode}"))
+    for path, key in view.entries("keys"):
+        secret = key.get("key")
+        if isinstance(secret, str) and len(secret.strip()) < SHORT_KEY:
+            yield str(view.mistake((*path, "key"), f"shorter than {SHORT_KEY} characters, easy to guess"))

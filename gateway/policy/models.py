@@ -1,0 +1,702 @@
+"""The policy language: every section and key of a policy file, as frozen values.
+
+The docstring under a field is its documentation: the JSON Schema and the table in docs/policy.md are
+made from it. What one value may look like is in `fields.py`; what must hold between values is in
+`checks.py`; `loading.py` makes a `Policy` from files. Nothing here reads a file, a clock or the
+environment.
+
+Units are in the names: `_s` and `_seconds` are seconds, `_usd` are dollars (`Decimal`), `_nano` are
+integer nano-dollars, `per_mtok` is per million tokens.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import tzinfo
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, SecretStr, Tag
+
+from gateway.domain import NANO_PER_USD, Nano, Surface
+from gateway.policy.fields import (
+    FREE_TAG,
+    PRICED_TAG,
+    BaseUrl,
+    Bytes,
+    Count,
+    EntityName,
+    Flag,
+    Instant,
+    JsonDepth,
+    Label,
+    Landing,
+    LimitUsd,
+    Mode,
+    ModelName,
+    Name,
+    OneOrMore,
+    OnFailure,
+    PriceShape,
+    ProviderKey,
+    RateUsd,
+    Scope,
+    Seconds,
+    Secret,
+    SecretUrl,
+    Share,
+    TagMatch,
+    Timezone,
+    UrlPath,
+    Window,
+    Word,
+    best_pattern,
+    price_form,
+    wildcard_matches,
+    zone,
+)
+
+
+class Section(BaseModel):
+    """A mapping of a policy file. Unknown keys are refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True
+    )
+
+
+class Timeouts(Section):
+    """How long a provider may take, each in seconds."""
+
+    connect_s: Seconds = 5.0
+    """Until the connection stands."""
+    first_byte_s: Seconds = 300.0
+    """Until the first byte of the answer; binds streams, whose first byte comes early."""
+    idle_s: Seconds = 120.0
+    """Between two pieces of a stream."""
+    total_s: Seconds = 600.0
+    """For a plain answer, from first to last byte."""
+
+
+class Provider(Section):
+    """A service that runs models."""
+
+    dialect: Literal["openai", "azure_openai", "anthropic"]
+    """The wire API it speaks."""
+    base_url: BaseUrl
+    """Where the dialect's paths begin: for `openai` up to and with `/v1`, for the others without it."""
+    api_key: ProviderKey = None
+    """The gateway's own credential there; `none` for a server that asks for no key."""
+    timeouts: Timeouts = Timeouts()
+    """How long it may take."""
+    api_version: Label | None = None
+    """Value of `api-version`, for `azure_openai` alone."""
+    output_limit_field: Literal["max_tokens", "max_completion_tokens"] | None = None
+    """Field in which a chat request tells the output limit that the gateway sets; `null` chooses by model."""
+    stream_usage: Flag = True
+    """Ask for the usage of chat streams (`stream_options.include_usage`) when the client does not."""
+
+
+class PriceTier(Section):
+    """Prices that replace the base ones for a request with more input than a bound."""
+
+    above_input_tokens: Count
+    """Applies to the whole request when its input has more tokens than this."""
+    input_usd_per_mtok: RateUsd | None = None
+    """Dollars per million input tokens; absent keeps the base price."""
+    output_usd_per_mtok: RateUsd | None = None
+    """Dollars per million output tokens; absent keeps the base price."""
+    cached_input_usd_per_mtok: RateUsd | None = None
+    """Dollars per million input tokens read from the provider's cache; absent keeps the base price."""
+    cache_write_usd_per_mtok: RateUsd | None = None
+    """Dollars per million input tokens written to the provider's cache; absent keeps the base price."""
+
+
+class Price(Section):
+    """What a model costs. A kind of token without a price here is unknown, not free."""
+
+    input_usd_per_mtok: RateUsd | None = None
+    """Dollars per million input tokens."""
+    output_usd_per_mtok: RateUsd | None = None
+    """Dollars per million output tokens, reasoning included."""
+    cached_input_usd_per_mtok: RateUsd | None = None
+    """Dollars per million input tokens read from the provider's cache; absent means the input price."""
+    cache_write_usd_per_mtok: RateUsd | None = None
+    """Dollars per million input tokens written to the provider's cache; absent means the input price."""
+    request_usd: RateUsd | None = None
+    """Dollars per request, besides its tokens."""
+    tiers: tuple[PriceTier, ...] = ()
+    """Prices for long inputs, by rising `above_input_tokens`."""
+
+
+PriceOrFree = Annotated[
+    Annotated[Price, Tag(PRICED_TAG)] | Annotated[Literal["free"], Tag(FREE_TAG)],
+    Discriminator(price_form),
+    PriceShape,
+]
+
+
+class Model(Section):
+    """A model that callers may ask for."""
+
+    provider: Name
+    """Which of `providers` serves it."""
+    upstream_model: Label | None = None
+    """Its name there (on `azure_openai` the deployment); absent means the name asked for. Under a wildcard
+    entry, `*` stands for what the wildcard matched."""
+    fallbacks: tuple[ModelName, ...] = ()
+    """Models to try, in this order, when the provider fails."""
+    price: PriceOrFree | None = None
+    """`free`, or prices that replace the price table; absent means the table, and a model unknown there is
+    refused."""
+    context_window: Count | None = None
+    """Tokens of input and output together."""
+    max_output_tokens: Count | None = None
+    """Most tokens the model can write in one answer."""
+
+
+class Auth(Section):
+    """Who may call the gateway."""
+
+    mode: Literal["keys", "passthrough", "open"] = "keys"
+    """`keys`: gateway keys. `passthrough`: the caller's own provider credential. `open`: anyone on this
+    machine; served on loopback alone."""
+    provider: Name | None = None
+    """The one provider that `passthrough` credentials go to."""
+    user_from: Literal["key", "header", "body"] = "key"
+    """Where `per: user` finds its user: the key's `user`, or an end user named by the caller as well."""
+
+
+class Key(Section):
+    """A gateway key: a caller's credential, and what it stands for."""
+
+    name: Name
+    """What the key is called in logs, metrics and the admin API."""
+    key: Secret
+    """The secret that the caller sends."""
+    user: Label | None = None
+    """Whose `per: user` limits it counts against."""
+    team: Label | None = None
+    """Whose `per: team` limits it counts against."""
+    models: tuple[ModelName, ...] | None = None
+    """Models it may reach, by reroutes and fallbacks too; absent means all. `*` at the end is a wildcard."""
+    expires_at: Instant | None = None
+    """From when on it is refused."""
+
+
+Names = Annotated[tuple[Label, ...], Field(min_length=1), OneOrMore]
+
+
+class Match(Section):
+    """What a rule is narrowed to. Every key given must match; of a list, one entry must."""
+
+    key: Names | None = None
+    """Names of gateway keys."""
+    user: Names | None = None
+    """Users."""
+    team: Names | None = None
+    """Teams."""
+    model: Annotated[tuple[ModelName, ...], Field(min_length=1), OneOrMore] | None = None
+    """Models asked for; `*` at the end is a wildcard."""
+    surface: Annotated[tuple[Surface, ...], Field(min_length=1), OneOrMore] | None = None
+    """Wire APIs."""
+    agent: Names | None = None
+    """Agents: the `agent` tag, else the digest of key and tool names."""
+    tag: Annotated[tuple[TagMatch, ...], Field(min_length=1), OneOrMore] | None = None
+    """Tags as `name=value`."""
+
+    def covers(
+        self,
+        *,
+        key: str | None = None,
+        user: str | None = None,
+        team: str | None = None,
+        model: str | None = None,
+        surface: Surface | None = None,
+        agent: str | None = None,
+        tags: Mapping[str, str] = types.MappingProxyType({}),
+    ) -> bool:
+        """Whether a call with these traits is meant. What is unknown (`None`) matches no given key."""
+        exact = ((self.key, key), (self.user, user), (self.team, team), (self.agent, agent))
+        return (
+            all(wanted is None or trait in wanted for wanted, trait in exact)
+            and (self.surface is None or surface in self.surface)
+            and (self.model is None or (model is not None and model_allowed(self.model, model)))
+            and (self.tag is None or any(f"{name}={value}" in self.tag for name, value in tags.items()))
+        )
+
+
+EVERYTHING = Match()
+
+
+class Budget(Section):
+    """Money that a scope may spend."""
+
+    name: Name
+    """What the budget is called in errors, metrics and the admin API."""
+    per: Scope
+    """Who shares one amount: each run, session, user, key, team, model or tool, each value of a tag,
+    or all."""
+    window: Window | None = None
+    """The period after which the amount is fresh, aligned to `timezone`; absent means the scope's life."""
+    limit_usd: LimitUsd
+    """Dollars, above 0 and up to 9,000,000, with at most nine decimals."""
+    warn_at: Share | None = None
+    """Share of the limit at which a warning is raised."""
+    timezone: Timezone = "UTC"
+    """Where a window's day, week or month begins."""
+    on_exceed: Landing = "stop"
+    """What happens at the limit."""
+    to: ModelName | None = None
+    """Model to go on with, for `downgrade`."""
+    mode: Mode = "enforce"
+    """`shadow` decides and records, and never acts."""
+    on_failure: OnFailure = "refuse"
+    """What happens when the store cannot answer."""
+    match: Match = EVERYTHING
+    """Calls it applies to."""
+
+    @property
+    def limit_nano(self) -> Nano:
+        """The limit in nano-dollars, exactly."""
+        return int(self.limit_usd * NANO_PER_USD)
+
+    @property
+    def tag(self) -> str | None:
+        """The tag's name in `per: tag:NAME`, else `None`."""
+        return self.per[4:] if self.per.startswith("tag:") else None
+
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone that `window` is aligned to."""
+        return zone(self.timezone)
+
+
+class Runs(Section):
+    """Limits of a single run, and when a run is over. An absent limit is no limit."""
+
+    max_steps: Count | None = None
+    """Model calls in a run."""
+    max_wall_clock_s: Seconds | None = None
+    """Seconds from a run's first step; waiting for an approval does not count."""
+    max_tool_calls: Count | None = None
+    """Tool calls that the model makes in a run."""
+    max_tokens: Count | None = None
+    """Uncached input plus output tokens of a run."""
+    idle_ttl_s: Seconds = 1800.0
+    """Seconds without a step after which a run is abandoned."""
+    text_agent_gap_s: Seconds = 10.0
+    """An agent without tools stays in its run when the next user message comes within so many seconds."""
+    on_exceed: Landing = "stop"
+    """What happens at a limit."""
+    to: ModelName | None = None
+    """Model to go on with, for `downgrade`."""
+    final_tools: tuple[Label, ...] = ()
+    """Tools by which an agent gives its final answer; the last step of `wrap_up` is forced to one of them."""
+    mode: Mode = "enforce"
+    """`shadow` decides and records, and never acts."""
+    on_failure: OnFailure = "refuse"
+    """What happens when the store cannot answer."""
+
+
+class Loops(Section):
+    """When a run is going in circles."""
+
+    same_call: Count | None = 3
+    """Equal tool calls with equal or failing results; `null` switches this off."""
+    cycle: Count | None = 3
+    """Repetitions of a sequence of calls; `null` switches this off."""
+    no_progress: Count | None = 3
+    """Steps in a row that bring nothing new; `null` switches this off."""
+    consecutive_tool_errors: Count | None = 5
+    """Tool errors in a row; `null` switches this off."""
+    ignore_tools: tuple[Label, ...] = ()
+    """Tools that may be called again and again."""
+    on_detect: Landing = "stop"
+    """What happens then."""
+    to: ModelName | None = None
+    """Model to go on with, for `downgrade`."""
+    mode: Mode = "enforce"
+    """`shadow` decides and records, and never acts."""
+    match: Match = EVERYTHING
+    """Calls it applies to."""
+
+
+class Rate(Section):
+    """How fast a scope may go. At least one of the limits is given."""
+
+    name: Name
+    """What the rule is called in errors, metrics and the admin API."""
+    per: Scope
+    """Who shares one allowance."""
+    requests_per_minute: Count | None = None
+    """Model calls a minute."""
+    tokens_per_minute: Count | None = None
+    """Input plus output tokens a minute."""
+    max_concurrency: Count | None = None
+    """Model calls at the same time."""
+    new_runs_per_minute: Count | None = None
+    """Runs begun a minute."""
+    mode: Mode = "enforce"
+    """`shadow` decides and records, and never acts."""
+    on_failure: OnFailure = "refuse"
+    """What happens when the store cannot answer."""
+    match: Match = EVERYTHING
+    """Calls it applies to."""
+
+    @property
+    def tag(self) -> str | None:
+        """The tag's name in `per: tag:NAME`, else `None`."""
+        return self.per[4:] if self.per.startswith("tag:") else None
+
+
+class Tool(Section):
+    """The contract of a tool. What it does not say, `tools.defaults` says."""
+
+    owner: Label | None = None
+    """Who is told when it fails."""
+    side_effects: Literal["none", "internal", "external"] = "internal"
+    """What a call changes: nothing, something of ours, or something outside."""
+    idempotent: Flag = False
+    """Calling it twice does no more than calling it once."""
+    timeout_seconds: Seconds | None = None
+    """How long a call may take before it counts as failed."""
+    requires_approval: Flag = False
+    """Hold each call until an operator decides."""
+    allow: Flag = True
+    """`false` withholds the tool from the model."""
+    max_calls_per_run: Count | None = None
+    """Calls in one run."""
+    max_calls_per_session: Count | None = None
+    """Calls in one session."""
+    max_calls_per_minute: Count | None = None
+    """Calls a minute, over all runs of a key."""
+    restore: Flag | None = None
+    """Whether arguments get the real values back for pseudonyms; absent means unless `side_effects` is
+    external."""
+    shared: Flag = False
+    """One breaker for all teams; it opens on failures of at least two keys."""
+    mode: Mode = "enforce"
+    """`shadow` decides and records, and never acts."""
+    match: Match = EVERYTHING
+    """Calls it applies to."""
+
+
+class When(Section):
+    """The steps that a routing rule takes. Every key given must match."""
+
+    model: Annotated[tuple[ModelName, ...], Field(min_length=1), OneOrMore] | None = None
+    """Models asked for; `*` at the end is a wildcard."""
+    step: Annotated[tuple[Word, ...], Field(min_length=1), OneOrMore] | None = None
+    """Kinds of step, such as `tool_selection` or `extraction`."""
+
+
+class RoutingRule(Section):
+    """Sends some steps to another model."""
+
+    name: Name
+    """What the rule is called in decisions and metrics."""
+    when: When
+    """The steps it takes."""
+    use: ModelName
+    """The model that serves them."""
+    mode: Mode = "enforce"
+    """`shadow` decides and records, and never acts."""
+    match: Match = EVERYTHING
+    """Calls it applies to."""
+
+
+class Routing(Section):
+    """Which model serves a step."""
+
+    rules: tuple[RoutingRule, ...] = ()
+    """The first rule that matches decides."""
+
+
+Action = Literal["allow", "flag", "redact", "mask", "pseudonymise", "neutralise", "block"]
+
+
+class ChannelAction(Section):
+    """What is done with a finding in one channel."""
+
+    action: Action
+    """The action."""
+
+
+class Screen(Section):
+    """A screening of text. `user`, `tool` and `output` replace `action` for one channel."""
+
+    mode: Mode = "enforce"
+    """`shadow` decides and records, and never acts."""
+    action: Action | None = None
+    """What is done with a finding; absent means `block`."""
+    user: ChannelAction | None = None
+    """For what users and the developer say."""
+    tool: ChannelAction | None = None
+    """For what tools return."""
+    output: ChannelAction | None = None
+    """For what the model says."""
+    on_failure: OnFailure = "refuse"
+    """What happens when the screening fails or overruns its time."""
+    match: Match = EVERYTHING
+    """Calls it applies to."""
+
+
+class PiiScreen(Screen):
+    """Screening for personal data."""
+
+    entities: tuple[EntityName, ...] | None = None
+    """Kinds of personal data; absent means all that are known."""
+
+
+class Screening(Section):
+    """What is looked for in texts."""
+
+    injection: Screen | None = None
+    """Instructions that someone smuggles in."""
+    pii: PiiScreen | None = None
+    """Personal data."""
+    secrets: Screen | None = None
+    """Credentials."""
+    unscannable: Literal["allow", "flag", "block"] = "flag"
+    """What is done with parts that cannot be read, such as images and stored prompts."""
+
+
+AlertEvent = Literal[
+    "approval_requested",
+    "breaker_open",
+    "budget_exceeded",
+    "budget_warning",
+    "injection",
+    "kill",
+    "loop_detected",
+    "pii",
+    "policy_reload_failed",
+    "run_stopped",
+    "secret",
+    "spend_anomaly",
+    "upstream_credentials_rejected",
+]
+
+
+class Alert(Section):
+    """A webhook."""
+
+    name: Name
+    """What the alert is called in logs and metrics."""
+    url: SecretUrl
+    """Where it is sent; never shown, for many such URLs are credentials."""
+    on: Annotated[tuple[AlertEvent, ...], Field(min_length=1), OneOrMore]
+    """Events that are sent."""
+    secret: Secret | None = None
+    """Signs `x-guardrail-signature`; absent means a key made from the gateway's own secret."""
+    mode: Mode = "enforce"
+    """`shadow` records what would have been sent."""
+    match: Match = EVERYTHING
+    """Calls whose events are sent."""
+
+
+class PassthroughRoute(Section):
+    """A provider path that is forwarded as it is."""
+
+    path: UrlPath
+    """The path below the gateway, such as `/v1/audio/speech`; `{name}` stands for one segment."""
+    provider: Name
+    """Which of `providers` serves it."""
+    methods: Annotated[
+        tuple[Literal["GET", "POST", "PUT", "PATCH", "DELETE"], ...], Field(min_length=1), OneOrMore
+    ] = ("POST",)
+    """HTTP methods that are forwarded."""
+    price: PriceOrFree
+    """`free`, or what a request costs; there is no default."""
+
+
+class Server(Section):
+    """Limits on what a client may send, and what happens when it leaves."""
+
+    max_body_bytes: Bytes = 33_554_432
+    """Most bytes of a request body as sent."""
+    max_decompressed_bytes: Bytes = 33_554_432
+    """Most bytes of a request body after decompression."""
+    max_json_depth: JsonDepth = 128
+    """Deepest nesting of a JSON body."""
+    on_disconnect: Literal["abort", "drain"] = "abort"
+    """When a client leaves: abort the provider's call, or read it to its end for the exact usage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a model name leads."""
+
+    requested: str
+    entry: str
+    """The key of `models` that covers it, perhaps a wildcard."""
+    model: Model
+    provider_name: str
+    provider: Provider | None
+    """`None` exactly when `off_because` is given."""
+    upstream_model: str
+    off_because: str | None
+    """Why the provider is switched off, such as `OPENAI_API_KEY is unset`."""
+
+
+class Policy(Section):
+    """A whole policy: one file, or the files of a folder merged in the order of their names."""
+
+    model_config = ConfigDict(title="Guardrail gateway policy")
+
+    format_version: Literal[1] = Field(alias="version")
+    """Version of the policy language."""
+    providers: Mapping[Name, Provider] = {}
+    """Services that run models, by name. One whose `${NAME}` is unset is switched off with a warning."""
+    models: Mapping[ModelName, Model] = {}
+    """Models that callers may ask for, by name; `*` at the end of a name is a wildcard."""
+    default_max_output_tokens: Count = 8192
+    """Output limit set for a caller that gives none, unless the model or the budget allows less."""
+    auth: Auth = Auth()
+    """Who may call."""
+    keys: tuple[Key, ...] = ()
+    """Gateway keys, besides those made by the admin API."""
+    budgets: tuple[Budget, ...] = ()
+    """Limits in money. A call must fit into every one that applies to it."""
+    runs: Runs = Runs()
+    """Limits of a run, and its boundaries."""
+    loops: Loops | None = None
+    """Loop detection; absent means none."""
+    rates: tuple[Rate, ...] = ()
+    """Limits in calls, tokens and runs over time."""
+    tools: Mapping[Label, Tool] = {}
+    """Tool contracts by tool name; the entry `defaults` speaks for all tools."""
+    routing: Routing = Routing()
+    """Which model serves a step."""
+    screening: Screening = Screening()
+    """What is looked for in texts."""
+    alerts: tuple[Alert, ...] = ()
+    """Webhooks. One whose `${NAME}` is unset is switched off with a warning."""
+    passthrough: tuple[PassthroughRoute, ...] = ()
+    """Provider paths beyond the gateway's own that are forwarded; every other path is answered 404."""
+    server: Server = Server()
+    """Limits on the HTTP side."""
+
+    _version: str = PrivateAttr("")
+    _warnings: tuple[str, ...] = PrivateAttr(())
+    _source: tuple[Path, ...] = PrivateAttr(())
+    _secret_files: Mapping[Path, str] = PrivateAttr(default_factory=dict)
+    _switched_off: Mapping[str, str] = PrivateAttr(default_factory=dict)
+    _switched_off_alerts: Mapping[str, str] = PrivateAttr(default_factory=dict)
+    _document: Mapping[str, Any] = PrivateAttr(default_factory=dict)
+
+    @property
+    def version(self) -> str:
+        """Twelve hexadecimal digits that name the content, with no `${NAME}` or `file:` expanded."""
+        return self._version
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What an operator should know though the policy is valid, one sentence with its place each."""
+        return self._warnings
+
+    @property
+    def source(self) -> tuple[Path, ...]:
+        """The files it was read from, in the order of merging; empty when it was sent as text."""
+        return self._source
+
+    @property
+    def secret_files(self) -> Mapping[Path, str]:
+        """The files that `file:` values were read from, each with a digest of its content."""
+        return self._secret_files
+
+    @property
+    def switched_off(self) -> Mapping[str, str]:
+        """Providers that the file names and the gateway cannot use, with the reason of each."""
+        return self._switched_off
+
+    @property
+    def switched_off_alerts(self) -> Mapping[str, str]:
+        """Alerts that the file names and the gateway cannot send, with the reason of each."""
+        return self._switched_off_alerts
+
+    @property
+    def document(self) -> Mapping[str, Any]:
+        """The merged document as written, nothing expanded. It may hold literal secrets: see `shown()`."""
+        return self._document
+
+    def find_model(self, name: str) -> Target | None:
+        """Where `name` leads: its own entry, else the wildcard with the longest prefix, else `None`."""
+        entry = best_pattern(self.models, name)
+        if entry is None:
+            return None
+        model = self.models[entry]
+        upstream = model.upstream_model or name
+        if entry.endswith("*") and model.upstream_model is not None:
+            upstream = model.upstream_model.replace("*", name[len(entry) - 1 :])
+        provider = self.providers.get(model.provider)
+        off = None if provider else self._switched_off.get(model.provider, "its provider is not configured")
+        return Target(name, entry, model, model.provider, provider, upstream, off)
+
+    def tool(self, name: str) -> Tool:
+        """The contract of a tool: `tools.defaults`, overridden by what the tool's own entry says."""
+        defaults, own = self.tools.get("defaults", Tool()), self.tools.get(name)
+        if own is None or name == "defaults":
+            return defaults
+        return defaults.model_copy(update={field: getattr(own, field) for field in own.model_fields_set})
+
+
+def model_allowed(patterns: Iterable[str], name: str) -> bool:
+    """Whether a list of models, as in `keys[].models` or `match.model`, covers `name`."""
+    return any(wildcard_matches(pattern, name) for pattern in patterns)
+
+
+def type_at(path: Iterable[str | int]) -> Any:
+    """The type that the policy language has at a path of keys and indexes; `None` where it has none.
+
+    A section is its class, a mapping or list its generic alias, a value its plain type; of a union with
+    `None` the other side, and of a price its table.
+    """
+    found: Any = Policy
+    for part in path:
+        kinds = _members(found)
+        found = None
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, Section):
+                by_key = {info.alias or name: info for name, info in kind.model_fields.items()}
+                if isinstance(part, str) and part in by_key:
+                    found = by_key[part].annotation
+            elif get_origin(kind) is tuple and isinstance(part, int):
+                found = get_args(kind)[0]
+            elif isinstance(part, str) and get_origin(kind) is not None and len(get_args(kind)) == 2:
+                found = get_args(kind)[1]
+        if found is None:
+            return None
+    kinds = _members(found)
+    return kinds[0] if kinds else None
+
+
+def _members(kind: Any) -> list[Any]:
+    """A type without `Annotated`, its union spread out, `None` and `Literal` sides last or gone."""
+    origin: Any = get_origin(kind)
+    if origin is Annotated:
+        return _members(get_args(kind)[0])
+    if origin in (Union, types.UnionType):
+        spread = [member for side in get_args(kind) for member in _members(side)]
+        return sorted(spread, key=_is_literal)
+    return [] if isinstance(kind, type) and issubclass(kind, types.NoneType) else [kind]
+
+
+def _is_literal(kind: Any) -> bool:
+    origin: Any = get_origin(kind)
+    return origin is Literal
+
+
+def is_secret_at(path: Iterable[str | int]) -> bool:
+    """Whether the value at a path must never be shown."""
+    return type_at(path) is SecretStr
+
+
+def keys_of(kind: Any) -> tuple[str, ...]:
+    """The keys that a section may have, as they are written in the file."""
+    if not (isinstance(kind, type) and issubclass(kind, Section)):
+        return ()
+    return tuple(info.alias or name for name, info in kind.model_fields.items())

@@ -1,0 +1,72 @@
+"""What the policy language has and this version only validates.
+
+An operator who writes such a rule is warned, so that no one trusts a guard that is not there. A part that
+becomes enforced leaves `NOT_YET_ENFORCED`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.policy.document import Document, KeyPath, value_at
+from gateway.policy.messages import path_text
+
+_LANDINGS = frozenset({"wrap_up", "final_message", "downgrade"})
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A path of the language, `*` for every entry; with `values` only where the value is one of them."""
+
+    path: KeyPath
+    values: frozenset[str] | None = None
+    instead: str = ""
+
+
+NOT_YET_ENFORCED: tuple[Pending, ...] = (
+    Pending(("loops",)),
+    Pending(("tools",)),
+    Pending(("routing",)),
+    Pending(("screening",)),
+    Pending(("alerts",)),
+    Pending(("passthrough",)),
+    Pending(("budgets", "*", "per"), frozenset({"tool"})),
+    Pending(("budgets", "*", "on_exceed"), _LANDINGS, instead="; it acts as stop"),
+    Pending(("runs", "on_exceed"), _LANDINGS, instead="; it acts as stop"),
+)
+
+
+def warnings(document: Document) -> Iterator[str]:
+    """One sentence for each thing in the document that is not enforced; what is empty or off needs none."""
+    for pending in NOT_YET_ENFORCED:
+        for path in _paths(document.data, pending.path):
+            value, owner = document.at(path), document.at(path[:-1])
+            if pending.values is None:
+                meant = bool(value) and not (isinstance(value, dict) and value.get("mode") == "off")
+                what = ""
+            else:
+                meant = value in pending.values and not (
+                    isinstance(owner, dict) and owner.get("mode") == "off"
+                )
+                what = f"{value} is "
+            if meant:
+                place = document.place(path)
+                yield (
+                    f"{place.file}:{place.line}: {path_text(path)}: {what}validated, "
+                    f"not yet enforced by this version{pending.instead}"
+                )
+
+
+def _paths(data: Any, pattern: KeyPath, done: KeyPath = ()) -> Iterator[KeyPath]:
+    if not pattern:
+        yield done
+        return
+    part, rest = pattern[0], pattern[1:]
+    if part == "*":
+        indexes = range(len(data)) if isinstance(data, list) else ()
+        for index in indexes:
+            yield from _paths(data[index], rest, (*done, index))
+    elif isinstance(data, dict) and value_at(data, (part,)) is not None:
+        yield from _paths(data[part], rest, (*done, part))

@@ -1,0 +1,192 @@
+"""From policy to what a store checks: the budgets, rates and limits that apply to one step.
+
+Counter keys are a stored format: `counter_key` is the only place that makes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo
+
+from gateway.admission import Charge, Rate, RunLimits, Window
+from gateway.domain import Millis, Nano, Principal, Step, Surface
+from gateway.policy.models import EVERYTHING, Budget, Match, Policy
+from gateway.policy.models import Rate as RateRule
+from gateway.rules.windows import windows_at
+
+SCOPE_LIFE_MS = 35 * 86_400_000
+"""How long a budget without a window remembers a scope that is not used: longer than any provider keeps
+a conversation."""
+GLOBAL_ID = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Scopes:
+    """The scopes that a step belongs to, by the words of `per:`. An absent scope has no id."""
+
+    principal: str
+    run: str
+    session: str
+    user: str
+    key: str
+    team: str | None
+    model: str
+    agent: str
+    surface: Surface
+    tags: Mapping[str, str]
+
+    def id_of(self, per: str) -> str | None:
+        """The id that a rule with this `per` counts under; None when the step has no such scope."""
+        if per == "run":
+            return self.run
+        if per == "global":
+            return GLOBAL_ID
+        if per == "session":
+            return self.session
+        if per == "user":
+            return self.user
+        if per == "key":
+            return self.key
+        if per == "team":
+            return self.team
+        if per == "model":
+            return self.model
+        if per.startswith("tag:"):
+            return self.tags.get(per[4:])
+        return None
+
+
+def scopes_of(
+    caller: Principal, step: Step, run_id: str, session: str, end_user: str | None, tags: Mapping[str, str]
+) -> Scopes:
+    """Where a step counts. A key without a user is its own user."""
+    user = f"{caller.key}/{end_user}" if end_user is not None else caller.user or caller.key
+    return Scopes(
+        principal=caller.id,
+        run=run_id,
+        session=session,
+        user=user,
+        key=caller.key,
+        team=caller.team,
+        model=step.model,
+        agent=tags.get("agent") or agent_digest(caller.key, step),
+        surface=step.surface,
+        tags=tags,
+    )
+
+
+def agent_digest(key: str, step: Step) -> str:
+    """A stable name for an agent that does not name itself: its key and the tools it offers."""
+    names = "\0".join(sorted(tool.name for tool in step.tools))
+    return hashlib.blake2b(f"{key}\0{names}".encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
+
+
+def counter_key(rule: str, per: str, principal: str, scope_id: str) -> str:
+    """Key of a rule's counter for one scope, whatever characters the ids hold.
+
+    Runs are unique and users, keys, teams, models and tags belong to the whole gateway; a session's
+    string is only unique inside its principal.
+    """
+    owner = principal if per == "session" else ""
+    raw = "\0".join((rule, per, owner, scope_id)).encode("utf-8", "surrogatepass")
+    return f"{rule}:{hashlib.blake2b(raw, digest_size=12).hexdigest()}"
+
+
+class Rulebook:
+    """The budget and rate rules of one policy, ready to apply. Not shared between policy versions."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._budgets = [b for b in policy.budgets if b.mode != "off" and b.per != "tool"]
+        self._rates = [r for r in policy.rates if r.mode != "off" and r.per != "tool"]
+        self._zones = {b.name: ZoneInfo(b.timezone) for b in self._budgets if b.window}
+        self._windows: dict[tuple[str, str], tuple[Window, Window]] = {}
+        self._keys: dict[tuple[str, str, str, str], str] = {}
+        runs = policy.runs
+        self.limits = RunLimits(
+            enforced=runs.mode == "enforce",
+            max_steps=(runs.max_steps or 0) if runs.mode != "off" else 0,
+            max_wall_clock_ms=int((runs.max_wall_clock_s or 0) * 1000) if runs.mode != "off" else 0,
+            max_tokens=(runs.max_tokens or 0) if runs.mode != "off" else 0,
+            max_tool_calls=(runs.max_tool_calls or 0) if runs.mode != "off" else 0,
+        )
+
+    def charges(
+        self, scopes: Scopes, now: Millis, topups: Mapping[tuple[str, str], Nano]
+    ) -> tuple[Charge, ...]:
+        """The budgets that a step must fit into, in the policy's order."""
+        charges: list[Charge] = []
+        for budget in self._budgets:
+            scope_id = scopes.id_of(budget.per)
+            if scope_id is None or not applies(budget.match, scopes):
+                continue
+            limit = budget.limit_nano + (topups.get((budget.name, scope_id), 0) if topups else 0)
+            charges.append(
+                Charge(
+                    rule=budget.name,
+                    per=budget.per,
+                    counter=self._key(budget.name, budget.per, scopes, scope_id),
+                    limit=limit,
+                    enforced=budget.mode == "enforce" and budget.on_exceed != "notify",
+                    windows=self.windows(budget, now),
+                    warn_at=int(limit * budget.warn_at) if budget.warn_at else 0,
+                    ttl_ms=SCOPE_LIFE_MS,
+                )
+            )
+        return tuple(charges)
+
+    def rates(self, scopes: Scopes) -> tuple[Rate, ...]:
+        """The rates that a step must fit into, in the policy's order."""
+        rates: list[Rate] = []
+        for rule in self._rates:
+            scope_id = scopes.id_of(rule.per)
+            if scope_id is not None and applies(rule.match, scopes):
+                rates.append(self._rate(rule, scopes, scope_id))
+        return tuple(rates)
+
+    def _rate(self, rule: RateRule, scopes: Scopes, scope_id: str) -> Rate:
+        return Rate(
+            rule=rule.name,
+            per=rule.per,
+            counter=self._key(rule.name, rule.per, scopes, scope_id),
+            enforced=rule.mode == "enforce",
+            requests_per_minute=rule.requests_per_minute or 0,
+            tokens_per_minute=rule.tokens_per_minute or 0,
+            new_runs_per_minute=rule.new_runs_per_minute or 0,
+            max_concurrency=rule.max_concurrency or 0,
+        )
+
+    def windows(self, budget: Budget, now: Millis) -> tuple[Window, ...]:
+        """The budget's current and next period; empty when it has none."""
+        if budget.window is None:
+            return ()
+        key = (budget.window, budget.timezone)
+        cached = self._windows.get(key)
+        if cached is None or not int(cached[0].id) * 1000 <= now < cached[0].ends_at:
+            cached = self._windows[key] = windows_at(budget.window, self._zones[budget.name], now)
+        return cached
+
+    def _key(self, rule: str, per: str, scopes: Scopes, scope_id: str) -> str:
+        if per == "run":
+            return counter_key(rule, per, scopes.principal, scope_id)
+        cache_key = (rule, per, scopes.principal, scope_id)
+        key = self._keys.get(cache_key)
+        if key is None:
+            if len(self._keys) > 4096:
+                self._keys.clear()
+            key = self._keys[cache_key] = counter_key(rule, per, scopes.principal, scope_id)
+        return key
+
+
+def applies(match: Match, scopes: Scopes) -> bool:
+    """Whether a rule's `match` covers the step."""
+    return match is EVERYTHING or match.covers(
+        key=scopes.key,
+        user=scopes.user,
+        team=scopes.team,
+        model=scopes.model,
+        surface=scopes.surface,
+        agent=scopes.agent,
+        tags=scopes.tags,
+    )

@@ -1,0 +1,40 @@
+"""The names under which an operator can stop a step, and who is meant by one."""
+
+from __future__ import annotations
+
+from gateway.rules.budgets import Scopes
+from gateway.rules.identity import SCOPE_WORDS
+
+KILL_SCOPES = ("run", "session", "user", "key", "team", "model", "tool", "global")
+
+
+def kill_names(scopes: Scopes, run_name: str | None, upstream_model: str, key_id: str) -> tuple[str, ...]:
+    """Every flag that stops this step, the narrowest first, as they stand after `kill:` in Redis."""
+    names = [scopes.run, f"run:{scopes.run}"]
+    if run_name is not None:
+        names += [run_name, f"run:{run_name}"]
+    names += [f"session:{scopes.session}", f"user:{scopes.user}", f"key:{scopes.key}"]
+    if key_id != scopes.key:
+        names.append(f"key:{key_id}")
+    if scopes.team is not None:
+        names.append(f"team:{scopes.team}")
+    names.append(f"model:{scopes.model}")
+    if upstream_model != scopes.model:
+        names.append(f"model:{upstream_model}")
+    names.append("global")
+    return tuple(names)
+
+
+def kill_name(scope: str, target: str) -> str:
+    """The flag for a scope and id: `global` stands alone."""
+    return "global" if scope == "global" else f"{scope}:{target}"
+
+
+def parse_kill_name(name: str) -> tuple[str, str]:
+    """(scope, id) of a flag; a bare name is a run's."""
+    if name == "global":
+        return "global", "all"
+    scope, colon, target = name.partition(":")
+    if colon and scope in SCOPE_WORDS:
+        return scope, target
+    return "run", name

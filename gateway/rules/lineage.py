@@ -1,0 +1,234 @@
+"""Which conversation is this? Keys that tie a request to what was answered before.
+
+Agents send no run id. What they do send back is the conversation: the ids of tool calls that the model made
+(byte for byte, in every framework), and the messages themselves (reordered keys, re-serialised arguments,
+`null` or `""`, but the same content). Both become index keys here: HMACs under the gateway's secret that
+include the principal, so that they can neither be guessed nor reach another principal's run.
+
+Content is matched as a hash chain over the conversation without its system text (which carries clocks and
+nonces), and only at places after an assistant's turn: a prefix of system and user text alone is never
+evidence, since every run of an agent begins with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from gateway.admission import Evidence
+from gateway.domain import Answer, Item, Role, RunSource, Text, ToolCall
+
+MIN_ID_CHARS = 16
+"""Shorter tool-call ids (`call_0`) are reused by some servers and tell nothing."""
+MAX_EVIDENCE = 16
+"""How many ids, nodes and pairs are looked up, newest first: enough to survive any undo in practice."""
+MIN_PAIR_CHARS = 40
+_MAX_LINKED_PAIRS = 8
+_COARSE_CHARS = 256
+_VOLATILE_WORD = re.compile(r"\S*\d\S*")
+_VOLATILE_BLOCK = "x-anthropic-billing-header"
+_DIGEST = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """The conversation of one request, hashed once.
+
+    `nodes[i]` is the key of the conversation up to and including item i of `items`.
+    """
+
+    scope: bytes
+    items: tuple[Item, ...]
+    digests: tuple[bytes, ...]
+    nodes: tuple[str, ...]
+    root: bytes
+
+
+class Lineage:
+    """Makes index keys for one gateway. `secret` is the HMAC key: at most 64 bytes are used."""
+
+    __slots__ = ("_secret",)
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = hashlib.blake2b(secret, digest_size=32, person=b"gw-lineage").digest()
+
+    def key(self, scope: str, kind: str, value: str) -> str:
+        """The index key of a value of one kind inside a scope, usually a principal."""
+        h = hashlib.blake2b(key=self._secret, digest_size=_DIGEST)
+        h.update(f"{kind}\0{scope}\0{value}".encode("utf-8", "surrogatepass"))
+        return h.hexdigest()
+
+    def body_key(self, scope: str, surface: str, raw: bytes) -> str:
+        """The key under which a repetition of this very request is recognised."""
+        h = hashlib.blake2b(key=self._secret, digest_size=_DIGEST)
+        h.update(f"retry\0{scope}\0{surface}\0".encode())
+        h.update(raw)
+        return h.hexdigest()
+
+    def chain(self, scope: str, items: Sequence[Item]) -> Chain:
+        """Hash a conversation. System items are left out, but for a coarse digest of the leading ones."""
+        spoken = tuple(item for item in items if item.role is not Role.SYSTEM)
+        root = self._hash(b"root", scope.encode(), coarse_system(items))
+        digests: list[bytes] = []
+        nodes: list[str] = []
+        node = root
+        for item in spoken:
+            digest = self._hash(b"item", canonical(item))
+            node = self._hash(node, digest)
+            digests.append(digest)
+            nodes.append(node.hex())
+        return Chain(root, spoken, tuple(digests), tuple(nodes), root)
+
+    def _hash(self, *parts: bytes) -> bytes:
+        h = hashlib.blake2b(key=self._secret, digest_size=_DIGEST)
+        for part in parts:
+            h.update(b"%d:" % len(part))
+            h.update(part)
+        return h.digest()
+
+    def evidence(self, principal: str, chain: Chain) -> tuple[Evidence, ...]:
+        """What might tie this request to a known run, strongest first.
+
+        The place nearest to the conversation's end wins; at the same place a tool-call id beats content.
+        Pairs of neighbouring items come last: they survive a truncated or summarised history.
+        """
+        anchored: list[Evidence] = []
+        tails: list[Evidence] = []
+        seen: set[str] = set()
+        ids = nodes = 0
+        then_user = False
+        for i in range(len(chain.items) - 1, -1, -1):
+            item = chain.items[i]
+            for call_id in _emitted_ids(item):
+                if call_id not in seen and ids < MAX_EVIDENCE:
+                    seen.add(call_id)
+                    ids += 1
+                    anchored.append(
+                        Evidence(self.key(principal, "call", call_id), RunSource.EMITTED_ID, then_user)
+                    )
+            if item.role is Role.ASSISTANT and nodes < MAX_EVIDENCE:
+                nodes += 1
+                anchored.append(Evidence(chain.nodes[i], RunSource.LINEAGE, then_user))
+            if i and len(tails) < MAX_EVIDENCE and (pair := self._pair(chain, i)) is not None:
+                tails.append(Evidence(pair, RunSource.TAIL, then_user))
+            then_user = then_user or item.role is Role.USER
+        return (*anchored, *tails)
+
+    def _pair(self, chain: Chain, i: int) -> str | None:
+        """Key of items i-1 and i, if together they are distinctive."""
+        return self._pair_key(
+            chain.root, chain.items[i - 1], chain.digests[i - 1], chain.items[i], chain.digests[i]
+        )
+
+    def _pair_key(self, root: bytes, a: Item, da: bytes, b: Item, db: bytes) -> str | None:
+        if a.role is Role.USER and b.role is Role.USER:
+            return None
+        if _weight(a) + _weight(b) < MIN_PAIR_CHARS:
+            return None
+        return self._hash(b"pair", root, da, db).hex()
+
+    def links(self, principal: str, chain: Chain, answer: Answer) -> tuple[tuple[str, ...], str]:
+        """Keys that lead from the next request to this run, and the conversation's new head.
+
+        One node per choice, since the client goes on from only one of them; what is hashed is what the
+        client received.
+        """
+        keys = [self.key(principal, "call", call.id) for call in answer.calls if len(call.id) >= MIN_ID_CHARS]
+        last = bytes.fromhex(chain.nodes[-1]) if chain.nodes else chain.root
+        head = ""
+        for reply in _replies(answer):
+            digest = self._hash(b"item", canonical(reply))
+            node = self._hash(last, digest).hex()
+            head = head or node
+            keys.append(node)
+            if chain.items and (
+                pair := self._pair_key(chain.root, chain.items[-1], chain.digests[-1], reply, digest)
+            ):
+                keys.append(pair)
+        for i in range(len(chain.items) - 1, max(0, len(chain.items) - _MAX_LINKED_PAIRS), -1):
+            if (pair := self._pair(chain, i)) is not None:
+                keys.append(pair)
+            if chain.items[i - 1].role is Role.ASSISTANT:
+                break
+        return tuple(dict.fromkeys(keys)), head
+
+
+def _emitted_ids(item: Item) -> Iterator[str]:
+    if item.call_id is not None and len(item.call_id) >= MIN_ID_CHARS:
+        yield item.call_id
+    for call in item.calls:
+        if len(call.id) >= MIN_ID_CHARS:
+            yield call.id
+
+
+def _replies(answer: Answer) -> Iterator[Item]:
+    """The assistant items that a client may send back: one per choice, or the calls with the first text."""
+    if answer.calls or len(answer.texts) <= 1:
+        yield _assistant(answer.texts[0] if answer.texts else "", answer.calls)
+        return
+    for text in answer.texts:
+        yield _assistant(text, ())
+
+
+def _assistant(text: str, calls: tuple[ToolCall, ...]) -> Item:
+    return Item(Role.ASSISTANT, texts=(Text(text, ()),) if text else (), calls=calls)
+
+
+def _weight(item: Item) -> int:
+    return sum(len(t.text) for t in item.texts) + sum(len(c.name) + len(c.arguments) for c in item.calls)
+
+
+def canonical(item: Item) -> bytes:
+    """The item with everything left out that clients are known to change when they send it back.
+
+    Adjacent texts are joined, so that a string and a list of parts are the same; a call is its name and
+    its arguments as canonical JSON; its id is left out, since servers that reuse ids exist.
+    """
+    parts: list[bytes] = [item.role.value.encode()]
+    if item.texts:
+        text = item.texts[0].text if len(item.texts) == 1 else "".join(t.text for t in item.texts)
+        parts.append(b"t:" + normal(text))
+    for media in item.media:
+        parts.append(b"m:" + media.digest.encode())
+    for call in item.calls:
+        parts.append(b"c:" + call.name.encode("utf-8", "replace") + b"\0" + canonical_json(call.arguments))
+    return b"\x1e".join(parts)
+
+
+def normal(text: str) -> bytes:
+    """NFC, one kind of line end, no white space at either end."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.strip().encode("utf-8", "surrogatepass")
+
+
+def canonical_json(text: str) -> bytes:
+    """Arguments with sorted keys and no white space; text that is not JSON stays as it is."""
+    try:
+        return orjson.dumps(orjson.loads(text), option=orjson.OPT_SORT_KEYS)
+    except (orjson.JSONDecodeError, TypeError):
+        return normal(text)
+
+
+def coarse_system(items: Sequence[Item]) -> bytes:
+    """What stays the same of a system prompt over a run: its first words that hold no digit.
+
+    It only keeps apart agents whose whole conversation is equal otherwise; clocks, versions and nonces
+    must not change it.
+    """
+    for item in items:
+        if item.role is not Role.SYSTEM:
+            break
+        text = "".join(t.text for t in item.texts)
+        if text.startswith(_VOLATILE_BLOCK):
+            continue
+        words = _VOLATILE_WORD.sub("", text[: 4 * _COARSE_CHARS]).split()
+        return " ".join(words)[:_COARSE_CHARS].encode("utf-8", "surrogatepass")
+    return b""

@@ -1,0 +1,127 @@
+"""Where a step goes: the model that a name means under one policy, its provider and its price."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.domain import Millis, Nano, Principal
+from gateway.errors import CallerError
+from gateway.metering.prices import FREE, PriceBook, Rates, UnknownPrice, provider_ref
+from gateway.metering.usage import PriceContext, ReadUsage
+from gateway.policy.models import Policy, Price, Provider, Target, model_allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One way to serve a step."""
+
+    requested: str
+    provider_name: str
+    provider: Provider
+    upstream_model: str
+    rates: Rates
+    """What the step is reserved at."""
+    declared: bool
+    """The policy itself states the price, so nothing in a reply changes it."""
+    output_cap: int | None
+    """Most output tokens of the model, when the policy knows it."""
+
+
+class Router:
+    """The models of one policy with their prices. `builtin` offers models that no policy names."""
+
+    def __init__(
+        self, policy: Policy, *, builtin: Callable[[str], Target | None] = lambda _name: None
+    ) -> None:
+        self._policy = policy
+        self._builtin = builtin
+        self.prices = PriceBook(
+            refs={name: provider_ref(p.dialect, p.base_url) for name, p in policy.providers.items()}
+        )
+        self._declared: dict[str, Rates] = {}
+        for entry, model in policy.models.items():
+            if model.price == "free":
+                self._declared[entry] = FREE
+            elif isinstance(model.price, Price):
+                price = model.price
+                self._declared[entry] = Rates.from_policy(
+                    input_usd_per_mtok=price.input_usd_per_mtok,
+                    output_usd_per_mtok=price.output_usd_per_mtok,
+                    cached_input_usd_per_mtok=price.cached_input_usd_per_mtok,
+                    cache_write_usd_per_mtok=price.cache_write_usd_per_mtok,
+                    request_usd=price.request_usd,
+                    tiers=price.tiers,
+                )
+
+    def choose(self, caller: Principal, model: str, now: Millis, context: PriceContext = ()) -> Route:
+        """The route for a model name, or `CallerError` with a close name: `unknown_model`,
+        `model_not_allowed`, `unknown_price`."""
+        target = self._policy.find_model(model)
+        declared = self._declared.get(target.entry) if target is not None else None
+        if target is None:
+            target = self._builtin(model)
+        if target is None:
+            raise CallerError(
+                "unknown_model",
+                f"Model {model[:128]!r} is not configured.{self._close(model)}",
+                param="model",
+            )
+        if caller.models is not None and not model_allowed(caller.models, model):
+            raise CallerError(
+                "model_not_allowed",
+                f"Model {model[:128]!r} is not among the models of key {caller.key!r}.",
+                param="model",
+            )
+        if target.provider is None:
+            raise CallerError(
+                "unknown_model",
+                f"Model {model[:128]!r} is served by provider {target.provider_name!r}, which is switched "
+                f"off: {target.off_because}.",
+                param="model",
+            )
+        auth = self._policy.auth
+        if auth.mode == "passthrough" and target.provider_name != auth.provider:
+            raise CallerError(
+                "model_not_allowed",
+                f"Model {model[:128]!r} is served by provider {target.provider_name!r}; callers' own "
+                f"credentials go to {auth.provider!r} alone.",
+                param="model",
+            )
+        return Route(
+            requested=model,
+            provider_name=target.provider_name,
+            provider=target.provider,
+            upstream_model=target.upstream_model,
+            rates=declared or self._table_rates(target, now, context),
+            declared=declared is not None,
+            output_cap=target.model.max_output_tokens,
+        )
+
+    def _table_rates(self, target: Target, now: Millis, context: PriceContext) -> Rates:
+        try:
+            return self.prices.rates(target.provider_name, target.upstream_model, now, context)
+        except UnknownPrice as unknown:
+            raise CallerError(
+                "unknown_price",
+                f"The price of model {target.upstream_model[:128]!r} at {target.provider_name!r} is unknown "
+                f"({unknown.reason}), so no budget could hold it.{_did_you_mean(unknown.suggestions)}",
+                param="model",
+            ) from None
+
+    def cost(self, route: Route, read: ReadUsage, admitted_at: Millis) -> Nano:
+        """What a call came to, at the price it was served for."""
+        if route.declared:
+            return route.rates.cost(read.usage) + sum(route.rates.cost(usage) for _, usage in read.extras)
+        return self.prices.cost(
+            route.provider_name, route.upstream_model, read, admitted_at, reserved=route.rates
+        )
+
+    def _close(self, name: str) -> str:
+        known = [entry for entry in self._policy.models if not entry.endswith("*")]
+        return _did_you_mean(difflib.get_close_matches(name[:128], known, n=1))
+
+
+def _did_you_mean(names: list[str] | tuple[str, ...]) -> str:
+    return f" Did you mean {names[0]!r}?" if names else ""

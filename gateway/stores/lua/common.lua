@@ -1,0 +1,195 @@
+-- What every script begins with: keys, time, numbers, and how each record is kept.
+--
+-- KEYS[1]  the epoch key; every other key is derived from it and shares its hash tag
+-- ARGV[1]  the time in ms since the epoch, for tests alone; empty means the server's own clock
+-- ARGV[2]  the server's run id for scripts that need a seeded database, else empty
+--
+-- Numbers are doubles and exact up to 2^53. They are stored and returned as '%.0f', because Lua's own
+-- conversion keeps fourteen digits and money has more. Lifetimes are relative to `now`, and a little longer than
+-- the moment at which a record stops counting: expiry by Redis frees memory and decides nothing.
+
+local DAY_MS = 86400000
+local MINUTE_MS = 60000
+local SLACK_MS = DAY_MS
+local RETRY_WINDOW_MS = 60000
+local MAX_RETRIES = 10
+local INDEX_WIDTH = 8
+local SETTLED_MEMORY_MS = 3600000
+local PROVISIONAL_MEMORY_MS = DAY_MS
+local UNSEEN_RUN_TTL_MS = 600000
+local UNDATED_COUNTER_MS = 35 * DAY_MS
+local RUN_COLUMNS = {
+  'principal', 'session', 'name', 'explicit', 'continues', 'started_at', 'last_at', 'idle_ttl_ms', 'status',
+  'seen', 'steps', 'open', 'tool_calls', 'tokens', 'cost', 'reserved', 'head', 'answered_at', 'policy', 'budget',
+  'budget_limit',
+}
+
+local EPOCH_KEY = KEYS[1]
+local TAG = string.sub(EPOCH_KEY, 1, -6)
+local LEASES_KEY, LIVE_KEY, EVENTS_KEY = TAG .. 'leases', TAG .. 'live', TAG .. 'events'
+
+local function key(kind, id)
+  return TAG .. kind .. ':' .. id
+end
+
+if ARGV[2] ~= '' and redis.call('GET', EPOCH_KEY) ~= ARGV[2] then
+  return {'EPOCH'}
+end
+
+local now = tonumber(ARGV[1])
+if not now then
+  local time = redis.call('TIME')
+  now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+local at = 2
+local function text()
+  at = at + 1
+  return ARGV[at]
+end
+local function number()
+  at = at + 1
+  return tonumber(ARGV[at])
+end
+local function flag()
+  at = at + 1
+  return ARGV[at] == '1'
+end
+
+local function int(value)
+  return string.format('%.0f', value + 0)
+end
+local function bit(value)
+  return value and '1' or ''
+end
+
+-- A run, its absent texts as ''; `name` and `continues` carry a leading '+' when they are given.
+local function load_run(id)
+  local row = redis.call('HMGET', key('run', id), unpack(RUN_COLUMNS))
+  if not row[1] then
+    return nil
+  end
+  return {
+    id = id,
+    principal = row[1],
+    session = row[2],
+    name = row[3],
+    explicit = row[4] == '1',
+    continues = row[5],
+    started_at = tonumber(row[6]),
+    last_at = tonumber(row[7]),
+    idle_ttl_ms = tonumber(row[8]),
+    status = row[9],
+    seen = row[10] == '1',
+    steps = tonumber(row[11]),
+    open = tonumber(row[12]),
+    tool_calls = tonumber(row[13]),
+    tokens = tonumber(row[14]),
+    cost = tonumber(row[15]),
+    reserved = tonumber(row[16]),
+    head = row[17],
+    answered_at = tonumber(row[18]),
+    policy = row[19],
+    budget = row[20],
+    budget_limit = tonumber(row[21]),
+  }
+end
+
+-- Tell the janitor when to look at a run again, and Redis when it may forget it.
+local function schedule_run(run, due)
+  redis.call('ZADD', LIVE_KEY, int(due), run.id)
+  redis.call('PEXPIRE', key('run', run.id), int(math.max(due - now, run.idle_ttl_ms) + DAY_MS + SLACK_MS))
+end
+
+-- Budget counters, one table per key and script, so that two charges on one key see each other.
+local counters = {}
+local function counter(name)
+  local c = counters[name]
+  if c then
+    return c
+  end
+  local k = key('counter', name)
+  local row = redis.call('HMGET', k, 'used', 'reserved', 'expires_at', 'warned')
+  c = {
+    key = k,
+    used = tonumber(row[1]) or 0,
+    reserved = tonumber(row[2]) or 0,
+    expires_at = tonumber(row[3]) or 0,
+    warned = row[4] == '1',
+    live = true,
+  }
+  if c.expires_at < now and c.reserved <= 0 then
+    c.used, c.reserved, c.expires_at, c.warned, c.live = 0, 0, 0, false, false
+  end
+  counters[name] = c
+  return c
+end
+local function save_counter(c)
+  redis.call('HSET', c.key, 'used', int(c.used), 'reserved', int(c.reserved),
+    'expires_at', int(c.expires_at), 'warned', bit(c.warned))
+  redis.call('PEXPIRE', c.key, int(math.max(c.expires_at - now, 0) + SLACK_MS))
+  c.live = true
+end
+
+-- Index entries: when they stop counting, then run ids, the latest last.
+local function lookup_index(name)
+  local packed = redis.call('GET', key('index', name))
+  if not packed then
+    return {}
+  end
+  local entry = cmsgpack.unpack(packed)
+  if entry[1] < now then
+    return {}
+  end
+  table.remove(entry, 1)
+  return entry
+end
+local function save_index(name, ids, expires_at)
+  table.insert(ids, 1, expires_at)
+  redis.call('SET', key('index', name), cmsgpack.pack(ids), 'PX', int(math.max(expires_at - now, 0) + SLACK_MS))
+end
+local function link(name, run_id, expires_at)
+  local ids = lookup_index(name)
+  local known = false
+  for _, id in ipairs(ids) do
+    known = known or id == run_id
+  end
+  if not known then
+    ids[#ids + 1] = run_id
+    if #ids > INDEX_WIDTH then
+      table.remove(ids, 1)
+    end
+  end
+  save_index(name, ids, expires_at)
+end
+
+-- Retries: {run id, ordinal, failed, count, at, until}.
+local function load_retry(name)
+  local packed = redis.call('GET', key('retry', name))
+  if not packed then
+    return nil
+  end
+  local entry = cmsgpack.unpack(packed)
+  if entry[6] < now then
+    return nil
+  end
+  return {run_id = entry[1], ordinal = entry[2], failed = entry[3], count = entry[4], at = entry[5]}
+end
+local function save_retry(name, retry, expires_at)
+  redis.call('SET', key('retry', name),
+    cmsgpack.pack({retry.run_id, retry.ordinal, retry.failed, retry.count, retry.at, expires_at}),
+    'PX', int(expires_at - now + RETRY_WINDOW_MS))
+end
+
+-- A kill flag of ours holds `until:reason`, one set by hand the reason alone.
+local function killed(stored)
+  if not stored then
+    return nil
+  end
+  local colon = string.find(stored, ':', 1, true)
+  local ends = tonumber(string.sub(stored, 1, colon - 1))
+  if ends > 0 and ends <= now then
+    return nil
+  end
+  return string.sub(stored, colon + 1)
+end

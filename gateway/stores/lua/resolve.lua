@@ -1,0 +1,133 @@
+-- `EmbeddedStore.resolve`: find the run of a request, or open one.
+-- {'OK', run id, session, source, new, explicit, name, continues, retry ordinal, merged, status, started_at,
+--  steps, cost, policy}
+
+local new_run_id, session, session_given = text(), text(), flag()
+local name, name_key, named_source, own_run_id = text(), text(), text(), text()
+local principal, retry_key, retry_declared = text(), text(), flag()
+local speaks_text, idle_ttl_ms, text_gap_ms = flag(), number(), number()
+local evidence = {}
+for i = 1, number() do
+  evidence[i] = {key = text(), source = text(), then_user = flag()}
+end
+
+local runs = {}
+local function run_of(id)
+  if runs[id] == nil then
+    runs[id] = load_run(id) or false
+  end
+  return runs[id] or nil
+end
+
+local function is_idle(run)
+  return run.open == 0 and now - run.last_at > run.idle_ttl_ms
+end
+
+local function is_over(run, proof)
+  if run.status ~= 'completed' or not proof.then_user then
+    return false
+  end
+  return not (speaks_text and now - run.answered_at <= text_gap_ms)
+end
+
+local function named()
+  if own_run_id ~= '' then
+    local run = run_of(string.sub(own_run_id, 2))
+    if run and run.principal == principal then
+      return run
+    end
+  end
+  local ids = lookup_index(string.sub(name_key, 2))
+  return #ids > 0 and run_of(ids[#ids]) or nil
+end
+
+local function match()
+  local found, proof, merged = nil, nil, false
+  for _, e in ipairs(evidence) do
+    if not found or e.source == 'emitted_id' then
+      local reached = {}
+      for _, id in ipairs(lookup_index(e.key)) do
+        reached[#reached + 1] = run_of(id)
+      end
+      if #reached > 0 then
+        if found then
+          local foreign = true
+          for _, run in ipairs(reached) do
+            foreign = foreign and run.session ~= found.session
+          end
+          merged = merged or foreign
+        elseif e.source == 'lineage' then
+          found, proof = reached[#reached], e
+          for _, run in ipairs(reached) do
+            if run.head == e.key and run.open == 0 then
+              found = run
+              break
+            end
+          end
+        elseif #reached == 1 then
+          found, proof = reached[1], e
+        end
+      end
+    end
+  end
+  return found, proof, merged
+end
+
+local retry = load_retry(retry_key)
+if retry and not (now - retry.at <= RETRY_WINDOW_MS and retry.count < MAX_RETRIES
+    and (retry_declared or retry.failed)) then
+  retry = nil
+end
+
+local found, continued, merged = nil, nil, false
+local source = session_given and 'session' or 'new'
+if name_key ~= '' then
+  source = named_source
+  found = named()
+  if found and is_idle(found) then
+    continued, found = found, nil
+  end
+elseif retry and run_of(retry.run_id) then
+  found, source = run_of(retry.run_id), 'retry'
+else
+  local proof
+  found, proof, merged = match()
+  if found then
+    if is_idle(found) or is_over(found, proof) then
+      continued, found = found, nil
+    else
+      source = proof.source
+    end
+  end
+end
+
+local is_new = not found
+if found then
+  if found.head ~= '' then
+    redis.call('HSET', key('run', found.id), 'head', '')
+  end
+else
+  if continued and not session_given then
+    session = continued.session
+  end
+  found = {
+    id = new_run_id, session = session, explicit = name_key ~= '', name = name,
+    continues = continued and '+' .. continued.id or '', status = 'running', started_at = now, steps = 0, cost = 0,
+    policy = '', idle_ttl_ms = idle_ttl_ms,
+  }
+  local k = key('run', new_run_id)
+  redis.call('DEL', k)
+  redis.call('HSET', k, 'principal', principal, 'session', session, 'name', name, 'explicit', bit(found.explicit),
+    'continues', found.continues, 'started_at', int(now), 'last_at', int(now), 'idle_ttl_ms', int(idle_ttl_ms),
+    'status', 'running', 'reason', '', 'seen', '', 'steps', '0', 'open', '0', 'tool_calls', '0', 'tokens', '0',
+    'cost', '0', 'reserved', '0', 'head', '', 'answered_at', '0', 'policy', '', 'budget', '', 'budget_limit', '0')
+  schedule_run(found, now + UNSEEN_RUN_TTL_MS)
+  if name_key ~= '' then
+    save_index(string.sub(name_key, 2), {new_run_id}, now + idle_ttl_ms + DAY_MS)
+  end
+end
+local ordinal = retry and retry.run_id == found.id and retry.ordinal or 0
+return {
+  'OK', found.id, found.session, source, bit(is_new), bit(found.explicit), found.name, found.continues,
+  int(ordinal), bit(merged), found.status, int(found.started_at), int(found.steps), int(found.cost), found.policy,
+}

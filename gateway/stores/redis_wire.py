@@ -1,0 +1,359 @@
+"""One connection to Redis that every caller of a worker shares.
+
+Commands of the same turn of the event loop leave as one write, replies come back in order and each goes to
+the future of its command. A caller that is cancelled or timed out only drops its future: its reply is still
+counted off, so no caller can read another's. Nothing here knows what the commands mean.
+
+redis-py reads the URL; the socket is our own protocol on hiredis, because a redis-py call costs more CPU
+than everything else a step does with the store (docs/stores.md has the figures).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import hiredis
+from redis.asyncio.connection import SSLConnection, parse_url
+
+from gateway.errors import StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+Arg = str | bytes | int
+Reply = Any
+"""What hiredis makes of RESP2: bytes, int, None, lists of them, or a `ReplyError` as a value."""
+ReplyError = hiredis.ReplyError
+
+MAX_WAITING = 10_000
+"""Commands without a reply on one connection; more means that Redis has stopped, and waiting cannot help."""
+RECONNECT_MAX_S = 0.5
+LOG_EVERY_S = 10.0
+
+
+def pack(*args: Arg) -> bytes:
+    """A command as it goes over the wire."""
+    return cast(bytes, hiredis.pack_command(args))
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a Redis is and how to be let in, read from a `redis://`, `rediss://` or `unix://` URL."""
+
+    host: str
+    port: int
+    path: str | None
+    db: int
+    username: str | None
+    password: str | None = field(repr=False)
+    tls: ssl.SSLContext | None
+
+    def __str__(self) -> str:
+        return f"{self.path or f'{self.host}:{self.port}'}/{self.db}"
+
+
+def parse_address(url: str) -> Address:
+    """The address in a URL. Raises: `ValueError` for a URL that redis-py does not accept."""
+    options = cast("dict[str, Any]", parse_url(url))
+    tls: ssl.SSLContext | None = None
+    if options.get("connection_class") is SSLConnection:
+        tls = ssl.create_default_context(
+            cafile=options.get("ssl_ca_certs"), capath=options.get("ssl_ca_path")
+        )
+        if str(options.get("ssl_cert_reqs", "required")).lower() == "none":
+            tls.check_hostname = False
+            tls.verify_mode = ssl.CERT_NONE
+        elif str(options.get("ssl_check_hostname", "true")).lower() in ("false", "0", "no"):
+            tls.check_hostname = False
+        if certificate := options.get("ssl_certfile"):
+            tls.load_cert_chain(certificate, options.get("ssl_keyfile"), options.get("ssl_password"))
+    return Address(
+        host=options.get("host", "localhost"),
+        port=options.get("port", 6379),
+        path=options.get("path"),
+        db=options.get("db", 0),
+        username=options.get("username"),
+        password=options.get("password"),
+        tls=tls,
+    )
+
+
+class Link(asyncio.Protocol):
+    """An open socket: commands in, replies out in the same order.
+
+    With `on_push` it is a subscriber's: every reply is a message and goes there.
+    """
+
+    def __init__(self, timeout_s: float, on_push: Callable[[Reply], None] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timeout_s = timeout_s
+        self._on_push = on_push
+        self._reader = hiredis.Reader(notEnoughData=self)
+        self._transport: asyncio.Transport | None = None
+        self._out: list[bytes] = []
+        self._waiting: deque[tuple[float, asyncio.Future[Reply]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+        self.heard_at = self._loop.time()
+
+    # -- asyncio's side -----------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = self._loop.time()
+        reader, waiting = self._reader, self._waiting
+        try:
+            reader.feed(data)
+            while (reply := reader.gets()) is not self:
+                if self._on_push is not None:
+                    self._on_push(reply)
+                    continue
+                future = waiting.popleft()[1]
+                if not future.done():
+                    future.set_result(reply)
+        except (hiredis.ProtocolError, IndexError):
+            log.error("redis: bytes that are no reply; the connection is dropped")
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        waiting, self._waiting = self._waiting, deque()
+        for _, future in waiting:
+            if not future.done():
+                future.set_exception(StoreUnavailable())
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    # -- our side -----------------------------------------------------------------------------------
+
+    def send(self, packed: bytes) -> asyncio.Future[Reply]:
+        """Queue a command; its reply comes within the time limit, or `StoreUnavailable` does.
+
+        Raises: `StoreUnavailable` at once when the connection is closed or has far too much to answer.
+        """
+        if self.closed.done() or self._transport is None or len(self._waiting) >= MAX_WAITING:
+            raise StoreUnavailable
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(packed)
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        now = self._loop.time()
+        self._waiting.append((now, future))
+        if self._timer is None:
+            self._timer = self._loop.call_at(now + self._timeout_s, self._time_out)
+        return future
+
+    def post(self, packed: bytes) -> None:
+        """Send what nobody waits for; a subscriber's only way to speak."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(packed)
+
+    @property
+    def silent_s(self) -> float:
+        """How long the oldest unanswered command has been waiting."""
+        return self._loop.time() - self._waiting[0][0] if self._waiting else 0.0
+
+    def abort(self) -> None:
+        """Drop the socket now; everything that waits is told."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(out) if len(out) > 1 else out[0])
+
+    def _time_out(self) -> None:
+        """Fail what has waited too long and keep its place, so that the replies still find their own."""
+        now = self._loop.time()
+        self._timer = None
+        for sent_at, future in self._waiting:
+            due = sent_at + self._timeout_s
+            if due > now:
+                self._timer = self._loop.call_at(due, self._time_out)
+                return
+            if not future.done():
+                future.set_exception(StoreUnavailable())
+        if self._waiting:
+            self._timer = self._loop.call_at(now + self._timeout_s, self._time_out)
+
+
+Handshake = Callable[[Link], Awaitable[None]]
+
+
+class Health:
+    """Says once when Redis stops answering and once when it answers again, however many callers notice."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._failing_since: float | None = None
+        self._said: dict[str, float] = {}
+
+    def failed(self, reason: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._failing_since is None:
+            self._failing_since = now
+        if now - self._said.get(reason, -LOG_EVERY_S) >= LOG_EVERY_S and len(self._said) < 64:
+            self._said[reason] = now
+            log.warning("redis %s: unavailable: %s", self._name, reason)
+
+    def worked(self) -> None:
+        if self._failing_since is not None:
+            seconds = asyncio.get_running_loop().time() - self._failing_since
+            self._failing_since = None
+            self._said.clear()
+            log.warning("redis %s: available again after %.1f s", self._name, seconds)
+
+    @property
+    def failing(self) -> bool:
+        return self._failing_since is not None
+
+
+class Pipe:
+    """A `Link` that is kept open in the background, and the breaker in front of it.
+
+    While there is no link, callers wait for one no longer than the time limit; after that, or when the
+    server has been silent for twice the limit, they are refused at once. A silent link is replaced after
+    four times the limit, and dialling goes on every half second until it works.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        timeout_s: float,
+        connect_timeout_s: float,
+        handshake: Handshake,
+        health: Health,
+        on_push: Callable[[Reply], None] | None = None,
+        keepalive_s: float = 0.0,
+    ) -> None:
+        self._address = address
+        self._timeout_s = timeout_s
+        self._connect_timeout_s = connect_timeout_s
+        self._handshake = handshake
+        self._health = health
+        self._on_push = on_push
+        self._keepalive_s = keepalive_s
+        self._link: Link | None = None
+        self._down_since = 0.0
+        self._linked: asyncio.Event = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.last_error: str = "not connected yet"
+
+    def start(self) -> None:
+        """Begin to dial."""
+        self._down_since = asyncio.get_running_loop().time()
+        self._task = asyncio.create_task(self._keep(), name=f"redis {self._address}")
+
+    async def close(self) -> None:
+        """Hang up and stop dialling."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def wait_linked(self, timeout_s: float) -> None:
+        """Wait for a link. Raises: `StoreUnavailable` when there is none in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._linked.wait()
+        except TimeoutError:
+            raise StoreUnavailable from None
+
+    async def call(self, packed: bytes) -> Reply:
+        """The reply to a command, error replies included as values. Raises: `StoreUnavailable`."""
+        link = self._link
+        if link is None:
+            waited = asyncio.get_running_loop().time() - self._down_since
+            if waited >= self._timeout_s:
+                raise StoreUnavailable
+            await self.wait_linked(self._timeout_s - waited)
+            link = self._link
+            if link is None:
+                raise StoreUnavailable
+        if link.silent_s > 2 * self._timeout_s:
+            raise StoreUnavailable
+        return await link.send(packed)
+
+    def reconnect(self) -> None:
+        """The server at the other end is not the one to talk to (any more): dial again."""
+        if self._link is not None:
+            self._link.abort()
+
+    async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            link: Link | None = None
+            try:
+                try:
+                    async with asyncio.timeout(self._connect_timeout_s):
+                        link = await self._dial()
+                        await self._handshake(link)
+                except (OSError, TimeoutError, StoreUnavailable, ReplyError) as error:
+                    failures += 1
+                    self.last_error = str(error) or type(error).__name__
+                    self._health.failed(f"{self._address}: {self.last_error}")
+                else:
+                    failures = 0
+                    self._link = link
+                    self._linked.set()
+                    await self._watch(link)
+                    self.last_error = "connection lost"
+                    self._health.failed(f"{self._address}: {self.last_error}")
+            finally:
+                if self._link is not None:
+                    self._link = None
+                    self._down_since = loop.time()
+                    self._linked.clear()
+                if link is not None:
+                    link.abort()
+            if failures:
+                # Jitter, so that a fleet does not come back in step.
+                await asyncio.sleep(min(RECONNECT_MAX_S, 0.02 * 2**failures) * random.uniform(0.5, 1.0))
+
+    async def _watch(self, link: Link) -> None:
+        """Return when the link is lost, after dropping it if the server has gone silent."""
+        loop = asyncio.get_running_loop()
+        while not link.closed.done():
+            await asyncio.wait({link.closed}, timeout=self._timeout_s)
+            if self._keepalive_s and loop.time() - link.heard_at > self._keepalive_s:
+                if loop.time() - link.heard_at > 2 * self._keepalive_s:
+                    link.abort()
+                else:
+                    link.post(pack("PING"))
+            if link.silent_s > 4 * self._timeout_s:
+                link.abort()
+
+    async def _dial(self) -> Link:
+        loop = asyncio.get_running_loop()
+        address = self._address
+
+        def make() -> Link:
+            return Link(self._timeout_s)
+
+        if address.path is not None:
+            _, link = await loop.create_unix_connection(make, address.path)
+        else:
+            _, link = await loop.create_connection(make, address.host, address.port, ssl=address.tls)
+        commands: list[bytes] = []
+        if address.password is not None:
+            login = (address.username, address.password) if address.username else (address.password,)
+            commands.append(pack("AUTH", *login))
+        if address.db:
+            commands.append(pack("SELECT", address.db))
+        for reply in await asyncio.gather(*(link.send(command) for command in commands)):
+            if isinstance(reply, ReplyError):
+                link.abort()
+                raise reply
+        return link

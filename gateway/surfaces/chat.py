@@ -1,0 +1,418 @@
+"""Chat completions: a request into a `Step`, an answer into an `Answer`, a stream event by event.
+
+Pure: bytes and parsed JSON in, values out. Everything the client sent is forwarded whether it is known
+here or not; what is read is only what metering, lineage and the rules need.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from gateway.domain import Answer, Item, Json, Media, Role, Step, Surface, Text, ToolCall, ToolDef
+from gateway.errors import CallerError
+from gateway.surfaces.body import parse_object, with_fields
+from gateway.surfaces.sse import EventSplitter, data_of
+
+DONE = b"data: [DONE]\n\n"
+MAX_CHOICES = 128
+_ROLES = {
+    "system": Role.SYSTEM,
+    "developer": Role.SYSTEM,
+    "user": Role.USER,
+    "assistant": Role.ASSISTANT,
+    "tool": Role.TOOL,
+    "function": Role.TOOL,
+}
+_TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+
+
+def parse(raw: bytes, *, max_depth: int = 128) -> Step:
+    """The step that a request body asks for, or `CallerError` naming the field that is wrong."""
+    body = parse_object(raw, max_depth=max_depth)
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise _wrong("model", "the name of a model", model)
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise _wrong("messages", "a list of at least one message", messages)
+    stream = body.get("stream")
+    if stream is not None and not isinstance(stream, bool):
+        raise _wrong("stream", "true or false", stream)
+    choices = _count(body, "n", 1) or 1
+    if choices > MAX_CHOICES:
+        raise _wrong("n", f"at most {MAX_CHOICES}", choices)
+    limits = [limit for name in ("max_completion_tokens", "max_tokens") if (limit := _count(body, name, 1))]
+    options = body.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise _wrong("stream_options", "an object", options)
+    items = tuple(_item(message, i) for i, message in enumerate(messages))
+    media_bytes = sum(media.size for item in items for media in item.media)
+    return Step(
+        surface=Surface.CHAT,
+        model=model,
+        stream=bool(stream),
+        body=body,
+        raw=raw,
+        items=items,
+        tools=_tools(body),
+        output_limit=max(limits) if limits else None,
+        choices=choices,
+        wants_usage=bool(options and options.get("include_usage")),
+        text_bytes=max(0, len(raw) - media_bytes),
+    )
+
+
+def _wrong(param: str, expected: str, got: object) -> CallerError:
+    shown = type(got).__name__ if isinstance(got, dict | list | str) else repr(got)
+    return CallerError("invalid_request", f"'{param}': got {shown}, expected {expected}.", param=param)
+
+
+def _count(body: Mapping[str, Any], name: str, least: int) -> int | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    if type(value) is not int or value < least:
+        raise _wrong(name, f"a whole number of at least {least}", value)
+    return value
+
+
+def _item(message: Any, i: int) -> Item:
+    if type(message) is not dict:
+        raise _wrong(f"messages[{i}]", "an object", message)
+    role = message.get("role")
+    if not isinstance(role, str):
+        raise _wrong(f"messages[{i}].role", "a role", role)
+    content = message.get("content")
+    texts: list[Text] = []
+    media: list[Media] = []
+    if isinstance(content, str):
+        if content:
+            texts.append(Text(content, ("messages", i, "content")))
+    elif isinstance(content, list):
+        for j, part in enumerate(content):
+            _part(part, i, j, texts, media)
+    elif content is not None:
+        raise _wrong(f"messages[{i}].content", "a string or a list of parts", content)
+    refusal = message.get("refusal")
+    if isinstance(refusal, str) and refusal:
+        texts.append(Text(refusal, ("messages", i, "refusal")))
+    call_id = message.get("tool_call_id")
+    calls = message.get("tool_calls")
+    legacy = message.get("function_call")
+    return Item(
+        role=_ROLES.get(role, Role.USER),
+        texts=tuple(texts),
+        media=tuple(media),
+        calls=_calls(calls, legacy) if calls or legacy else (),
+        call_id=call_id if isinstance(call_id, str) else None,
+    )
+
+
+def _part(part: Any, i: int, j: int, texts: list[Text], media: list[Media]) -> None:
+    if type(part) is not dict:
+        raise _wrong(f"messages[{i}].content[{j}]", "an object", part)
+    kind = part.get("type")
+    if kind in _TEXT_PARTS:
+        name = "refusal" if kind == "refusal" else "text"
+        text = part.get(name)
+        if not isinstance(text, str):
+            raise _wrong(f"messages[{i}].content[{j}].{name}", "a string", text)
+        texts.append(Text(text, ("messages", i, "content", j, name)))
+    elif kind == "image_url":
+        image = part.get("image_url")
+        url = image.get("url") if isinstance(image, dict) else image
+        detail = image.get("detail") if isinstance(image, dict) else None
+        media.append(_media("image", url, detail if isinstance(detail, str) else None))
+    elif kind == "input_audio":
+        audio = part.get("input_audio")
+        media.append(_media("audio", audio.get("data") if isinstance(audio, dict) else None, None))
+    elif kind == "file":
+        file = part.get("file")
+        data = (file.get("file_data") or file.get("file_id")) if isinstance(file, dict) else None
+        media.append(_media("file", data, None))
+    else:
+        media.append(_media("other", orjson.dumps(part).decode(), None))
+
+
+def _media(kind: Any, payload: Any, detail: str | None) -> Media:
+    data = payload if isinstance(payload, str) else ""
+    # The query of a signed URL changes from turn to turn; the picture does not.
+    identity = data.split("?", 1)[0] if data.startswith("http") else data
+    size = len(data) if not data.startswith("http") else 0
+    return Media(kind, hashlib.sha256(identity.encode("utf-8", "replace")).hexdigest(), size, detail)
+
+
+def _calls(calls: Any, legacy: Any) -> tuple[ToolCall, ...]:
+    out: list[ToolCall] = []
+    for call in calls if isinstance(calls, list) else ():
+        if isinstance(call, dict):
+            out.append(_call(call))
+    if isinstance(legacy, dict):
+        out.append(ToolCall("", str(legacy.get("name") or ""), str(legacy.get("arguments") or "")))
+    return tuple(out)
+
+
+def _call(call: Mapping[str, Any]) -> ToolCall:
+    inner = call.get("function")
+    arguments: Any
+    if isinstance(inner, dict):
+        arguments = inner.get("arguments")
+    else:
+        inner = call.get("custom")
+        inner = inner if isinstance(inner, dict) else {}
+        arguments = inner.get("input")
+    if arguments is not None and not isinstance(arguments, str):
+        arguments = orjson.dumps(arguments).decode()
+    return ToolCall(str(call.get("id") or ""), str(inner.get("name") or ""), arguments or "")
+
+
+def _tools(body: Mapping[str, Any]) -> tuple[ToolDef, ...]:
+    out: list[ToolDef] = []
+    for key in ("tools", "functions"):
+        offered = body.get(key)
+        if offered is None:
+            continue
+        if not isinstance(offered, list):
+            raise _wrong(key, "a list", offered)
+        for tool in offered:
+            if isinstance(tool, dict):
+                inner = tool.get("function") or tool.get("custom") or tool
+                if isinstance(inner, dict):
+                    schema = inner.get("parameters")
+                    out.append(
+                        ToolDef(
+                            str(inner.get("name") or tool.get("type") or ""),
+                            str(inner.get("description") or ""),
+                            schema if isinstance(schema, dict) else None,
+                        )
+                    )
+    return tuple(out)
+
+
+def forward(
+    step: Step, *, model: str, limit_field: str, output_limit: int | None, inject_usage: bool
+) -> bytes:
+    """The body to send upstream: the client's own, with the model's real name, the output limit when the
+    gateway sets one, and a stream's usage asked for."""
+    changes: Json = {}
+    if model != step.model:
+        changes["model"] = model
+    if output_limit is not None:
+        if step.output_limit is None:
+            changes[limit_field] = output_limit
+        else:
+            for name in ("max_completion_tokens", "max_tokens"):
+                if step.body.get(name) is not None:
+                    changes[name] = output_limit
+    if inject_usage and not step.wants_usage:
+        changes["stream_options"] = {**(step.body.get("stream_options") or {}), "include_usage": True}
+    return with_fields(step.raw, step.body, changes)
+
+
+def read_answer(reply: Mapping[str, Any]) -> Answer:
+    """What a plain reply says. Tolerant: a provider's oddity is no reason to lose an answer."""
+    texts: list[str] = []
+    calls: list[ToolCall] = []
+    finish: str | None = None
+    choices = reply.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        message = choice.get("message") if isinstance(choice, dict) else None
+        if not isinstance(message, dict):
+            continue
+        content = message.get("content")
+        if isinstance(content, list):
+            content = "".join(str(p.get("text") or "") for p in content if isinstance(p, dict))
+        texts.append((content if isinstance(content, str) else "") + str(message.get("refusal") or ""))
+        calls.extend(_calls(message.get("tool_calls"), message.get("function_call")))
+        reason = choice.get("finish_reason")
+        finish = reason if isinstance(reason, str) else finish
+    response_id, model = reply.get("id"), reply.get("model")
+    return Answer(
+        texts=tuple(texts),
+        calls=tuple(calls),
+        finish_reason=finish,
+        response_id=response_id if isinstance(response_id, str) else None,
+        model=model if isinstance(model, str) else None,
+    )
+
+
+@dataclass(slots=True)
+class _Choice:
+    text: list[str] = field(default_factory=list)
+    reasoning_bytes: int = 0
+    calls: dict[int, list[Any]] = field(default_factory=dict)
+    """By the delta's index: [id, name, argument pieces]."""
+    finish: str | None = None
+
+
+class ChatStream:
+    """One answer's stream. `feed` gives back what the client is to receive, whole events only.
+
+    `strip_usage` removes what the gateway asked for and the client did not: the last chunk with the usage,
+    and the `usage: null` of the others. Every other byte passes as it came.
+    """
+
+    __slots__ = (
+        "_choices",
+        "_splitter",
+        "_strip_usage",
+        "done",
+        "error",
+        "model",
+        "output_bytes",
+        "response_id",
+        "usage",
+    )
+
+    def __init__(self, *, strip_usage: bool) -> None:
+        self._splitter = EventSplitter()
+        self._strip_usage = strip_usage
+        self._choices: dict[int, _Choice] = {}
+        self.usage: Mapping[str, Any] | None = None
+        """The last usage object seen, as the provider wrote it, with what stands beside it."""
+        self.done = False
+        self.error = False
+        self.output_bytes = 0
+        """UTF-8 bytes of text, reasoning and arguments received: what was generated so far."""
+        self.model: str | None = None
+        self.response_id: str | None = None
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Bytes for the client; empty while an event is incomplete."""
+        events = self._splitter.feed(chunk)
+        out = [kept for event in events if (kept := self._event(event))]
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    def _event(self, event: bytes) -> bytes:
+        data = data_of(event)
+        if data is None:
+            return event
+        if data.startswith(b"[DONE]"):
+            self.done = True
+            return event
+        try:
+            chunk = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            return event
+        if type(chunk) is not dict:
+            return event
+        return self._chunk(chunk, event)
+
+    def _chunk(self, chunk: Json, event: bytes) -> bytes:
+        if chunk.get("error"):
+            self.error = True
+            return event
+        if self.response_id is None:
+            response_id, model = chunk.get("id"), chunk.get("model")
+            self.response_id = response_id if isinstance(response_id, str) else None
+            self.model = model if isinstance(model, str) else None
+        choices = chunk.get("choices")
+        if isinstance(choices, list):
+            for choice in choices:
+                if type(choice) is dict:
+                    self._delta(choice)
+        usage = chunk.get("usage")
+        if usage is not None or chunk.get("x_groq") is not None:
+            if usage is not None or (chunk["x_groq"] or {}).get("usage") is not None:
+                self.usage = {k: chunk[k] for k in ("usage", "x_groq", "service_tier") if k in chunk}
+            if self._strip_usage and usage is not None and not choices:
+                return b""
+        elif self._strip_usage and "usage" in chunk:
+            # Inside a JSON string the quotes would be escaped, so this can only be the key itself.
+            return event.replace(b',"usage":null', b"", 1).replace(b', "usage": null', b"", 1)
+        return event
+
+    def _delta(self, choice: Json) -> None:
+        index = choice.get("index")
+        state = self._choices.get(index if type(index) is int else 0)
+        if state is None:
+            state = self._choices[index if type(index) is int else 0] = _Choice()
+        delta = choice.get("delta")
+        if type(delta) is dict:
+            content = delta.get("content")
+            if content and type(content) is str:
+                state.text.append(content)
+                self.output_bytes += len(content) if content.isascii() else len(content.encode())
+            if "tool_calls" in delta or "function_call" in delta:
+                self._tool_deltas(state, delta)
+            for name in ("refusal", "reasoning", "reasoning_content", "thinking"):
+                extra = delta.get(name)
+                if extra and type(extra) is str:
+                    if name == "refusal":
+                        state.text.append(extra)
+                    else:
+                        state.reasoning_bytes += len(extra.encode())
+                    self.output_bytes += len(extra.encode())
+        finish = choice.get("finish_reason")
+        if finish is not None:
+            state.finish = str(finish)
+
+    def _tool_deltas(self, state: _Choice, delta: Json) -> None:
+        deltas = delta.get("tool_calls")
+        for part in deltas if isinstance(deltas, list) else ():
+            if type(part) is not dict:
+                continue
+            index = part.get("index")
+            position = index if type(index) is int else len(state.calls)
+            call = _call(part)
+            known = state.calls.get(position)
+            if known is not None and call.id and known[0] and call.id != known[0]:
+                # Some servers send every whole call under index 0; a new id is a new call.
+                position = max(state.calls) + 1
+                known = None
+            if known is None:
+                known = state.calls[position] = [call.id, call.name, []]
+            else:
+                known[0] = known[0] or call.id
+                known[1] = known[1] or call.name
+            if call.arguments:
+                known[2].append(call.arguments)
+                self.output_bytes += len(call.arguments.encode())
+            self.output_bytes += len(call.name)
+        legacy = delta.get("function_call")
+        if isinstance(legacy, dict):
+            known = state.calls.setdefault(0, ["", "", []])
+            known[1] = known[1] or str(legacy.get("name") or "")
+            known[2].append(str(legacy.get("arguments") or ""))
+            self.output_bytes += len(known[2][-1].encode())
+
+    @property
+    def finished(self) -> bool:
+        """Every choice that began has its finish reason: what is left is usage and the terminator."""
+        return bool(self._choices) and all(c.finish is not None for c in self._choices.values())
+
+    @property
+    def clean(self) -> bool:
+        """The stream has ended as the provider meant it to."""
+        return (self.done or self.finished) and not self._splitter.pending.strip()
+
+    @property
+    def pending(self) -> bytes:
+        """Bytes after the last whole event."""
+        return self._splitter.pending
+
+    def answer(self) -> Answer:
+        """Everything received so far, as one answer."""
+        calls = [
+            ToolCall(str(call[0]), str(call[1]), "".join(call[2]))
+            for _, choice in sorted(self._choices.items())
+            for _, call in sorted(choice.calls.items())
+        ]
+        finishes = [c.finish for _, c in sorted(self._choices.items()) if c.finish]
+        return Answer(
+            texts=tuple("".join(c.text) for _, c in sorted(self._choices.items())),
+            calls=tuple(calls),
+            finish_reason=finishes[-1] if finishes else None,
+            response_id=self.response_id,
+            model=self.model,
+        )
+
+
+def stream_error(error: bytes) -> bytes:
+    """An error after the first byte: the only ending that every client notices."""
+    return b"data: %b\n\n%b" % (error, DONE)

@@ -1,0 +1,108 @@
+"""What is known about one step while it passes through the gateway, and what it tells the caller."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.admission import RunView
+from gateway.domain import Headers, Millis, Nano, Principal, Step, Surface, Verdict, usd
+from gateway.errors import ErrorContext
+from gateway.rules.budgets import Scopes
+from gateway.rules.identity import Hints
+from gateway.rules.lineage import Chain
+
+
+def new_id(prefix: str) -> str:
+    """A fresh identifier, 96 random bits."""
+    return f"{prefix}_{secrets.token_hex(12)}"
+
+
+@dataclass(slots=True)
+class Facts:
+    """What response headers say. Filled as it becomes known, read when the head of the answer is written."""
+
+    surface: Surface
+    policy: str
+    request_id: str
+    decision_id: str
+    run_id: str | None = None
+    session: str | None = None
+    step: int | None = None
+    source: str | None = None
+    model: str | None = None
+    verdict: Verdict = Verdict.ALLOW
+    checks: list[str] = field(default_factory=list)
+    cost: Nano | None = None
+    run_cost: Nano | None = None
+    run_remaining: Nano | None = None
+
+    def context(self) -> ErrorContext:
+        """The identifiers that belong into an error."""
+        return ErrorContext(self.request_id, self.run_id, self.decision_id)
+
+    def headers(self) -> Headers:
+        """The gateway's own headers, as far as known now."""
+        out: Headers = [
+            (b"x-guardrail-decision-id", self.decision_id.encode()),
+            (b"x-guardrail-verdict", self.verdict.value.encode()),
+            (b"x-guardrail-policy", self.policy.encode()),
+            (b"x-guardrail-checks", ",".join(self.checks).encode()),
+        ]
+        if self.run_id is not None:
+            out.append((b"x-guardrail-run-id", self.run_id.encode()))
+        if self.session is not None:
+            out.append((b"x-guardrail-session-id", self.session.encode()))
+        if self.step is not None:
+            out.append((b"x-guardrail-step", b"%d" % self.step))
+        if self.source is not None:
+            out.append((b"x-guardrail-run-source", self.source.encode()))
+        if self.model is not None:
+            out.append((b"x-guardrail-model", self.model.encode("latin-1", "replace")))
+        for name, value in (
+            (b"x-guardrail-cost-usd", self.cost),
+            (b"x-guardrail-run-cost-usd", self.run_cost),
+            (b"x-guardrail-run-remaining-usd", self.run_remaining),
+        ):
+            if value is not None:
+                out.append((name, usd(max(value, 0)).encode()))
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One step with everything that identifies it. Made once its run is known."""
+
+    caller: Principal
+    step: Step
+    hints: Hints
+    tags: dict[str, str]
+    run: RunView
+    scopes: Scopes
+    chain: Chain
+    retry_key: str
+    policy: str
+    began_at: Millis
+    clock: float
+    """`time.perf_counter()` when the request was read."""
+
+    def meta(self) -> dict[str, Any]:
+        """What the ledger keeps of a run besides its sums."""
+        return {
+            "principal": self.caller.id,
+            "key": self.caller.key,
+            "user": self.scopes.user,
+            "team": self.caller.team,
+            "end_user": self.hints.end_user,
+            "session": self.run.session,
+            "name": self.run.name,
+            "source": self.run.source.value,
+            "agent": self.scopes.agent,
+            "tags": self.tags,
+            "surface": self.step.surface.value,
+            "policy": self.run.policy or self.policy,
+            "continues": self.run.continues,
+            "parent": self.hints.parent,
+            "started_at": self.run.started_at,
+        }

@@ -1,0 +1,1 @@
+"""Tests of prices, usage, token counts and estimates."""
