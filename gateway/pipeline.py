@@ -13,7 +13,7 @@ Two store round trips stand before the provider, one after it.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -95,6 +95,8 @@ class Pipeline:
     notify: Callable[[str, dict[str, Any]], None]
     """Tells of what operators may want to know: (kind, facts)."""
     estimates: OutputEstimates
+    builtin_models: Sequence[str] = ()
+    """Models that no policy names and that are offered all the same."""
 
     async def handle(self, call: Call, facts: Facts, client: Client) -> Reply | None:
         """One step. None when the answer was streamed into `client`. Raises `GatewayError` before the

@@ -63,11 +63,18 @@ def hosted_allowance(step: Step) -> Hosted:
             each.append(limit if type(limit) is int and limit >= 0 else HOSTED_USES)
     if step.surface is Surface.CHAT and isinstance(step.body.get("web_search_options"), dict):
         each.append(1)
+    plugins = step.body.get("plugins")
+    if isinstance(plugins, list):
+        # OpenRouter's web search, once per request.
+        each += [1] * len(plugins)
     uses = sum(each)
     most = step.body.get("max_tool_calls")
     if type(most) is int and most >= 0:
         uses = min(uses, most)
-    return Hosted(uses, uses * HOSTED_USE_TOKENS)
+    # Anthropic's servers of tools are called by the provider too, and cost tokens alone.
+    servers = step.body.get("mcp_servers")
+    unpriced = HOSTED_USES * len(servers) if isinstance(servers, list) else 0
+    return Hosted(uses, (uses + unpriced) * HOSTED_USE_TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +155,7 @@ def input_bound(step: Step, *, model: str | None = None, context_window: int | N
 
 
 def input_count(step: Step, *, model: str | None = None) -> int:
-    """A step's input tokens by tokenizer (`count_of`), all kinds together. Up to 120 ms per MB of text."""
+    """A step's input tokens by tokenizer (`count_of`), all kinds together. Up to 190 ms per MB of text."""
     return count_of(step, model=model).total
 
 

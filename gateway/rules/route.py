@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gateway.domain import Millis, Nano, Principal
@@ -30,16 +31,22 @@ class Route:
 
 
 class Router:
-    """The models of one policy with their prices. `builtin` offers models that no policy names."""
+    """The models of one policy with their prices.
+
+    `builtin` offers models that no policy names; `refs` are their providers' names in the price table.
+    """
 
     def __init__(
-        self, policy: Policy, *, builtin: Callable[[str], Target | None] = lambda _name: None
+        self,
+        policy: Policy,
+        *,
+        builtin: Callable[[str], Target | None] = lambda _name: None,
+        refs: Mapping[str, str | None] = types.MappingProxyType({}),
     ) -> None:
         self._policy = policy
         self._builtin = builtin
-        self.prices = PriceBook(
-            refs={name: provider_ref(p.dialect, p.base_url) for name, p in policy.providers.items()}
-        )
+        named = {name: provider_ref(p.dialect, p.base_url) for name, p in policy.providers.items()}
+        self.prices = PriceBook(refs={**refs, **named})
         self._declared: dict[str, Rates] = {}
         for entry, model in policy.models.items():
             if model.price == "free":
@@ -54,6 +61,18 @@ class Router:
                     request_usd=price.request_usd,
                     tiers=price.tiers,
                 )
+
+    def warm(self, now: Millis) -> tuple[UnknownPrice, ...]:
+        """Look up the prices of every model that the policy names outright; those without one come back."""
+        named = (self._policy.find_model(name) for name in self._policy.models if not name.endswith("*"))
+        return self.prices.warm(
+            (
+                (target.provider_name, target.upstream_model)
+                for target in named
+                if target is not None and target.provider is not None and target.entry not in self._declared
+            ),
+            now,
+        )
 
     def choose(self, caller: Principal, model: str, now: Millis, context: PriceContext = ()) -> Route:
         """The route for a model name, or `CallerError` with a close name: `unknown_model`,

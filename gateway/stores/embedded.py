@@ -190,6 +190,10 @@ class EmbeddedStore:
             self._index.update(await self._archive.index(now))
 
     async def close(self) -> None:
+        await self.save()
+
+    async def save(self) -> None:
+        """Keep what a restart must find: to be called every moment, and at the end."""
         if self._archive is not None:
             await self._archive.save(self._runs, self._index)
 

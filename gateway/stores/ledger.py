@@ -103,6 +103,16 @@ class SqlLedger(Reports, ControlPlane, Database):
 
         return await self._report(work)
 
+    async def has_attempt(self, attempt_id: str) -> bool:
+        """Whether the attempt is here with its real figure, not with a janitor's guess."""
+        c = schema.steps.c
+
+        def work(conn: Connection) -> bool:
+            found = conn.execute(select(c.provisional).where(c.id == attempt_id, c.kind == "attempt")).first()
+            return found is not None and not found[0]
+
+        return await self._read(work)
+
     async def forget_counters(self, before: Millis) -> int:
         """Drop windowed counters that expired before `before`; how many. Their attempts stay."""
         c = schema.counters.c

@@ -302,7 +302,11 @@ class ControlPlane(Database):
         row = {**asdict(policy), "active": False, "activated_at": None, "activated_by": None}
 
         def work(conn: Connection) -> bool:
-            added = conn.execute(_insert(conn, schema.policy_versions).on_conflict_do_nothing(), row).rowcount
+            added = conn.execute(
+                _insert(conn, schema.policy_versions).on_conflict_do_nothing(),
+                row,
+                execution_options={"preserve_rowcount": True},
+            ).rowcount
             if added:
                 _bump(conn)
             return added > 0

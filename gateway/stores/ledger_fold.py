@@ -364,27 +364,28 @@ def _describe(runs: Mapping[str, RunState], event: Event) -> None:
         return
     match event:
         case Attempt():
-            meta = event.meta if state.identified else attempt_identity(event)
-            _identify(state, meta, event.at)
+            if not state.identified:
+                state.identify(attempt_identity(event), event.at)
+            elif _tells_more(state, event.meta, event.at):
+                state.identify(event.meta, event.at)
             if event.status is not None:
                 state.turn(event.status, event.ended_at)
         case StatusChange():
-            _identify(state, event.meta, event.at)
+            state.identify(event.meta, event.at)
             state.turn(event.status, event.at)
             if event.reason is not None:
                 state.explain(event.status, event.reason, event.at)
         case Refusal():
-            _identify(state, event.meta, event.at)
+            state.identify(event.meta, event.at)
 
 
-def _identify(state: RunState, meta: Json, at: Millis) -> None:
-    if not state.identified:
-        state.identify(meta, at)
-        return
-    began = meta.get("started_at", at)
-    if type(began) is int and 0 < began < state.started_at:
-        state.started_at = began
-        state.fixed_changed = True
+def _tells_more(state: RunState, meta: Json, at: Millis) -> bool:
+    """Whether `meta` may hold what the run does not know yet; nearly always false, and cheap."""
+    began = meta.get("started_at") or at
+    known = state.identity
+    return (type(began) is int and began < state.started_at) or any(
+        known[name] is None and meta.get(name) is not None for name in ("name", "parent", "continues")
+    )
 
 
 def _count_refusals(

@@ -39,7 +39,15 @@ LOG_EVERY_S = 10.0
 
 def pack(*args: Arg) -> bytes:
     """A command as it goes over the wire."""
-    return cast(bytes, hiredis.pack_command(args))
+    return cast(bytes, hiredis.pack_command(args))  # type: ignore[arg-type]  # the stub's tuple is invariant
+
+
+class Unsent(StoreUnavailable):
+    """Nothing was sent, so nothing has changed."""
+
+
+class Refused(StoreUnavailable):
+    """Redis answered with an error, so nothing has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +93,12 @@ def parse_address(url: str) -> Address:
 
 
 class Link(asyncio.Protocol):
-    """An open socket: commands in, replies out in the same order.
+    """An open socket: commands in, replies out in the same order."""
 
-    With `on_push` it is a subscriber's: every reply is a message and goes there.
-    """
-
-    def __init__(self, timeout_s: float, on_push: Callable[[Reply], None] | None = None) -> None:
+    def __init__(self, timeout_s: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._timeout_s = timeout_s
-        self._on_push = on_push
+        self._on_push: Callable[[Reply], None] | None = None
         self._reader = hiredis.Reader(notEnoughData=self)
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
@@ -141,7 +146,7 @@ class Link(asyncio.Protocol):
         Raises: `StoreUnavailable` at once when the connection is closed or has far too much to answer.
         """
         if self.closed.done() or self._transport is None or len(self._waiting) >= MAX_WAITING:
-            raise StoreUnavailable
+            raise Unsent
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(packed)
@@ -152,8 +157,13 @@ class Link(asyncio.Protocol):
             self._timer = self._loop.call_at(now + self._timeout_s, self._time_out)
         return future
 
+    def subscribe(self, channel: str, on_push: Callable[[Reply], None]) -> None:
+        """From now on nothing is asked here: whatever comes is a message, and `on_push` gets it."""
+        self._on_push = on_push
+        self.post(pack("SUBSCRIBE", channel))
+
     def post(self, packed: bytes) -> None:
-        """Send what nobody waits for; a subscriber's only way to speak."""
+        """Send what has no reply of its own: a subscriber's only way to speak."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(packed)
 
@@ -195,27 +205,28 @@ class Health:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._failing_since: float | None = None
+        self._since = 0.0
+        self._last = 0.0
         self._said: dict[str, float] = {}
+        self.failing = False
 
     def failed(self, reason: str) -> None:
-        now = asyncio.get_running_loop().time()
-        if self._failing_since is None:
-            self._failing_since = now
-        if now - self._said.get(reason, -LOG_EVERY_S) >= LOG_EVERY_S and len(self._said) < 64:
+        """It did not answer. `reason` is one of few: each is said at most every ten seconds."""
+        now = self._last = asyncio.get_running_loop().time()
+        if not self.failing:
+            self.failing, self._since = True, now
+        if now - self._said.get(reason, -LOG_EVERY_S) >= LOG_EVERY_S:
+            if len(self._said) >= 64:
+                self._said.clear()
             self._said[reason] = now
             log.warning("redis %s: unavailable: %s", self._name, reason)
 
     def worked(self) -> None:
-        if self._failing_since is not None:
-            seconds = asyncio.get_running_loop().time() - self._failing_since
-            self._failing_since = None
-            self._said.clear()
-            log.warning("redis %s: available again after %.1f s", self._name, seconds)
-
-    @property
-    def failing(self) -> bool:
-        return self._failing_since is not None
+        """It answered; believed when nothing has failed for a second, since reads go on where writes fail."""
+        now = asyncio.get_running_loop().time()
+        if self.failing and now - self._last >= 1.0:
+            self.failing = False
+            log.warning("redis %s: available again after %.1f s", self._name, self._last - self._since)
 
 
 class Pipe:
@@ -234,7 +245,6 @@ class Pipe:
         connect_timeout_s: float,
         handshake: Handshake,
         health: Health,
-        on_push: Callable[[Reply], None] | None = None,
         keepalive_s: float = 0.0,
     ) -> None:
         self._address = address
@@ -242,7 +252,6 @@ class Pipe:
         self._connect_timeout_s = connect_timeout_s
         self._handshake = handshake
         self._health = health
-        self._on_push = on_push
         self._keepalive_s = keepalive_s
         self._link: Link | None = None
         self._down_since = 0.0
@@ -268,7 +277,7 @@ class Pipe:
             async with asyncio.timeout(timeout_s):
                 await self._linked.wait()
         except TimeoutError:
-            raise StoreUnavailable from None
+            raise Unsent from None
 
     async def call(self, packed: bytes) -> Reply:
         """The reply to a command, error replies included as values. Raises: `StoreUnavailable`."""
@@ -276,13 +285,13 @@ class Pipe:
         if link is None:
             waited = asyncio.get_running_loop().time() - self._down_since
             if waited >= self._timeout_s:
-                raise StoreUnavailable
+                raise Unsent
             await self.wait_linked(self._timeout_s - waited)
             link = self._link
             if link is None:
-                raise StoreUnavailable
+                raise Unsent
         if link.silent_s > 2 * self._timeout_s:
-            raise StoreUnavailable
+            raise Unsent
         return await link.send(packed)
 
     def reconnect(self) -> None:
@@ -302,15 +311,15 @@ class Pipe:
                         await self._handshake(link)
                 except (OSError, TimeoutError, StoreUnavailable, ReplyError) as error:
                     failures += 1
-                    self.last_error = str(error) or type(error).__name__
-                    self._health.failed(f"{self._address}: {self.last_error}")
+                    self.last_error = getattr(error, "message", "") or str(error) or type(error).__name__
+                    self._health.failed(self.last_error)
                 else:
                     failures = 0
                     self._link = link
                     self._linked.set()
                     await self._watch(link)
                     self.last_error = "connection lost"
-                    self._health.failed(f"{self._address}: {self.last_error}")
+                    self._health.failed(self.last_error)
             finally:
                 if self._link is not None:
                     self._link = None

@@ -8,8 +8,10 @@ client leaves, and answers malformed input itself; everything else is the handle
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
 import struct
+import termios
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -29,6 +31,7 @@ MAX_PIPELINED = 1_000
 
 _LINGER_NONE = struct.pack("ii", 1, 0)
 _FLUSH_POLL_S = 0.001
+_RESET_PATIENCE_S = 5.0
 
 
 @dataclass(slots=True)
@@ -66,6 +69,15 @@ def head_bytes(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
         + "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1", "replace")
         + b"\r\n"
     )
+
+
+def _undelivered(descriptor: int) -> int:
+    """Bytes of a TCP socket that its peer has not acknowledged; 0 where the system does not tell."""
+    try:
+        (count,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0\0\0\0"))
+    except OSError:
+        return 0
+    return int(count)
 
 
 class Connection(asyncio.Protocol):
@@ -218,13 +230,20 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     async def reset(self) -> None:
-        """Send what is buffered, then RST."""
+        """Send what is buffered, then RST.
+
+        A reset throws away what the kernel has not delivered, so this waits for the client's kernel to have
+        it all, or for `_RESET_PATIENCE_S` if the client does not read.
+        """
         assert self._transport is not None
-        # Transports tell when the buffer is low again, and nothing tells when it is empty.
-        while not self.gone and self._transport.get_write_buffer_size():  # noqa: ASYNC110
-            await asyncio.sleep(_FLUSH_POLL_S)
         raw = self._transport.get_extra_info("socket")
-        if not self.gone and raw is not None:
+        deadline = self._loop.time() + _RESET_PATIENCE_S
+        # Polled: transports tell when their buffer is low, and nothing tells when all has arrived.
+        while not self.gone and self._loop.time() < deadline:
+            if not self._transport.get_write_buffer_size() and not _undelivered(raw.fileno()):
+                break
+            await asyncio.sleep(_FLUSH_POLL_S)
+        if not self.gone:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
         self.abort()
 

@@ -23,7 +23,7 @@ from gateway.domain import Headers, Surface, Verdict
 from gateway.errors import (
     CallerError,
     GatewayError,
-    Refusal,
+    UpstreamError,
     error_json,
     retry_headers,
     status_on,
@@ -190,7 +190,7 @@ def unknown_route(path: bytes) -> CallerError:
 
 def error_reply(facts: Facts, error: GatewayError) -> Reply:
     """An error as a whole answer, with every header that its reader needs."""
-    if isinstance(error, Refusal):
+    if not isinstance(error, UpstreamError):
         facts.verdict = Verdict.REFUSE
     headers: Headers = [
         (b"content-type", b"application/json"),

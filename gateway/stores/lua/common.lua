@@ -103,6 +103,9 @@ end
 
 -- Budget counters, one table per key and script, so that two charges on one key see each other.
 local counters = {}
+local function is_live(c)
+  return c.expires_at >= now or c.reserved > 0
+end
 local function counter(name)
   local c = counters[name]
   if c then
@@ -116,10 +119,9 @@ local function counter(name)
     reserved = tonumber(row[2]) or 0,
     expires_at = tonumber(row[3]) or 0,
     warned = row[4] == '1',
-    live = true,
   }
-  if c.expires_at < now and c.reserved <= 0 then
-    c.used, c.reserved, c.expires_at, c.warned, c.live = 0, 0, 0, false, false
+  if not is_live(c) then
+    c.used, c.reserved, c.expires_at, c.warned = 0, 0, 0, false
   end
   counters[name] = c
   return c
@@ -128,7 +130,6 @@ local function save_counter(c)
   redis.call('HSET', c.key, 'used', int(c.used), 'reserved', int(c.reserved),
     'expires_at', int(c.expires_at), 'warned', bit(c.warned))
   redis.call('PEXPIRE', c.key, int(math.max(c.expires_at - now, 0) + SLACK_MS))
-  c.live = true
 end
 
 -- Index entries: when they stop counting, then run ids, the latest last.

@@ -13,20 +13,12 @@ for _, attempt_id in ipairs(expired) do
       succeeded = false, completes = false, tool_calls = 0, links = {}, head = '', retry_key = '',
       index_ttl_ms = 0, holds = {}, adopt = false,
     }, function(a)
-      local holds = {}
+      local fields = {'orphan', a.orphan, 'ordinal', int(a.ordinal), 'cost', int(a.reserved), 'at', int(now)}
       for _, hold in ipairs(a.holds) do
-        holds[#holds + 1] = hold[1]
-        holds[#holds + 1] = int(hold[2])
+        fields[#fields + 1] = hold[1]
+        fields[#fields + 1] = int(hold[2])
       end
-      redis.call('XADD', EVENTS_KEY, '*', 'orphan', a.orphan, 'ordinal', int(a.ordinal), 'cost', int(a.reserved),
-        'at', int(now), unpack((function()
-          local fields = {}
-          for _, part in ipairs(holds) do
-            fields[#fields + 1] = 'hold'
-            fields[#fields + 1] = part
-          end
-          return fields
-        end)()))
+      redis.call('XADD', EVENTS_KEY, '*', unpack(fields))
     end)
     reaped = reaped + 1
   end

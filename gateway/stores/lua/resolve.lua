@@ -115,9 +115,7 @@ else
     continues = continued and '+' .. continued.id or '', status = 'running', started_at = now, steps = 0, cost = 0,
     policy = '', idle_ttl_ms = idle_ttl_ms,
   }
-  local k = key('run', new_run_id)
-  redis.call('DEL', k)
-  redis.call('HSET', k, 'principal', principal, 'session', session, 'name', name, 'explicit', bit(found.explicit),
+  redis.call('HSET', key('run', new_run_id), 'principal', principal, 'session', session, 'name', name, 'explicit', bit(found.explicit),
     'continues', found.continues, 'started_at', int(now), 'last_at', int(now), 'idle_ttl_ms', int(idle_ttl_ms),
     'status', 'running', 'reason', '', 'seen', '', 'steps', '0', 'open', '0', 'tool_calls', '0', 'tokens', '0',
     'cost', '0', 'reserved', '0', 'head', '', 'answered_at', '0', 'policy', '', 'budget', '', 'budget_limit', '0')

@@ -2,7 +2,7 @@
 
 local name, reason, ttl_ms, channel, message = text(), text(), number(), text(), text()
 local k = key('kill', name)
-if ttl_ms > 0 then
+if ttl_ms >= 0 then
   redis.call('SET', k, int(now + ttl_ms) .. ':' .. reason, 'PX', int(ttl_ms + MINUTE_MS))
 else
   redis.call('SET', k, '0:' .. reason)

@@ -22,7 +22,7 @@ end
 local remaining = ''
 if run.budget ~= '' then
   local c = counter(run.budget)
-  if c.live then
+  if is_live(c) then
     remaining = int(run.budget_limit - c.used - c.reserved)
   end
 end

@@ -97,7 +97,7 @@ local function settle(s, emit)
     redis.call('HSET', key('run', run.id), 'cost', int(run.cost), 'tokens', int(run.tokens), 'open', int(run.open),
       'reserved', int(run.reserved), 'tool_calls', int(run.tool_calls), 'last_at', int(now), 'head', run.head,
       'answered_at', int(run.answered_at), 'status', run.status)
-    schedule_run(run, now + (run.seen and run.idle_ttl_ms or UNSEEN_RUN_TTL_MS))
+    schedule_run(run, run.seen and now + run.idle_ttl_ms or run.started_at + UNSEEN_RUN_TTL_MS)
   end
   local retry = load_retry(s.retry_key)
   if retry and retry.run_id == s.run_id then

@@ -16,7 +16,7 @@ if attempt then
   local run = load_run(attempt.run)
   if run then
     redis.call('HSET', key('run', run.id), 'open', int(run.open - 1), 'reserved', int(run.reserved - attempt.reserved))
-    schedule_run(run, now + run.idle_ttl_ms)
+    schedule_run(run, run.last_at + run.idle_ttl_ms)
   end
   redis.call('ZREM', LEASES_KEY, attempt_id)
 end

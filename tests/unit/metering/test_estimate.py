@@ -68,6 +68,12 @@ def test_hosted_tools_get_an_allowance() -> None:
     assert hosted_allowance(step).uses == 0
 
 
+def test_servers_of_tools_and_plugins_are_hosted_too() -> None:
+    step = chat_step("find", mcp_servers=[{"url": "https://tools.example"}], plugins=[{"id": "web"}])
+    assert hosted_allowance(step).uses == 1
+    assert hosted_allowance(step).tokens == (1 + HOSTED_USES) * HOSTED_USE_TOKENS
+
+
 @pytest.mark.parametrize(
     ("asked", "cap", "default", "bound"),
     [

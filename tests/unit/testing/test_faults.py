@@ -114,7 +114,7 @@ async def test_replies_at_once_and_in_time_are_the_same(reply: Reply) -> None:
 async def test_stall_lasts_until_the_client_leaves(provider: ProviderServer, stall_at: Any) -> None:
     provider.script("x", Reply("Grüße an alle", stall_at=stall_at))
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(fetch(provider, chat_body("sim/x", **STREAM)), 0.15)
+        await asyncio.wait_for(fetch(provider, chat_body("sim/x", **STREAM)), 0.3)
     await provider.wait_idle(received=1)
     attempt = provider.journal.last
     assert attempt.client_left
@@ -138,7 +138,7 @@ async def test_delays_add_up(provider: ProviderServer) -> None:
     for stream in (True, False):
         started = time.monotonic()
         await _served_body(provider, Reply("one two three four", **timing), stream=stream)  # type: ignore[arg-type]
-        assert 0.14 <= time.monotonic() - started < 1
+        assert 0.14 <= time.monotonic() - started < 10
 
 
 async def test_verbatim_body_and_wire_are_untouched(provider: ProviderServer) -> None:

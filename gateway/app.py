@@ -1,0 +1,428 @@
+"""Wiring: settings -> policy -> stores -> pipeline -> ASGI application. The only file that builds things."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import uvicorn
+
+from gateway.admission import Hold, Kill, Settlement
+from gateway.attempt import Attempt, Machinery, Outcome
+from gateway.auth import Authenticator
+from gateway.auth import KeyRecord as CallerKey
+from gateway.control import Control
+from gateway.domain import NANO_PER_USD, USAGE_BUCKETS, Nano
+from gateway.drain import Drain
+from gateway.journal import Journal, orphaned_files, read_journal
+from gateway.live import LiveCalls
+from gateway.metering import tokens
+from gateway.metering.learned import OutputEstimates
+from gateway.metering.prices import SIMULATED
+from gateway.pipeline import Generation, Pipeline
+from gateway.policy.messages import Mistake, PolicyError
+from gateway.policy.models import Model, Policy, Provider, Target
+from gateway.policy.reload import PolicySource
+from gateway.protocols import Store
+from gateway.rules.budgets import Rulebook
+from gateway.rules.lineage import Lineage
+from gateway.rules.route import Router
+from gateway.settings import Settings, SettingsError, admin_token, from_environment, own_secrets
+from gateway.settling import Settler
+from gateway.stores.embedded import EmbeddedStore, complete_orphan, orphan_settlement, wall_clock
+from gateway.stores.ledger import SqlLedger
+from gateway.telemetry.metrics import Metrics
+from gateway.testing.models import CATALOGUE
+from gateway.testing.server import ProviderServer
+from gateway.upstreams.aiohttp_transport import AiohttpTransport
+from gateway.web.data_plane import DataPlane, Message, Receive, Scope, Send
+
+log = logging.getLogger("gateway")
+
+SIM_PROVIDER = "sim"
+SIM_PREFIX = "sim/"
+SAVE_RUNS_S = 0.5
+
+
+class Worker:
+    """One process of the gateway: everything that it holds, in the order in which it starts and ends."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.secrets = own_secrets(settings)
+        self.admin_token = admin_token(settings)
+        self.clock = wall_clock
+        self.metrics = Metrics()
+        self.source = PolicySource(settings.policy, settings.environment)
+        self.ledger = SqlLedger(settings.ledger_url, data_dir=settings.data_dir)
+        self.started_at = time.time()
+        self.ready = False
+        self.simulation: ProviderServer | None = None
+        self.notices: list[Callable[[str, dict[str, Any]], None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # -- start --------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Bring everything up; the worker is ready when this returns. Raises what makes it impossible."""
+        settings = self.settings
+        policy = self.source.start()
+        ensure_open_is_local(policy, settings)
+        for warning in policy.warnings:
+            log.warning("%s", warning)
+        if settings.offers_simulation:
+            self.simulation = ProviderServer()
+            await self.simulation.start()
+        await asyncio.to_thread(tokens.warm)
+        await self.ledger.start()
+        self.lineage = Lineage(self.secrets.current)
+        self.journal = Journal(settings.data_dir / "journal", self.id)
+        self.journal.start()
+        self.store = self._make_store()
+        self.settler = Settler(self.store, self.journal, self.ledger.has_attempt)
+        if settings.embedded:
+            # The store is empty yet: what a dead process left goes to the ledger, which seeds the store.
+            await self._replay_into_ledger()
+        await self.store.start()
+        if not settings.embedded:
+            await self._replay_into_store()
+        self.live = LiveCalls(self.store, self.id, on_stopped=self._kill_obeyed)
+        self.drain = Drain(self.store, self.ledger)
+        self.control = Control(self.ledger, self.store, self.clock, on_change=self._control_changed)
+        self.transport = AiohttpTransport()
+        generation = self._generation(policy)
+        self.pipeline = Pipeline(
+            generation=generation,
+            store=self.store,
+            transport=self.transport,
+            machinery=Machinery(self.settler, self.live, self.lineage, self.id, self._record),
+            lineage=self.lineage,
+            clock=self.clock,
+            topups={},
+            notify=self.notify,
+            estimates=OutputEstimates(),
+            builtin_models=self._builtin_models(),
+        )
+        self.data_plane = DataPlane(self.pipeline, Authenticator(policy, self.secrets), self.metrics)
+        await self.control.start()
+        self.settler.start()
+        await self.live.start()
+        self.drain.start()
+        self._tasks.append(asyncio.create_task(self.source.run(self._policy_changed), name="policy"))
+        if isinstance(self.store, EmbeddedStore):
+            self._tasks.append(asyncio.create_task(self._save_runs(), name="archive"))
+        self.metrics.policy_generation.set(self.source.status().generation)
+        self.ready = True
+
+    def _make_store(self) -> Store:
+        settings = self.settings
+        if settings.embedded:
+            from gateway.stores.archive import SqliteRunArchive
+
+            self.archive = SqliteRunArchive(settings.data_dir / "runs.db")
+            return EmbeddedStore(
+                clock=self.clock, archive=self.archive, used_counters=self.ledger.used_counters
+            )
+        from gateway.stores.redis import RedisStore
+
+        return RedisStore(settings.store_url, used_counters=self.ledger.used_counters, worker_id=self.id)
+
+    def _generation(self, policy: Policy) -> Generation:
+        router = Router(policy, builtin=self._simulated, refs={SIM_PROVIDER: SIMULATED})
+        for unknown in router.warm(self.clock()):
+            log.warning("%s", unknown)
+        return Generation(policy, Rulebook(policy), router)
+
+    def _simulated(self, name: str) -> Target | None:
+        """The built-in simulated provider's models, where it is offered."""
+        if self.simulation is None or not name.startswith(SIM_PREFIX):
+            return None
+        provider = Provider(dialect="openai", base_url=self.simulation.base_url, api_key=None)
+        return Target(name, "sim/*", Model(provider=SIM_PROVIDER), SIM_PROVIDER, provider, name, None)
+
+    def _builtin_models(self) -> list[str]:
+        return [SIM_PREFIX + name for name in CATALOGUE] if self.simulation is not None else []
+
+    async def _replay_into_ledger(self) -> None:
+        for settlements, finish in self._dead_journals():
+            await self.ledger.append([(s.attempt_id, s.event) for s in settlements])
+            finish()
+
+    async def _replay_into_store(self) -> None:
+        for settlements, finish in self._dead_journals():
+            for settlement in settlements:
+                await self.settler.apply(settlement)
+            finish()
+
+    def _dead_journals(self) -> list[tuple[list[Settlement], Callable[[], None]]]:
+        found: list[tuple[list[Settlement], Callable[[], None]]] = []
+        for path, fd in orphaned_files(self.settings.data_dir / "journal"):
+            settlements = read_journal(path, self._conservative)
+            if settlements:
+                log.warning("replaying %d attempts from the journal of a process that died", len(settlements))
+
+            def finish(path: Path = path, fd: int = fd) -> None:
+                path.unlink(missing_ok=True)
+                os.close(fd)
+
+            found.append((settlements, finish))
+        return found
+
+    def _conservative(
+        self, attempt_id: str, reserved: Nano, holds: tuple[Hold, ...], orphan: dict[str, Any]
+    ) -> Settlement:
+        """The settlement of an attempt that was dispatched by a process that died: its full reservation."""
+        event = complete_orphan(orjson.dumps(orphan), 1, reserved, holds, self.clock())
+        base = orphan_settlement(attempt_id, str(orphan["run"]), reserved)
+        from dataclasses import replace
+
+        return replace(base, event=event, holds=holds)
+
+    # -- changes ------------------------------------------------------------------------------------
+
+    async def _policy_changed(self, policy: Policy) -> None:
+        try:
+            ensure_open_is_local(policy, self.settings)
+        except SettingsError as error:
+            raise PolicyError([Mistake(str(self.settings.policy), 0, "auth.mode", str(error))]) from None
+        generation = self._generation(policy)
+        authenticator = Authenticator(policy, self.secrets)
+        authenticator.replace_stored(self._caller_keys())
+        self.pipeline.generation = generation
+        self.data_plane.authenticator = authenticator
+        self.metrics.policy_generation.inc()
+        log.info("policy %s is in force", policy.version)
+
+    def _control_changed(self, control: Control) -> None:
+        self.pipeline.topups = control.topups
+        self.data_plane.authenticator.replace_stored(self._caller_keys())
+
+    def _caller_keys(self) -> list[CallerKey]:
+        return [
+            CallerKey(k.id, k.name, k.digest, k.user, k.team, k.models, k.expires_at)
+            for k in self.control.keys
+        ]
+
+    # -- what is told ---------------------------------------------------------------------------------
+
+    def notify(self, kind: str, facts: dict[str, Any]) -> None:
+        """Tell everyone who listens on this worker: the event stream of the admin plane, alerts, the log."""
+        for listener in self.notices:
+            listener(kind, facts)
+
+    def _kill_obeyed(self, kill: Kill, stopped: int) -> None:
+        self.notify("kill", {"name": kill.name, "reason": kill.reason, "streams": stopped})
+
+    def _record(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Metrics of one ended attempt, and what it teaches about the next."""
+        m, step, route = self.metrics, attempt.turn.step, attempt.route
+        now = time.perf_counter()
+        model = route.upstream_model if route.provider_name != SIM_PROVIDER else "sim"
+        m.requests.labels(step.surface.value, model, route.provider_name, outcome).inc()
+        usage = attempt.usage
+        for bucket in USAGE_BUCKETS:
+            if amount := getattr(usage, bucket):
+                m.tokens.labels(model, bucket).inc(amount)
+        if attempt.cost:
+            m.cost.labels(model, attempt.turn.caller.team or "").inc(attempt.cost / NANO_PER_USD)
+        upstream = (attempt.done_at or now) - attempt.sent_at
+        m.upstream.labels(route.provider_name).observe(upstream)
+        m.overhead.observe(max(0.0, now - attempt.turn.clock - upstream))
+        if step.stream and attempt.first_at:
+            m.ttft.labels(route.provider_name).observe(attempt.first_at - attempt.sent_at)
+        if outcome == "ok" and usage.source == "provider":
+            self.pipeline.estimates.learn(
+                attempt.turn.caller.id,
+                attempt.turn.scopes.agent,
+                step.model,
+                usage.output_total // attempt.quote.choices,
+            )
+        self.notify(
+            "step",
+            {
+                "run": attempt.turn.run.run_id,
+                "ordinal": attempt.admitted.ordinal,
+                "model": route.upstream_model,
+                "cost": attempt.cost,
+                "outcome": outcome,
+            },
+        )
+
+    # -- the end ------------------------------------------------------------------------------------
+
+    def stop_streams(self) -> int:
+        """End what is still in flight with an error event; how many calls that were."""
+        return self.live.stop_all(Kill("global", "the gateway is shutting down"))
+
+    async def close(self) -> None:
+        """Settle, drain and disconnect, in this order."""
+        self.ready = False
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.control.close()
+        await self.live.close()
+        await self.settler.close()
+        await self.drain.close()
+        await self.store.close()
+        await self.transport.aclose()
+        if self.simulation is not None:
+            await self.simulation.stop()
+        self.journal.close()
+        await self.ledger.close()
+
+    async def _save_runs(self) -> None:
+        assert isinstance(self.store, EmbeddedStore)
+        while True:
+            await asyncio.sleep(SAVE_RUNS_S)
+            await self.store.save()
+
+
+def ensure_open_is_local(policy: Policy, settings: Settings) -> None:
+    """`SettingsError` when anyone on the network could spend without a key."""
+    if policy.auth.mode == "open" and not settings.on_loopback:
+        raise SettingsError(
+            f"auth.mode 'open' is served on loopback alone, and --host is {settings.host}: give the policy "
+            "keys (auth: {mode: keys}) or listen on 127.0.0.1"
+        )
+
+
+class App:
+    """The ASGI application of one worker: the data plane, health, and the admin plane where it belongs."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.worker = Worker(settings)
+        self._admin: Callable[[Scope, Receive, Send], Awaitable[None]] | None = None
+        self._admin_server: uvicorn.Server | None = None
+        self._admin_task: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One HTTP request, or the lifespan of the process."""
+        if scope["type"] == "http":
+            path = scope["path"]
+            if path.startswith(("/v1/", "/r/")):
+                await self.worker.data_plane(scope, receive, send)
+            elif path == "/healthz" or (path == "/" and scope["method"] == "HEAD"):
+                await _json(send, 200, {"status": "alive"})
+            elif path == "/readyz":
+                await self._ready(send)
+            elif self.settings.shares_admin and self._admin is not None:
+                await self._admin(scope, receive, send)
+            else:
+                await self.worker.data_plane(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self._start()
+        except Exception as error:
+            # uvicorn prints the message and exits; a traceback would hide the sentence that helps.
+            log.error("the gateway cannot start: %s", error, exc_info=log.isEnabledFor(logging.DEBUG))
+            await send({"type": "lifespan.startup.failed", "message": ""})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _start(self) -> None:
+        from gateway.web.admin import admin_app
+
+        await self.worker.start()
+        self._admin = admin_app(self.worker)
+        address = self.settings.admin_address
+        if address is not None:
+            await self._serve_admin(address)
+
+    async def _serve_admin(self, address: tuple[str, int]) -> None:
+        """The admin plane on its own listener; workers of one host share the port."""
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(address)
+        config = uvicorn.Config(
+            self._admin_or_health,
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            ws="none",
+            proxy_headers=False,
+        )
+        self._admin_server = uvicorn.Server(config)
+        self._admin_server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        self._admin_task = asyncio.create_task(self._admin_server.serve(sockets=[listener]))
+
+    async def _admin_or_health(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self._admin is not None
+        if scope["path"] == "/healthz":
+            await _json(send, 200, {"status": "alive"})
+        elif scope["path"] == "/readyz":
+            await self._ready(send)
+        else:
+            await self._admin(scope, receive, send)
+
+    async def _stop(self) -> None:
+        if self._admin_server is not None and self._admin_task is not None:
+            self._admin_server.should_exit = True
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._admin_task
+        await self.worker.close()
+
+    async def _ready(self, send: Send) -> None:
+        worker = self.worker
+        status = worker.source.status()
+        store_ok = True
+        try:
+            await worker.store.ping()
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the store, it is not ready
+            log.debug("store is not ready: %s", error)
+            store_ok = False
+        ready = worker.ready and store_ok
+        await _json(
+            send,
+            200 if ready else 503,
+            {
+                "status": "ready" if ready else "not_ready",
+                "store": "ok" if store_ok else "unavailable",
+                "policy": {
+                    "generation": status.generation,
+                    "version": status.version,
+                    "healthy": status.healthy,
+                    "error": status.last_error,
+                },
+            },
+        )
+
+
+async def _json(send: Send, status: int, body: dict[str, Any]) -> None:
+    raw = orjson.dumps(body)
+    start: Message = {
+        "type": "http.response.start",
+        "status": status,
+        "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(raw))],
+    }
+    await send(start)
+    await send({"type": "http.response.body", "body": raw})
+
+
+def create_app() -> App:
+    """The application of a worker process, configured by its environment."""
+    settings = from_environment()
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    return App(settings)

@@ -1,0 +1,743 @@
+"""The store that several workers and hosts share: one Lua script per operation, on any Redis from 6.2.
+
+What an operation means is written in `gateway.stores.embedded`; the scripts in `lua/` follow it line by
+line. Here its values become arguments and replies become values again, a database that lost its counters
+is filled from the ledger before it admits anything, and every failure of Redis becomes `StoreUnavailable`.
+docs/stores.md tells operators what is kept under which key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import random
+import secrets
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import orjson
+
+from gateway.admission import (
+    Admission,
+    Admitted,
+    CounterState,
+    Denied,
+    Hold,
+    Kill,
+    Lookup,
+    RunView,
+    Settled,
+    Settlement,
+)
+from gateway.domain import Millis, Nano, RunSource, RunStatus
+from gateway.errors import StoreUnavailable
+from gateway.protocols import Clock, Store
+from gateway.stores.embedded import RunState, complete_orphan, denied_by_kill, run_event
+from gateway.stores.redis_wire import (
+    Arg,
+    Health,
+    Link,
+    Pipe,
+    Refused,
+    Reply,
+    ReplyError,
+    Unsent,
+    pack,
+    parse_address,
+)
+
+log = logging.getLogger(__name__)
+
+UsedCounters = Callable[[Millis], Awaitable[Mapping[str, tuple[Nano, Millis]]]]
+
+T = TypeVar("T")
+
+OLDEST_VERSION = (6, 2)
+BATCH = 500
+"""Names, counters or attempts in one script call: a few milliseconds of the server at most."""
+REAP_BATCH = 100
+MAX_VOIDS = 10_000
+REBUILD_LOCK_MS = 15_000
+REBUILD_LIMIT_S = 10.0
+REBUILD_PAUSE_S = 0.25
+KEEPALIVE_S = 5.0
+NOT_THE_MASTER = ("READONLY", "LOADING", "MASTERDOWN", "MOVED", "CLUSTERDOWN")
+"""Errors after which another connection may reach the server to talk to."""
+
+
+class Keys:
+    """Every key of a gateway. A stored format: the scripts derive theirs from `epoch` in the same way.
+
+    All share one hash tag, so that one script can reach them on a Cluster. A record's id is whatever
+    follows the second colon, so that no id, however hostile, is another's.
+    """
+
+    def __init__(self, namespace: str) -> None:
+        self.tag = f"{{{namespace}}}:"
+        self.epoch = f"{self.tag}epoch"
+        self.events = f"{self.tag}events"
+        self.rebuild = f"{self.tag}rebuild"
+        self.kill_channel = f"{self.tag}kills"
+
+    def of(self, kind: str, record_id: str) -> bytes:
+        """Key of one record: a run, index, retry, counter, bucket, flight, attempt, kill or acks."""
+        return _text(f"{self.tag}{kind}:{record_id}")
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script as it is sent; `sha` is its name on the server."""
+
+    name: str
+    source: str
+    sha: str
+
+
+_SETTLING = ("settle", "reap", "void")
+_SCRIPT_NAMES = (
+    "resolve", "admit", "extend", "settle", "void", "renew", "reap", "stop_run", "counters", "reseed",
+    "seeded", "unlock", "set_kill", "clear_kill", "kills", "acknowledge",
+)  # fmt: skip
+
+
+@cache
+def scripts() -> dict[str, Script]:
+    """Every script, with the parts that it shares with others in front."""
+    folder = files("gateway.stores").joinpath("lua")
+
+    def part(name: str) -> str:
+        return folder.joinpath(f"{name}.lua").read_text(encoding="utf-8")
+
+    loaded: dict[str, Script] = {}
+    for name in _SCRIPT_NAMES:
+        parts = ("common", "settling", name) if name in _SETTLING else ("common", name)
+        source = "\n".join(part(p) for p in parts)
+        loaded[name] = Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+    return loaded
+
+
+class RedisStore:
+    """Live state in Redis. Construct it inside or outside a loop; everything else belongs to one loop.
+
+    `used_counters` reads the ledger's fold, for a database that has none; an application that drains the
+    event stream into the ledger first loses no event that only the stream holds. `clock` is for tests: the
+    scripts then take its time in place of the server's.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        worker_id: str,
+        used_counters: UsedCounters | None = None,
+        timeout_s: float = 0.25,
+        connect_timeout_s: float = 1.0,
+        seed_wait_s: float = 1.0,
+        namespace: str = "gw",
+        raw_kills_in_script: bool = True,
+        clock: Clock | None = None,
+    ) -> None:
+        """`timeout_s` bounds every wait, but for `seed_wait_s` while a database is filled from the ledger.
+
+        `raw_kills_in_script` is off where a script cannot reach keys without the hash tag (Cluster): they
+        are then looked up before it.
+        Raises: `ValueError` for a URL that redis-py does not accept.
+        """
+        self.keys = Keys(namespace)
+        self.warnings: list[str] = []
+        """What an operator should change about this Redis; known once connected."""
+        self._worker_id = worker_id
+        self._used_counters = used_counters
+        self._seed_wait_s = seed_wait_s
+        self._raw_kills = raw_kills_in_script
+        self._clock = clock
+        self._scripts = scripts()
+        self._server = ""
+        """The connected server's run id: the epoch that its database must have."""
+        self._seeding: asyncio.Task[None] | None = None
+        self._seed_again_at = 0.0
+        self._voids: deque[str] = deque(maxlen=MAX_VOIDS)
+        self._voiding: asyncio.Task[None] | None = None
+        self._kill_callbacks: list[Callable[[Kill], None]] = []
+        address = parse_address(url)
+        self._health = Health(str(address))
+        self._pipe = Pipe(
+            address,
+            timeout_s=timeout_s,
+            connect_timeout_s=connect_timeout_s,
+            handshake=self._greet,
+            health=self._health,
+        )
+        self._subscription = Pipe(
+            address,
+            timeout_s=timeout_s,
+            connect_timeout_s=connect_timeout_s,
+            handshake=self._subscribe,
+            health=Health(f"{address} (kills)"),
+            keepalive_s=KEEPALIVE_S,
+        )
+        self._connect_timeout_s = connect_timeout_s
+
+    async def start(self) -> None:
+        """Connect, and fill the database from the ledger if it has no counters.
+
+        Raises: `StoreUnavailable` when Redis cannot be used now. The store goes on trying, so that a caller
+        who would rather wait need not start it again.
+        """
+        self._pipe.start()
+        self._subscription.start()
+        try:
+            await self._pipe.wait_linked(self._connect_timeout_s)
+        except StoreUnavailable:
+            raise StoreUnavailable(f"Redis cannot be used: {self._pipe.last_error}") from None
+        if await self._command("GET", self.keys.epoch) != self._server.encode():
+            await self._wait_seeded(asyncio.get_running_loop().time() + REBUILD_LIMIT_S)
+
+    async def close(self) -> None:
+        if self._voids:
+            try:
+                await self._send_voids()
+            except StoreUnavailable:
+                log.warning("redis: %d admissions could not be undone; their leases end", len(self._voids))
+        tasks = [task for task in (self._voiding, self._seeding) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._subscription.close()
+        await self._pipe.close()
+
+    # -- the five operations of a step --------------------------------------------------------------
+
+    async def resolve(self, lookup: Lookup) -> RunView:
+        args: list[Arg] = [
+            lookup.new_run_id,
+            _text(lookup.session),
+            _flag(lookup.session_given),
+            _optional(lookup.name),
+            _optional(lookup.name_key),
+            lookup.named_source.value,
+            _optional(lookup.own_run_id),
+            _text(lookup.principal),
+            lookup.retry_key,
+            _flag(lookup.retry_declared),
+            _flag(lookup.speaks_text),
+            lookup.idle_ttl_ms,
+            lookup.text_gap_ms,
+            len(lookup.evidence),
+        ]
+        for evidence in lookup.evidence:
+            args += (evidence.key, evidence.source.value, _flag(evidence.then_user))
+        r = await self._gated("resolve", args)
+        return RunView(
+            run_id=_str(r[1]),
+            session=_str(r[2]),
+            source=RunSource(_str(r[3])),
+            is_new=r[4] == b"1",
+            explicit=r[5] == b"1",
+            name=_given(r[6]),
+            continues=_given(r[7]),
+            retry_ordinal=int(r[8]),
+            merged=r[9] == b"1",
+            status=RunStatus(_str(r[10])),
+            started_at=int(r[11]),
+            steps=int(r[12]),
+            cost=int(r[13]),
+            policy=_str(r[14]),
+        )
+
+    async def admit(self, admission: Admission) -> Admitted | Denied:
+        if not self._raw_kills:
+            found = await self._raw_flags(admission.kill_names)
+            if found:
+                return denied_by_kill(*next(iter(found.items())))
+        try:
+            r = await self._gated("admit", self._admission_args(admission))
+        except (Unsent, Refused):
+            raise
+        except (StoreUnavailable, asyncio.CancelledError):
+            # The reservation may stand, or be made when a stopped server goes on, and nobody would use it.
+            self._give_back(admission.attempt_id)
+            raise
+        match r[0]:
+            case b"OK":
+                held = r[6]
+                return Admitted(
+                    ordinal=int(r[1]),
+                    reserved=int(r[2]),
+                    output_tokens=int(r[3]),
+                    holds=tuple(Hold(_str(held[i]), int(held[i + 1])) for i in range(0, len(held), 2)),
+                    warned=tuple(_str(rule) for rule in r[7]),
+                    shadow_denied=tuple(_str(rule) for rule in r[8]),
+                    run_remaining=int(r[4]) if r[4] else None,
+                    admitted_at=int(r[5]),
+                )
+            case b"DENIED":
+                limit, used, need, resets_at, retry_after_ms = (int(figure) for figure in r[4:9])
+                return Denied(
+                    _str(r[1]), _str(r[2]), _str(r[3]), limit, used, need, resets_at, retry_after_ms, ""
+                )
+            case b"KILLED":
+                return denied_by_kill(admission.kill_names[int(r[1])], _str(r[2]))
+            case b"NORUN":
+                return Denied("run_timeout", "runs.idle_ttl_s", "run", 0, 0, 0, 0, 0, "the run has expired")
+            case _:
+                # Given up earlier under the same id, or the id was used before: never twice.
+                raise StoreUnavailable
+
+    def _admission_args(self, a: Admission) -> list[Arg]:
+        limits = a.limits
+        args: list[Arg] = [
+            a.attempt_id,
+            a.run_id,
+            a.retry_ordinal,
+            a.retry_key,
+            _flag(limits.enforced),
+            limits.max_steps,
+            limits.max_wall_clock_ms,
+            limits.max_tokens,
+            limits.max_tool_calls,
+            a.fixed_nano,
+            repr(a.output_rate),
+            a.want_tokens,
+            a.reserve_tokens,
+            a.floor_tokens,
+            _flag(a.halve),
+            a.input_tokens,
+            a.choices,
+            a.lease_ms,
+            a.event,
+            a.orphan,
+            _flag(self._raw_kills),
+            len(a.kill_names),
+        ]
+        args += [_text(name) for name in a.kill_names]
+        args.append(len(a.charges))
+        for c in a.charges:
+            args += (
+                c.rule,
+                c.per,
+                c.counter,
+                c.limit,
+                _flag(c.enforced),
+                c.warn_at,
+                c.ttl_ms,
+                len(c.windows),
+            )
+            for window in c.windows:
+                args += (window.id, window.ends_at)
+        args.append(len(a.rates))
+        for r in a.rates:
+            args += (
+                r.rule,
+                r.per,
+                r.counter,
+                _flag(r.enforced),
+                r.requests_per_minute,
+                r.tokens_per_minute,
+                r.new_runs_per_minute,
+                r.max_concurrency,
+            )
+        return args
+
+    async def extend(self, attempt_id: str, amount: Nano) -> bool:
+        r = await self._gated("extend", [attempt_id, amount])
+        return bool(r[1] == b"1")
+
+    async def settle(self, settlement: Settlement) -> Settled:
+        s = settlement
+        args: list[Arg] = [
+            s.attempt_id,
+            s.run_id,
+            s.cost,
+            s.tokens,
+            _flag(s.provisional),
+            _flag(s.succeeded),
+            _flag(s.completes),
+            s.tool_calls,
+            s.head,
+            s.retry_key,
+            s.index_ttl_ms,
+            _flag(s.adopt),
+            s.event,
+            len(s.links),
+            *s.links,
+            len(s.holds),
+        ]
+        for hold in s.holds:
+            args += (hold.counter, hold.expires_at)
+        r = await self._gated("settle", args)
+        return Settled(
+            known=r[1] == b"1",
+            applied=r[2] == b"1",
+            run_cost=int(r[3]),
+            run_remaining=int(r[4]) if r[4] else None,
+            status=RunStatus(_str(r[5])),
+        )
+
+    # -- upkeep -------------------------------------------------------------------------------------
+
+    async def renew(self, attempt_ids: Sequence[str]) -> None:
+        await asyncio.gather(
+            *(self._script("renew", [len(batch), *batch]) for batch in _batches(attempt_ids, BATCH))
+        )
+
+    async def reap(self) -> int:
+        reaped = 0
+        while True:
+            r = await self._gated("reap", [REAP_BATCH])
+            reaped += int(r[1])
+            if r[2] != b"1":
+                return reaped
+
+    async def note(self, event: bytes) -> None:
+        await self._command("XADD", self.keys.events, "*", "e", event)
+
+    async def stop_run(self, run_id: str, status: str, reason: str) -> None:
+        await self._script("stop_run", [run_id, status, _text(reason)])
+
+    # -- the ledger stream --------------------------------------------------------------------------
+
+    async def take_events(self, limit: int) -> list[tuple[str, bytes]]:
+        if limit <= 0:
+            return []
+        entries = await self._command("XRANGE", self.keys.events, "-", "+", "COUNT", limit)
+        return [(_str(entry[0]), _event(entry[1])) for entry in entries]
+
+    async def confirm_events(self, ids: Sequence[str]) -> None:
+        for batch in _batches(ids, BATCH):
+            await self._command("XDEL", self.keys.events, *batch)
+
+    # -- kills --------------------------------------------------------------------------------------
+
+    async def set_kill(self, kill: Kill, ttl_s: float | None) -> None:
+        message = json.dumps({"name": kill.name, "reason": kill.reason, "from": self._worker_id})
+        ttl_ms = int(ttl_s * 1000) if ttl_s else -1
+        await self._script(
+            "set_kill", [_text(kill.name), _text(kill.reason), ttl_ms, self.keys.kill_channel, message]
+        )
+        # This worker need not wait for its own message, nor depend on its subscription.
+        for callback in self._kill_callbacks:
+            callback(kill)
+
+    async def clear_kill(self, name: str) -> bool:
+        r = await self._script("clear_kill", [_text(name), _flag(self._raw_kills)])
+        if self._raw_kills:
+            return bool(r[1] == b"1")
+        return bool(await self._command("DEL", _text(f"kill:{name}")) == 1 or r[1] == b"1")
+
+    async def kills(self, names: Iterable[str]) -> dict[str, str]:
+        wanted = list(dict.fromkeys(names))
+        found: dict[str, str] = {}
+        batches = list(_batches(wanted, BATCH))
+        answers = await asyncio.gather(
+            *(
+                self._script("kills", [_flag(self._raw_kills), len(batch), *(_text(n) for n in batch)])
+                for batch in batches
+            )
+        )
+        for batch, answer in zip(batches, answers, strict=True):
+            for name, reason in zip(batch, answer[1:], strict=True):
+                if reason:
+                    found[name] = _str(reason[1:])
+        if not self._raw_kills:
+            found = {**await self._raw_flags(wanted), **found}
+        return found
+
+    async def on_kill(self, callback: Callable[[Kill], None]) -> None:
+        self._kill_callbacks.append(callback)
+
+    async def acknowledge_kill(self, name: str, worker: str, streams: int) -> None:
+        await self._script("acknowledge", [_text(name), _text(worker), streams])
+
+    async def kill_acknowledgements(self, name: str) -> dict[str, tuple[Millis, int]]:
+        row = _pairs(await self._command("HGETALL", self.keys.of("acks", name)))
+        workers = [field[3:] for field in row if field.startswith("at:")]
+        return {w: (int(row[f"at:{w}"]), int(row.get(f"streams:{w}", 0))) for w in workers}
+
+    # -- reading ------------------------------------------------------------------------------------
+
+    async def counters(self, keys: Sequence[str]) -> dict[str, CounterState]:
+        states: dict[str, CounterState] = {}
+        for batch in _batches(keys, BATCH):
+            r = await self._script("counters", [len(batch), *batch])
+            for i, key in enumerate(batch):
+                states[key] = CounterState(int(r[1 + 2 * i]), int(r[2 + 2 * i]))
+        return states
+
+    async def live_run(self, run_id: str) -> Mapping[str, Any] | None:
+        row = _pairs(await self._command("HGETALL", self.keys.of("run", run_id)))
+        if not row:
+            return None
+        state = RunState(
+            id=run_id,
+            principal=row["principal"],
+            session=row["session"],
+            name=row["name"][1:] if row["name"] else None,
+            explicit=row["explicit"] == "1",
+            continues=row["continues"][1:] if row["continues"] else None,
+            started_at=int(row["started_at"]),
+            last_at=int(row["last_at"]),
+            idle_ttl_ms=int(row["idle_ttl_ms"]),
+            status=row["status"],
+            reason=row["reason"],
+            seen=row["seen"] == "1",
+            head=row["head"],
+            policy=row["policy"],
+            budget=row["budget"],
+            **{field: int(row[field]) for field in _RUN_FIGURES},
+        )
+        return asdict(state)
+
+    async def reseed(self, used: Mapping[str, tuple[Nano, Millis]]) -> None:
+        for batch in _batches(list(used.items()), BATCH):
+            args: list[Arg] = [len(batch)]
+            for counter, (nano, expires_at) in batch:
+                args += (counter, nano, expires_at)
+            await self._script("reseed", args)
+
+    async def ping(self) -> None:
+        await self._command("PING")
+
+    # -- calls --------------------------------------------------------------------------------------
+
+    async def _gated(self, name: str, args: list[Arg]) -> list[Reply]:
+        """Run a script that must not meet a database without counters: it waits while that is filled."""
+        reply = await self._script(name, args, self._server)
+        if reply[0] == b"EPOCH":
+            deadline = asyncio.get_running_loop().time() + self._seed_wait_s
+            while reply[0] == b"EPOCH":
+                await self._wait_seeded(deadline)
+                reply = await self._script(name, args, self._server)
+        return reply
+
+    async def _script(self, name: str, args: Sequence[Arg], epoch: str = "") -> list[Reply]:
+        script = self._scripts[name]
+        time = "" if self._clock is None else str(self._clock())
+        rest = (1, self.keys.epoch, time, epoch, *args)
+        reply = await self._pipe.call(pack("EVALSHA", script.sha, *rest))
+        if isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT"):
+            reply = await self._pipe.call(pack("EVAL", script.source, *rest))
+        checked: list[Reply] = self._checked(reply)
+        return checked
+
+    async def _command(self, *args: Arg) -> Reply:
+        return self._checked(await self._pipe.call(pack(*args)))
+
+    def _checked(self, reply: Reply) -> Reply:
+        """The reply. Raises: `Refused` for an error, whatever it is: no error leaves a limit kept."""
+        if isinstance(reply, ReplyError):
+            message = str(reply)
+            cause = next((word for word in NOT_THE_MASTER if word in message), None)
+            self._health.failed(cause or message.split(" script:", 1)[0][:120])
+            if cause is not None:
+                self._pipe.reconnect()
+            raise Refused
+        if self._health.failing:
+            self._health.worked()
+        return reply
+
+    # -- connecting ---------------------------------------------------------------------------------
+
+    async def _greet(self, link: Link) -> None:
+        """See that this is a Redis to keep money in, and give it the scripts."""
+        commands = [pack("INFO"), pack("CLIENT", "SETNAME", "gateway")]
+        commands += [pack("SCRIPT", "LOAD", script.source) for script in self._scripts.values()]
+        info, _, *loaded = await asyncio.gather(*(link.send(command) for command in commands))
+        facts = _facts(info)
+        if facts.get("loading", "0") != "0":
+            raise StoreUnavailable("LOADING: Redis is reading its data")
+        for reply in loaded:
+            if isinstance(reply, ReplyError):
+                raise reply
+        if facts.get("role") == "slave":
+            raise StoreUnavailable("READONLY: this Redis is a replica")
+        version = facts.get("redis_version", "")
+        if version and tuple(int(n) for n in version.split(".")[:2]) < OLDEST_VERSION:
+            raise StoreUnavailable(f"Redis {version} is too old: 6.2 or newer is needed")
+        warnings = []
+        policy = facts.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            warnings.append(
+                f"Redis has maxmemory-policy {policy}: when its memory is full it deletes budget counters "
+                "and kill flags without a word. Set maxmemory-policy noeviction."
+            )
+        for warning in warnings:
+            if warning not in self.warnings:
+                log.error("%s", warning)
+        self.warnings = warnings
+        self._server = facts.get("run_id", "unknown")
+        if self._voids:
+            self._start_voiding()
+
+    async def _subscribe(self, link: Link) -> None:
+        link.subscribe(self.keys.kill_channel, self._heard)
+
+    def _heard(self, message: Reply) -> None:
+        if not (isinstance(message, list) and len(message) == 3 and message[0] == b"message"):
+            return
+        try:
+            told = json.loads(message[2])
+            kill, sender = Kill(str(told["name"]), str(told["reason"])), told["from"]
+        except (ValueError, KeyError, TypeError):
+            log.warning("redis: a message on %s that is no kill", self.keys.kill_channel)
+            return
+        if sender != self._worker_id:
+            loop = asyncio.get_running_loop()
+            for callback in self._kill_callbacks:
+                loop.call_soon(callback, kill)
+
+    # -- a database without counters ----------------------------------------------------------------
+
+    async def _wait_seeded(self, deadline: float) -> None:
+        """Wait until the database is filled. Raises: `StoreUnavailable` when it is not, in time or at all."""
+        loop = asyncio.get_running_loop()
+        if self._seeding is None or self._seeding.done():
+            if loop.time() < self._seed_again_at:
+                raise Unsent
+            self._seeding = asyncio.create_task(self._seed(), name="redis rebuild")
+        task = self._seeding
+        await asyncio.wait({task}, timeout=max(0.0, deadline - loop.time()))
+        if not task.done() or task.cancelled():
+            raise Unsent
+        if (error := task.exception()) is not None:
+            self._seed_again_at = max(self._seed_again_at, loop.time() + REBUILD_PAUSE_S)
+            self._health.failed(
+                f"the counters could not be read from the ledger: {type(error).__name__}: {error}"
+            )
+            raise Unsent from error
+        if loop.time() >= deadline:
+            raise Unsent
+
+    async def _seed(self) -> None:
+        """Fill the database from the ledger, or wait for the worker that does."""
+        token = f"{self._worker_id}:{secrets.token_hex(8)}"
+        server = self._server
+        while True:
+            if await self._command("GET", self.keys.epoch) == server.encode():
+                return
+            if await self._command("SET", self.keys.rebuild, token, "NX", "PX", REBUILD_LOCK_MS) is not None:
+                break
+            await asyncio.sleep(random.uniform(0.02, 0.05))
+        try:
+            # A worker that finished between the two commands above has done it already; again does no harm.
+            if self._used_counters is not None:
+                async with asyncio.timeout(REBUILD_LIMIT_S):
+                    await self.reseed(await self._used_counters(await self._time()))
+            done = await self._script("seeded", [token, server])
+        except BaseException:
+            try:
+                await self._script("unlock", [token])
+            except StoreUnavailable:
+                log.info("redis: the rebuild lock is left to expire")
+            raise
+        if done[1] != b"1":
+            raise StoreUnavailable("the database changed under the rebuild")
+        log.info("redis: counters taken over from the ledger")
+
+    async def _time(self) -> Millis:
+        if self._clock is not None:
+            return self._clock()
+        seconds, micros = await self._command("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    # -- admissions that nobody waits for any more --------------------------------------------------
+
+    def _give_back(self, attempt_id: str) -> None:
+        self._voids.append(attempt_id)
+        self._start_voiding()
+
+    def _start_voiding(self) -> None:
+        if self._voiding is None or self._voiding.done():
+            self._voiding = asyncio.create_task(self._void_until_done(), name="redis void")
+
+    async def _void_until_done(self) -> None:
+        while self._voids:
+            try:
+                await self._send_voids()
+            except StoreUnavailable:
+                await asyncio.sleep(REBUILD_PAUSE_S)
+
+    async def _send_voids(self) -> None:
+        while self._voids:
+            batch = list(self._voids)[:REAP_BATCH]
+            await asyncio.gather(*(self._script("void", [attempt_id]) for attempt_id in batch))
+            for attempt_id in batch:
+                if self._voids and self._voids[0] == attempt_id:
+                    self._voids.popleft()
+
+    async def _raw_flags(self, names: Iterable[str]) -> dict[str, str]:
+        """Those of `names` that an operator has killed by hand, looked up one key at a time."""
+        wanted = list(names)
+        flags = await asyncio.gather(*(self._command("GET", _text(f"kill:{name}")) for name in wanted))
+        return {name: _str(flag) for name, flag in zip(wanted, flags, strict=True) if flag is not None}
+
+
+_RUN_FIGURES = (
+    "steps", "open", "tool_calls", "tokens", "cost", "reserved", "answered_at", "budget_limit",
+)  # fmt: skip
+
+
+def _text(value: str) -> bytes:
+    """Names may hold lone surrogates; they are told apart like any other character."""
+    return value.encode("utf-8", "surrogatepass")
+
+
+def _str(value: bytes) -> str:
+    try:
+        return value.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        # Only what an operator has set by hand can be no UTF-8.
+        return value.decode("utf-8", "replace")
+
+
+def _flag(value: bool) -> bytes:
+    return b"1" if value else b"0"
+
+
+def _optional(value: str | None) -> bytes:
+    return b"" if value is None else b"+" + _text(value)
+
+
+def _given(value: bytes) -> str | None:
+    return _str(value[1:]) if value else None
+
+
+def _pairs(row: Sequence[bytes]) -> dict[str, str]:
+    return {_str(row[i]): _str(row[i + 1]) for i in range(0, len(row), 2)}
+
+
+def _batches(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def _facts(info: Reply) -> dict[str, str]:
+    """What INFO says; nothing where the server does not let us ask."""
+    if isinstance(info, ReplyError):
+        return {}
+    lines = (line.split(":", 1) for line in _str(info).splitlines() if ":" in line)
+    return {name: value.strip() for name, value in lines}
+
+
+def _event(fields: Sequence[bytes]) -> bytes:
+    """The ledger event of a stream entry; what the scripts noted in pieces is put together here."""
+    if fields[0] == b"e":
+        return fields[1]
+    if fields[0] == b"abandoned":
+        return run_event(_str(fields[1]), RunStatus.ABANDONED, "idle", int(fields[3]))
+    orphan, ordinal, cost, at = fields[1], int(fields[3]), int(fields[5]), int(fields[7])
+    holds = [Hold(_str(fields[i]), int(fields[i + 1])) for i in range(8, len(fields), 2)]
+    try:
+        return complete_orphan(orphan, ordinal, cost, holds, at)
+    except orjson.JSONDecodeError:
+        log.error("redis: an orphaned attempt has no event that can be read")
+        return orphan
+
+
+if TYPE_CHECKING:
+    _fits: Store = RedisStore("", worker_id="")
