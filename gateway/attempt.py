@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -51,7 +52,9 @@ most one such slice per open stream."""
 BYTES_PER_TOKEN = 3
 """Received output is priced by this while a stream runs: more tokens than almost any text has."""
 IN_FLIGHT_S = 0.2
-"""What a provider may have generated beyond what arrived, at the speed seen, when a stream is aborted."""
+IN_FLIGHT_TOKENS = 32
+"""What a provider may have generated beyond what arrived when a stream breaks off: so long at the speed
+seen, and at least so many tokens."""
 AFTER_FINISH_S = 1.0
 """How long a stream whose answer is complete may take for its usage after the client has left."""
 INDEX_GRACE_MS = 86_400_000
@@ -320,6 +323,8 @@ class Attempt:
                 out += parser.feed(chunk)
                 if not out:
                     continue
+                if not self.first_at:
+                    self.first_at = time.perf_counter()
                 if parser.done:
                     break
                 if parser.output_bytes > self.covered_tokens * BYTES_PER_TOKEN:
@@ -327,8 +332,6 @@ class Attempt:
                     if failure is not None:
                         reply.abort()
                         break
-                if not self.first_at:
-                    self.first_at = time.perf_counter()
                 if not self._client_left:
                     if not started:
                         started = True
@@ -446,9 +449,12 @@ class Attempt:
     def _with_flight(self, usage: Usage) -> tuple[Usage, Nano]:
         """Add what the provider may have generated before it noticed the end, at the speed seen."""
         elapsed = max(time.perf_counter() - (self.first_at or self.sent_at), 0.001)
-        flight = min(-(-usage.output_text * IN_FLIGHT_S // elapsed), usage.output_text + EXTENSION_TOKENS)
+        flight = min(
+            max(IN_FLIGHT_TOKENS, math.ceil(usage.output_text * IN_FLIGHT_S / elapsed)),
+            max(IN_FLIGHT_TOKENS, self.covered_tokens - usage.output_text),
+        )
         values = {name: getattr(usage, name) for name in USAGE_BUCKETS}
-        values["output_text"] += int(flight)
+        values["output_text"] += flight
         grown = Usage(**values, source="estimated")
         return grown, self.route.rates.cost(grown)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.policy.document import Document, KeyPath, value_at
 from gateway.policy.fields import best_pattern
-from gateway.policy.messages import Mistake, guess, mistake_at, quoted
+from gateway.policy.messages import MOST_GUESSES, Mistake, guess, mistake_at, quoted
 
 Check = Callable[["_Data"], Iterator[Mistake]]
 
@@ -23,6 +23,18 @@ class _Data:
     def __init__(self, document: Document, data: Any) -> None:
         self.document = document
         self.data = data
+        self.models = self.names("models")
+        self._guesses_left = MOST_GUESSES
+        self._by_name = dict.fromkeys(self.models)
+
+    def guess(self, name: str, names: tuple[str, ...]) -> str:
+        """What was probably meant, as the end of a sentence; nothing after many guesses."""
+        self._guesses_left -= 1
+        return guess(name, names) if self._guesses_left >= 0 else ""
+
+    def covered(self, name: str) -> bool:
+        """Whether a model, or a wildcard as it stands, is configured by its name or by a wildcard."""
+        return best_pattern(self._by_name, name) is not None
 
     def entries(self, *path: str | int) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
         """The mappings below a path, whether it holds a list or a mapping of them."""
@@ -53,28 +65,28 @@ class _Data:
         """A mistake when a provider that is named at `path` is not configured."""
         name, names = value_at(self.data, path), self.names("providers")
         if isinstance(name, str) and name not in names:
-            problem = f"got {self.written(path)}, expected a provider that is configured{guess(name, names)}"
-            yield self.mistake(path, problem)
+            problem = f"got {self.written(path)}, expected a provider that is configured"
+            yield self.mistake(path, problem + self.guess(name, names))
 
     def ensure_model(self, path: KeyPath) -> Iterator[Mistake]:
         """A mistake when a model that is named at `path`, to be called, is not configured."""
-        name, names = value_at(self.data, path), self.names("models")
-        if isinstance(name, str) and (name.endswith("*") or best_pattern(dict.fromkeys(names), name) is None):
-            problem = f"got {self.written(path)}, expected a model that is configured{guess(name, names)}"
-            yield self.mistake(path, problem)
+        name = value_at(self.data, path)
+        if isinstance(name, str) and (name.endswith("*") or not self.covered(name)):
+            problem = f"got {self.written(path)}, expected a model that is configured"
+            yield self.mistake(path, problem + self.guess(name, self.models))
 
     def ensure_models(self, path: KeyPath) -> Iterator[Mistake]:
         """A mistake for each model or wildcard in the list (or single text) at `path` that can match none."""
-        value, names = value_at(self.data, path), self.names("models")
+        value = value_at(self.data, path)
         paths = [path] if isinstance(value, str) else [(*path, i) for i in range(len(value or ()))]
         for each in paths if isinstance(value, str | list) else ():
             name = value_at(self.data, each)
-            if not isinstance(name, str) or best_pattern(dict.fromkeys(names), name) is not None:
+            if not isinstance(name, str) or self.covered(name):
                 continue
-            if name.endswith("*") and any(model.startswith(name[:-1]) for model in names):
+            if name.endswith("*") and any(model.startswith(name[:-1]) for model in self.models):
                 continue
-            problem = f"got {self.written(each)}, expected a model that is configured{guess(name, names)}"
-            yield self.mistake(each, problem)
+            problem = f"got {self.written(each)}, expected a model that is configured"
+            yield self.mistake(each, problem + self.guess(name, self.models))
 
 
 def _models(data: _Data) -> Iterator[Mistake]:

@@ -282,5 +282,7 @@ def best_pattern(entries: Mapping[str, Any], name: str) -> str | None:
     """The entry that covers `name`: itself, else the wildcard with the longest prefix, else `None`."""
     if name in entries and not name.endswith("*"):
         return name
-    covering = [entry for entry in entries if entry.endswith("*") and wildcard_matches(entry, name)]
-    return max(covering, key=len, default=None)
+    for end in range(len(name), -1, -1):
+        if (pattern := f"{name[:end]}*") in entries:
+            return pattern
+    return None

@@ -25,6 +25,12 @@ _LONGEST_SHOWN = 80
 """Characters of a value in a message; the line number leads to the rest."""
 
 
+MOST_GUESSES = 100
+"""Guesses compare with every allowed word, so a file of nothing but mistakes gets only the first ones."""
+MOST_WORDS = 2000
+"""The same bound for the words; the longest list that is not the writer's own is that of time zones."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mistake:
     """One thing that is wrong with a policy.
@@ -101,7 +107,7 @@ def value_text(value: object) -> str:
 
 def guess(word: object, words: Sequence[str]) -> str:
     """`; did you mean "gpt-4o-mini"?` when one of `words` is close, else nothing."""
-    if not isinstance(word, str):
+    if not isinstance(word, str) or len(words) > MOST_WORDS:
         return ""
     by_lower = {candidate.lower(): candidate for candidate in reversed(words)}
     close = difflib.get_close_matches(word.lower()[:256], by_lower, n=1, cutoff=0.6)
@@ -127,10 +133,10 @@ def from_validation(document: Document, error: ValidationError) -> Iterator[tupl
     """Every mistake that pydantic found, with its path, in our words: its own words may show values."""
     details = error.errors(include_url=False)
     places = [_path(document, each["loc"]) for each in details]
-    for each, path in zip(details, places, strict=True):
+    for number, (each, path) in enumerate(zip(details, places, strict=True)):
         # A list whose only entry is wrong is also reported as too short.
         if each["type"] != "too_short" or document.at(path) == []:
-            yield path, _translate(document, each, path)
+            yield path, _translate(document, each, path, guessing=number < MOST_GUESSES)
 
 
 def _path(document: Document, loc: KeyPath) -> KeyPath:
@@ -148,7 +154,7 @@ _KEY_MARK = "[key]"
 """What pydantic puts at the end of a location when the key itself is wrong."""
 
 
-def _translate(document: Document, details: Any, loc: KeyPath) -> Mistake:
+def _translate(document: Document, details: Any, loc: KeyPath, *, guessing: bool) -> Mistake:
     kind, context = details["type"], details.get("ctx", {})
     if details["loc"][-1:] == (_KEY_MARK,) and loc[-1:] != (_KEY_MARK,):
         got, word = quoted(str(loc[-1])), loc[-1]
@@ -159,18 +165,18 @@ def _translate(document: Document, details: Any, loc: KeyPath) -> Mistake:
         case _ if kind == EXPECTED:
             expected = context["expected"]
             got = context["got"] or got
-            if not is_secret_at(loc):
+            if guessing and not is_secret_at(loc):
                 hint = guess(word, context["near"]) or _obvious(word, expected)
         case "extra_forbidden":
             siblings = keys_of(type_at(loc[:-1]))
             got, expected = "an unknown key", f"one of {', '.join(siblings)}"
-            hint = guess(loc[-1], siblings)
+            hint = guess(loc[-1], siblings) if guessing else ""
         case "missing":
             got, expected = "nothing", _meaning(loc)
         case "literal_error" | "enum":
             words = tuple(re.findall(r"'([^']*)'", context["expected"])) or (context["expected"],)
             expected = one_of(words)
-            hint = guess(word, words)
+            hint = guess(word, words) if guessing else ""
         case "too_short":
             expected = "at least one entry"
         case "tuple_type" | "list_type":

@@ -47,6 +47,7 @@ class Router:
         self._builtin = builtin
         named = {name: provider_ref(p.dialect, p.base_url) for name, p in policy.providers.items()}
         self.prices = PriceBook(refs={**refs, **named})
+        self._reports_cost = {name: ref in _TELL_THEIR_COST for name, ref in named.items()}
         self._declared: dict[str, Rates] = {}
         for entry, model in policy.models.items():
             if model.price == "free":
@@ -131,6 +132,8 @@ class Router:
 
     def cost(self, route: Route, read: ReadUsage, admitted_at: Millis) -> Nano:
         """What a call came to, at the price it was served for."""
+        if read.reported_cost is not None and self._reports_cost.get(route.provider_name):
+            return read.reported_cost
         if route.declared:
             return route.rates.cost(read.usage) + sum(route.rates.cost(usage) for _, usage in read.extras)
         return self.prices.cost(
@@ -140,6 +143,10 @@ class Router:
     def _close(self, name: str) -> str:
         known = [entry for entry in self._policy.models if not entry.endswith("*")]
         return _did_you_mean(difflib.get_close_matches(name[:128], known, n=1))
+
+
+_TELL_THEIR_COST = ("openrouter",)
+"""Providers whose reply states what it cost; theirs is the bill, whatever model they fell back to."""
 
 
 def _did_you_mean(names: list[str] | tuple[str, ...]) -> str:

@@ -365,7 +365,8 @@ def _describe(runs: Mapping[str, RunState], event: Event) -> None:
     match event:
         case Attempt():
             if not state.identified:
-                state.identify(attempt_identity(event), event.at)
+                whole = event.meta.get("principal") is not None
+                state.identify(event.meta if whole else attempt_identity(event), event.at)
             elif _tells_more(state, event.meta, event.at):
                 state.identify(event.meta, event.at)
             if event.status is not None:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, text
 
 from gateway.stores import ledger_events, ledger_fold
 from gateway.stores.ledger import SqlLedger
+
 from .conftest import Opener
 from .events import T0, attempt, encode, meta, refusal, status
 

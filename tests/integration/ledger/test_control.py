@@ -15,6 +15,7 @@ from sqlalchemy import text
 from gateway.stores.audit_chain import GENESIS, AuditEntry, verify_chain
 from gateway.stores.ledger import LedgerConflict, SqlLedger
 from gateway.stores.ledger_control import KeyRecord, PolicyVersion, TokenRecord
+
 from .conftest import Opener
 from .events import T0, attempt, encode
 

@@ -16,6 +16,7 @@ import pytest
 
 from gateway.stores.ledger import LedgerError, LedgerOnAnotherHost, LedgerUnavailable, SqlLedger
 from gateway.stores.ledger_host import HostLock
+
 from .conftest import PostgresServer
 from .events import T0, attempt, encode
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.stores.ledger import AmbiguousRun, BadCursor, SqlLedger
+
 from .events import T0, attempt, encode, meta, refusal, status
 
 HOUR = 3_600_000

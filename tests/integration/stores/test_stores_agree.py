@@ -41,11 +41,11 @@ from tests.support.redis_server import RedisServer
 pytestmark = pytest.mark.redis
 
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
-RUN_NAMES = (None, None, None, "nightly", "a:b\r\n{x}")
-INDEX = ("i0", "i1", "i2", "i3")
+RUN_NAMES = (None, None, None, None, None, None, "nightly", "a:b\r\n{x}")
+INDEX = ("i0", "i1")
 BODIES = ("body-0", "body-1", "body-2")
 KILL_NAMES = ("global", "run-1", "user:ann", "deploy:7", "name \ud800")
-ADVANCES = (1, 900, 5_000, 59_000, 61_000, 299_000, 20 * MINUTE_MS, 2 * HOUR_MS, 25 * HOUR_MS, 40 * DAY_MS)
+ADVANCES = (1, 900, 5_000, 11_000, 59_000, 61_000, 299_000, 20 * MINUTE_MS, 2 * HOUR_MS, 25 * HOUR_MS, 40 * DAY_MS)
 
 
 # -- the histories ------------------------------------------------------------------------------------
@@ -60,7 +60,7 @@ def resolves(draw: st.DrawFn) -> tuple[Any, ...]:
         (RunSource.SERVER_STATE, RunSource.EMITTED_ID, RunSource.LINEAGE, RunSource.TAIL)
     )
     evidence = draw(
-        st.lists(st.builds(Evidence, key=st.sampled_from(INDEX), source=sources, then_user=flags), max_size=3)
+        st.lists(st.builds(Evidence, key=st.sampled_from(INDEX), source=sources, then_user=flags), max_size=4)
     )
     return (
         "resolve",
@@ -152,7 +152,7 @@ settles = st.tuples(
             "succeeded": flags,
             "completes": flags,
             "tool_calls": st.sampled_from((0, 0, 1)),
-            "links": st.lists(st.sampled_from(INDEX), max_size=2).map(tuple),
+            "links": st.sets(st.sampled_from(INDEX)).map(sorted).map(tuple),
             "head": st.sampled_from(("", *INDEX)),
             "retry_key": st.sampled_from(BODIES),
             "index_ttl_ms": st.sampled_from((2_000, HOUR_MS)),
@@ -162,6 +162,7 @@ settles = st.tuples(
 adoptions = st.tuples(st.just("adopt"), small, st.sampled_from((0, 500)), flags, flags)
 histories = st.lists(
     st.one_of(
+        resolves(),
         resolves(),
         admits(),
         admits(),
@@ -180,7 +181,7 @@ histories = st.lists(
         st.tuples(st.just("confirm"), small),
         st.tuples(st.just("reseed"), st.sampled_from((0, 700, 10**9)), flags),
     ),
-    min_size=5,
+    min_size=12,
     max_size=45,
 )
 

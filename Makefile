@@ -1,0 +1,66 @@
+# Everything a developer or CI runs. `make help` lists the targets.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help run setup dev test test-all check format bench demo clean requirements
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHONPATH :=
+# Tests run side by side; two workers suit two cores.
+JOBS ?= 2
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+run: setup ## Set everything up and serve on 127.0.0.1:8080 with the embedded store
+	$(BIN)/gateway serve
+
+demo: setup ## Watch a runaway agent being stopped
+	$(BIN)/gateway demo
+
+setup: $(VENV)/.runtime ## Make the virtual environment with what the gateway needs
+
+dev: $(VENV)/.dev ## ... and with what its tests and checks need, Redis included
+
+$(VENV)/bin/python:
+	sh .ci/bootstrap.sh venv "$(PYTHON)" "$(VENV)"
+
+$(VENV)/.runtime: requirements/runtime.txt pyproject.toml | $(VENV)/bin/python
+	@test -f $(VENV)/.dev || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/runtime.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	sh .ci/bootstrap.sh redis
+	@touch $@ $(VENV)/.runtime
+
+test: dev ## The test suite: unit, integration on real Redis, the Python SDKs as clients
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not node and not slow" $(ARGS)
+
+test-all: dev ## What needs more: Node clients, crashes and faults at length (after `make test`)
+	sh .ci/bootstrap.sh node
+	$(BIN)/python -m pytest -m "node or slow" $(ARGS)
+
+check: dev ## Format check, lint, strict types, fast tests: before a commit
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -n $(JOBS) tests/unit
+
+format: dev ## Format and fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: dev ## Measure added latency and CPU beside direct calls and a plain pass-through
+	$(BIN)/python -m benchmarks $(ARGS)
+
+requirements: dev ## Pin again, with hashes and without any registry's address
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --extra demo --group build -o requirements/runtime.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --extra demo --extra postgres --group build --group dev -o requirements/dev.txt
+
+clean: ## Remove what was made here
+	rm -rf $(VENV) .venvs .mypy_cache .ruff_cache .pytest_cache .hypothesis dist *.egg-info

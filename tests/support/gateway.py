@@ -1,0 +1,284 @@
+"""Real gateways for tests: in a thread of this process, or as processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import uvicorn
+
+from gateway.app import App, Worker
+from gateway.settings import from_environment
+
+T = TypeVar("T")
+
+BASE_POLICY = """
+version: 1
+providers:
+  upstream: {{dialect: openai, base_url: "{upstream}", api_key: sk-upstream-secret-000000000000}}
+models:
+  "sim/*": {{provider: upstream, price: {{input_usd_per_mtok: 2.5, cached_input_usd_per_mtok: 1.25, output_usd_per_mtok: 10}}}}
+  "gpt-*": {{provider: upstream, price: {{input_usd_per_mtok: 2.5, cached_input_usd_per_mtok: 1.25, output_usd_per_mtok: 10}}}}
+auth: {{mode: keys}}
+keys:
+  - {{name: alice, key: gk-alice-0123456789, user: alice, team: red}}
+  - {{name: bob, key: gk-bob-0123456789, user: bob, team: blue}}
+"""
+ALICE = "gk-alice-0123456789"
+BOB = "gk-bob-0123456789"
+ADMIN_TOKEN = "test-admin-token-0123456789"  # noqa: S105 - for tests
+SECRET_KEY = "test-secret-key-0123456789"  # noqa: S105 - for tests
+
+
+def base_policy(upstream: str, extra: str = "") -> str:
+    """A policy with keys for alice (team red) and bob (team blue), every `sim/*` and `gpt-*` model priced
+    like gpt-4o ($2.50 / $10 per million), and no limits but those in `extra`."""
+    return BASE_POLICY.format(upstream=upstream) + extra
+
+
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class Gateway:
+    """A running gateway. `base_url` is what an OpenAI SDK takes."""
+
+    port: int
+    data_dir: Path
+    policy_path: Path
+    admin_token: str = ADMIN_TOKEN
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def base_url(self) -> str:
+        return f"{self.url}/v1"
+
+    def admin(self, method: str, path: str, body: Any = None, token: str | None = None) -> Any:
+        """An admin call; the parsed answer. Raises `urllib.error.HTTPError` for 4xx and 5xx."""
+        request = urllib.request.Request(  # noqa: S310 - loopback only
+            f"{self.url}/admin/v1{path}",
+            method=method,
+            data=json.dumps(body).encode() if body is not None else None,
+            headers={
+                "authorization": f"Bearer {token or self.admin_token}",
+                "content-type": "application/json",
+            },
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
+            raw = answer.read()
+        return json.loads(raw) if raw else None
+
+    def post(
+        self, body: Any, *, key: str | None = ALICE, path: str = "/v1/chat/completions", **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        """One plain HTTP call: (status, headers in lower case, body). Underscores in names become dashes."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        sent = {"content-type": "application/json"}
+        if key is not None:
+            sent["authorization"] = f"Bearer {key}"
+        sent.update({name.replace("_", "-"): value for name, value in headers.items()})
+        request = urllib.request.Request(self.url + path, data=data, headers=sent)  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+                return answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, {k.lower(): v for k, v in error.headers.items()}, error.read()
+
+
+@dataclass
+class ThreadedGateway(Gateway):
+    """A gateway in a thread of this process: its worker can be looked into."""
+
+    app: App | None = None
+    loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def worker(self) -> Worker:
+        assert self.app is not None
+        return self.app.worker
+
+    def run(self, work: Callable[[], Any]) -> Any:
+        """Run a coroutine function in the gateway's loop and wait for it."""
+        assert self.loop is not None
+        return asyncio.run_coroutine_threadsafe(work(), self.loop).result(30)
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """Every attempt in the ledger, oldest first, after everything pending was written."""
+
+        async def read() -> list[dict[str, Any]]:
+            await self.worker.drain.flush()
+            rows, _ = await self.worker.ledger.runs(limit=1000)
+            found: list[dict[str, Any]] = []
+            for row in rows:
+                steps, _ = await self.worker.ledger.steps(row["id"], limit=1000)
+                found += [dict(step) for step in steps if step["kind"] == "attempt"]
+            return sorted(found, key=lambda s: (s["started_at"], s["ordinal"]))
+
+        result: list[dict[str, Any]] = self.run(read)
+        return result
+
+
+@contextlib.contextmanager
+def threaded_gateway(policy: str, directory: Path, **options: Any) -> Iterator[ThreadedGateway]:
+    """A gateway with the embedded store (unless `store_url` says otherwise) in its own thread and loop."""
+    directory.mkdir(parents=True, exist_ok=True)
+    policy_path = directory / "policy.yaml"
+    policy_path.write_text(policy)
+    port = free_port()
+    environment = options.pop("environment", {"OPENAI_API_KEY": "not-used"})
+    settings = from_environment(
+        environment,
+        policy=policy_path,
+        port=port,
+        data_dir=options.pop("data_dir", directory / "data"),
+        admin_token=ADMIN_TOKEN,
+        secret_key=SECRET_KEY,
+        **options,
+    )
+    app = App(settings)
+    config = uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=port,
+        http="httptools",
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=2,
+    )
+    server = uvicorn.Server(config)
+    gateway = ThreadedGateway(port, settings.data_dir, policy_path, app=app)
+    started = threading.Event()
+
+    def serve() -> None:
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            gateway.loop = runner.get_loop()
+            started.set()
+            runner.run(server.serve())
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    started.wait(10)
+    deadline = time.monotonic() + 20
+    while not server.started:
+        if not thread.is_alive() or time.monotonic() > deadline:
+            raise RuntimeError("the gateway did not start")
+        time.sleep(0.01)
+    try:
+        yield gateway
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+@dataclass
+class ProcessGateway(Gateway):
+    """A gateway started by its own command; can be killed."""
+
+    process: subprocess.Popen[bytes] | None = None
+    log_path: Path = field(default_factory=Path)
+
+    def kill(self, sig: int = signal.SIGKILL) -> None:
+        """Send a signal to every process of the gateway."""
+        assert self.process is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, sig)
+
+    def wait(self, timeout: float = 30) -> int:
+        assert self.process is not None
+        return self.process.wait(timeout)
+
+
+@contextlib.contextmanager
+def process_gateway(
+    policy: str, directory: Path, *, port: int | None = None, data_dir: Path | None = None, **options: str
+) -> Iterator[ProcessGateway]:
+    """`gateway serve` as a process group; options as `GATEWAY_…` values without the prefix, lower case."""
+    directory.mkdir(parents=True, exist_ok=True)
+    policy_path = directory / "policy.yaml"
+    policy_path.write_text(policy)
+    port = port or free_port()
+    data_dir = data_dir or directory / "data"
+    log_path = directory / f"gateway-{secrets.token_hex(3)}.log"
+    environment = {
+        "PATH": os.environ.get("PATH", ""),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "OPENAI_API_KEY": "not-used",
+        "GATEWAY_POLICY": str(policy_path),
+        "GATEWAY_PORT": str(port),
+        "GATEWAY_DATA_DIR": str(data_dir),
+        "GATEWAY_ADMIN_TOKEN": ADMIN_TOKEN,
+        "GATEWAY_SECRET_KEY": SECRET_KEY,
+        **{f"GATEWAY_{name.upper()}": str(value) for name, value in options.items()},
+    }
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "gateway", "serve"],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    gateway = ProcessGateway(port, data_dir, policy_path, process=process, log_path=log_path)
+    try:
+        wait_ready(gateway)
+        yield gateway
+    finally:
+        gateway.kill(signal.SIGTERM)
+        try:
+            process.wait(25)
+        except subprocess.TimeoutExpired:
+            gateway.kill()
+            process.wait(5)
+
+
+def wait_ready(gateway: ProcessGateway, timeout: float = 30) -> None:
+    """Until `/readyz` says yes; the log is in the error when the process ends before."""
+    assert gateway.process is not None
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if gateway.process.poll() is not None:
+            break
+        with contextlib.suppress(OSError, urllib.error.URLError):
+            with urllib.request.urlopen(f"{gateway.url}/readyz", timeout=2) as answer:  # noqa: S310
+                if answer.status == 200:
+                    return
+        time.sleep(0.05)
+    raise RuntimeError(f"the gateway did not start:\n{gateway.log_path.read_text()[-4000:]}")
+
+
+def wait_until(condition: Callable[[], T], timeout: float = 10.0, what: str = "condition") -> T:
+    """Poll until the condition holds; its value. Raises `TimeoutError` naming what was waited for."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not come true within {timeout} s")
+        time.sleep(0.02)
