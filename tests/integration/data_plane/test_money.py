@@ -227,9 +227,7 @@ def test_a_budget_that_runs_out_in_mid_stream_ends_it_with_an_error_event(
     make_gateway: MakeGateway, provider: ProviderServer
 ) -> None:
     gateway = make_gateway("budgets: [{name: run, per: run, limit_usd: 0.02}]\n")
-    provider.script(
-        "flood", Reply("word " * 20_000, ignore_limits=True, chunks=2000, chunk_delay_s=0.001)
-    )
+    provider.script("flood", Reply("word " * 20_000, ignore_limits=True, chunks=2000, chunk_delay_s=0.001))
     status, _, body = gateway.post(chat("sim/flood", stream=True))
     assert status == 200
     assert b"run_budget_exceeded" in body
@@ -264,9 +262,7 @@ def test_a_callers_limit_is_clamped_when_only_part_fits_and_refused_below_256(
     assert headers["x-should-retry"] == "false"
 
 
-def test_many_choices_are_reserved_and_billed_all(
-    gateway: ThreadedGateway, provider: ProviderServer
-) -> None:
+def test_many_choices_are_reserved_and_billed_all(gateway: ThreadedGateway, provider: ProviderServer) -> None:
     gateway.post(chat("sim/echo", n=3, max_tokens=100))
     (attempt,) = gateway.attempts()
     assert attempt["reserved"] >= 300 * OUT

@@ -506,3 +506,22 @@ def test_match_narrows_by_every_given_trait() -> None:
     for change in changes:
         assert not match.covers(**{**traits, **change})  # type: ignore[arg-type]
     assert Match().covers()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\xff\xfe", "it is not UTF-8 text"),
+        (b" \n", "it is empty"),
+        (b"x" * 65_537, "it is larger than 65536 bytes"),
+        (None, "no such file or directory"),
+    ],
+)
+def test_a_secret_file_that_holds_no_secret_is_a_mistake(
+    tmp_path: Path, content: bytes | None, reason: str
+) -> None:
+    if content is not None:
+        (tmp_path / "key").write_bytes(content)
+    assert mistakes("version: 1\nkeys: [{name: a, key: 'file:${DIR}/key'}]", {"DIR": str(tmp_path)}) == [
+        f'p.yaml:2: keys[0].key: got "file:${{DIR}}/key", expected a readable secret ({reason})'
+    ]
