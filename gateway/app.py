@@ -10,20 +10,21 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import uvicorn
 
-from gateway.admission import Hold, Kill, Settlement
+from gateway.admission import Kill, Settlement
 from gateway.attempt import Attempt, Machinery, Outcome
 from gateway.auth import Authenticator
 from gateway.auth import KeyRecord as CallerKey
 from gateway.control import Control
-from gateway.domain import NANO_PER_USD, USAGE_BUCKETS, Nano
+from gateway.domain import NANO_PER_USD, USAGE_BUCKETS
 from gateway.drain import Drain
-from gateway.journal import Journal, orphaned_files, read_journal
+from gateway.journal import Journal, Opened, orphaned_files, read_journal
 from gateway.live import LiveCalls
 from gateway.metering import tokens
 from gateway.metering.learned import OutputEstimates
@@ -178,15 +179,13 @@ class Worker:
             found.append((settlements, finish))
         return found
 
-    def _conservative(
-        self, attempt_id: str, reserved: Nano, holds: tuple[Hold, ...], orphan: dict[str, Any]
-    ) -> Settlement:
-        """The settlement of an attempt that was dispatched by a process that died: its full reservation."""
-        event = complete_orphan(orjson.dumps(orphan), 1, reserved, holds, self.clock())
-        base = orphan_settlement(attempt_id, str(orphan["run"]), reserved)
-        from dataclasses import replace
-
-        return replace(base, event=event, holds=holds)
+    def _conservative(self, opened: Opened) -> Settlement:
+        """The end of an attempt that was dispatched by a process that died: its full reservation."""
+        event = complete_orphan(
+            orjson.dumps(opened.orphan), opened.ordinal, opened.reserved, opened.holds, self.clock()
+        )
+        base = orphan_settlement(opened.attempt_id, str(opened.orphan["run"]), opened.reserved)
+        return replace(base, event=event, holds=opened.holds)
 
     # -- changes ------------------------------------------------------------------------------------
 

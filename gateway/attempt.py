@@ -165,7 +165,11 @@ class Attempt:
         self.covered_tokens = min(self.reserve_tokens, self.admitted.output_tokens) * self.quote.choices
         self._task = asyncio.current_task()
         machinery.settler.journal.opened(
-            self.attempt_id, self.reserved, self.admitted.holds, self.base_event["orphan"]
+            self.attempt_id,
+            self.admitted.ordinal,
+            self.reserved,
+            self.admitted.holds,
+            self.base_event["orphan"],
         )
         machinery.live.add(self)
         self.sent_at = time.perf_counter()
@@ -250,7 +254,7 @@ class Attempt:
         finally:
             await reply.aclose()
         self.done_at = self.first_at = time.perf_counter()
-        if reply.status >= 400:
+        if reply.status >= 300:
             await self._settle("failed", Usage(), 0, "provider", error=f"upstream_{reply.status}")
             return self._provider_error(reply, body)
         parsed = _parse_object(body, reply.headers)
@@ -258,6 +262,8 @@ class Attempt:
             await self._settle(
                 "failed", Usage(source="missing"), self.reserved, "reserved", error="upstream_unavailable"
             )
+            if _content_type(reply.headers).startswith(b"text/plain"):
+                return self._whole(reply, body)
             raise UpstreamError(
                 "upstream_unavailable",
                 f"Provider {self.route.provider_name!r} answered with something that is no JSON object.",
@@ -269,6 +275,9 @@ class Attempt:
             answer = chat.read_answer(parsed)
             usage, cost, source = self._bill(read_usage(self.turn.step.surface, parsed), answer)
             await self._settle(self._outcome("ok"), usage, cost, source, answer=answer)
+        return self._whole(reply, body)
+
+    def _whole(self, reply: UpstreamReply, body: bytes) -> Reply:
         self.facts.cost = self.cost
         return Reply(reply.status, [*header_rules.to_client(reply.headers), *self.facts.headers()], body)
 
@@ -595,10 +604,15 @@ def budget_refusal(ruling: Ruling | None, run_id: str, need: Nano) -> Refusal:
     )
 
 
+def _content_type(headers: Headers) -> bytes:
+    for name, value in headers:
+        if name == b"content-type":
+            return value.lower()
+    return b""
+
+
 def _is_event_stream(headers: Headers) -> bool:
-    return any(
-        name == b"content-type" and value.lower().startswith(b"text/event-stream") for name, value in headers
-    )
+    return _content_type(headers).startswith(b"text/event-stream")
 
 
 def _parse_object(body: bytes, headers: Sequence[tuple[bytes, bytes]]) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,13 @@ class Journal:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._fd, self._path, self._size = fd, path, 0
 
-    def opened(self, attempt_id: str, reserved: Nano, holds: tuple[Hold, ...], orphan: bytes) -> None:
+    def opened(
+        self, attempt_id: str, ordinal: int, reserved: Nano, holds: tuple[Hold, ...], orphan: bytes
+    ) -> None:
         """The attempt is about to be dispatched."""
-        line = b'{"o":"%b","r":%d,"h":%b,"e":%b}\n' % (
+        line = b'{"o":"%b","n":%d,"r":%d,"h":%b,"e":%b}\n' % (
             attempt_id.encode(),
+            ordinal,
             reserved,
             orjson.dumps([[h.counter, h.expires_at] for h in holds]),
             orphan,
@@ -135,9 +138,18 @@ def orphaned_files(directory: Path) -> list[tuple[Path, int]]:
     return found
 
 
-def read_journal(
-    path: Path, orphan_settlement: Callable[[str, Nano, tuple[Hold, ...], dict[str, Any]], Settlement]
-) -> list[Settlement]:
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An attempt that a journal shows as dispatched. `orphan` is its ledger event so far."""
+
+    attempt_id: str
+    ordinal: int
+    reserved: Nano
+    holds: tuple[Hold, ...]
+    orphan: dict[str, Any]
+
+
+def read_journal(path: Path, conservative: Callable[[Opened], Settlement]) -> list[Settlement]:
     """Every settlement that a journal asks for: those on record, and a conservative one for each attempt
     that was dispatched and never ended. Lines that were torn by the crash are passed over."""
     opened: dict[str, dict[str, Any]] = {}
@@ -157,7 +169,9 @@ def read_journal(
     for attempt_id, record in opened.items():
         if attempt_id not in settled:
             holds = tuple(Hold(str(c), int(e)) for c, e in record["h"])
-            settled[attempt_id] = orphan_settlement(attempt_id, int(record["r"]), holds, record["e"])
+            settled[attempt_id] = conservative(
+                Opened(attempt_id, int(record["n"]), int(record["r"]), holds, record["e"])
+            )
     return list(settled.values())
 
 

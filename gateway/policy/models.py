@@ -95,6 +95,9 @@ class Provider(Section):
     """Value of `api-version`, for `azure_openai` alone."""
     output_limit_field: Literal["max_tokens", "max_completion_tokens"] | None = None
     """Field in which a chat request tells the output limit that the gateway sets; `null` chooses by model."""
+    price_table: Label | None = None
+    """Whose prices hold here, by the price table's name (`openai`, `anthropic`, `azure`), where `base_url`
+    does not tell: another proxy or a mirror in front of that provider."""
     stream_usage: Flag = True
     """Ask for the usage of chat streams (`stream_options.include_usage`) when the client does not."""
 

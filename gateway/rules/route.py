@@ -45,7 +45,9 @@ class Router:
     ) -> None:
         self._policy = policy
         self._builtin = builtin
-        named = {name: provider_ref(p.dialect, p.base_url) for name, p in policy.providers.items()}
+        named = {
+            name: p.price_table or provider_ref(p.dialect, p.base_url) for name, p in policy.providers.items()
+        }
         self.prices = PriceBook(refs={**refs, **named})
         self._reports_cost = {name: ref in _TELL_THEIR_COST for name, ref in named.items()}
         self._declared: dict[str, Rates] = {}
@@ -132,10 +134,10 @@ class Router:
 
     def cost(self, route: Route, read: ReadUsage, admitted_at: Millis) -> Nano:
         """What a call came to, at the price it was served for."""
-        if read.reported_cost is not None and self._reports_cost.get(route.provider_name):
-            return read.reported_cost
         if route.declared:
             return route.rates.cost(read.usage) + sum(route.rates.cost(usage) for _, usage in read.extras)
+        if read.reported_cost is not None and self._reports_cost.get(route.provider_name):
+            return read.reported_cost
         return self.prices.cost(
             route.provider_name, route.upstream_model, read, admitted_at, reserved=route.rates
         )

@@ -388,8 +388,8 @@ class ChatStream:
 
     @property
     def clean(self) -> bool:
-        """The stream has ended as the provider meant it to."""
-        return (self.done or self.finished) and not self._splitter.pending.strip()
+        """The stream has ended as the provider meant it to; an error event of its own is such an end."""
+        return (self.done or self.finished or self.error) and not self._splitter.pending.strip()
 
     @property
     def pending(self) -> bytes:

@@ -190,11 +190,10 @@ class Gate:
         try:
             answer = await self._admit(scope, receive)
         except AdminError as error:
-            # The starlette types of these three are our own under other names.
-            await error_response(error)(scope, receive, guarded)  # type: ignore[arg-type]
+            await error_response(error)(scope, receive, guarded)
             return
         if isinstance(answer, Response):
-            await answer(scope, receive, guarded)  # type: ignore[arg-type]  # as above
+            await answer(scope, receive, guarded)
         elif answer is not None:
             await self.app(scope, answer, guarded)
 
@@ -243,7 +242,9 @@ def ensure_no_foreign_page(headers: dict[bytes, bytes], *, local: bool) -> None:
     this machine. Raises `AdminError` 403."""
     host = headers.get(b"host", b"")
     if local and host_name(host) not in LOOPBACK_HOSTS and not is_loopback(host_name(host)):
-        raise AdminError(403, "forbidden_host", "The admin plane serves this machine alone: Host has to be it.")
+        raise AdminError(
+            403, "forbidden_host", "The admin plane serves this machine alone: Host has to be it."
+        )
     origin = headers.get(b"origin")
     if origin is not None and origin.partition(b"://")[2].lower() != host.lower():
         raise AdminError(403, "forbidden_origin", "The admin plane answers no other origin than its own.")
@@ -299,13 +300,14 @@ class Grant:
 
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+_grants: dict[Callable[..., Any], Grant] = {}
 
 
 def needs(role: Role, *, limited: bool = True) -> Callable[[Endpoint], Endpoint]:
     """Declare the least role for an endpoint. `limited` is false where a limit would do harm."""
 
     def mark(endpoint: Endpoint) -> Endpoint:
-        endpoint.__grant__ = Grant(role, limited)  # type: ignore[attr-defined]  # read by AdminRoute
+        _grants[endpoint] = Grant(role, limited)
         return endpoint
 
     return mark
@@ -315,9 +317,9 @@ class AdminRoute(APIRoute):
     """A route that serves callers of its role and no others, whatever their body says."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler with the checks around it. Raises `AttributeError` for an endpoint without `needs`."""
+        """The handler with the checks around it. Raises `KeyError` for an endpoint without `needs`."""
         handler = super().get_route_handler()
-        grant: Grant = self.endpoint.__grant__
+        grant = _grants[self.endpoint]
 
         async def checked(request: Request) -> Response:
             caller: Caller = request.scope[CALLER]

@@ -38,10 +38,9 @@ for _, run_id in ipairs(due) do
     redis.call('ZREM', LIVE_KEY, run_id)
     redis.call('DEL', key('run', run_id))
   elseif run.status == 'running' then
-    -- Its removal is for a later round, however long it has been idle.
     redis.call('XADD', EVENTS_KEY, '*', 'abandoned', run_id, 'at', int(now))
     redis.call('HSET', key('run', run_id), 'status', 'abandoned')
-    schedule_run(run, math.max(run.last_at + run.idle_ttl_ms + DAY_MS, now))
+    schedule_run(run, run.last_at + run.idle_ttl_ms + DAY_MS)
   elseif now - run.last_at > run.idle_ttl_ms + DAY_MS then
     redis.call('ZREM', LIVE_KEY, run_id)
     redis.call('DEL', key('run', run_id))

@@ -75,7 +75,7 @@ local function settle(s, emit)
   end
   if run then
     run.cost = run.cost + delta
-    run.tokens = run.tokens + s.tokens - attempt.tokens
+    run.tokens = run.tokens + s.tokens
     if was_open then
       run.open = run.open - 1
       run.reserved = run.reserved - released

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -34,6 +35,10 @@ def journal_cost(provider: ProviderServer) -> int:
 
 def ledger_cost(gateway: ThreadedGateway) -> int:
     return sum(a["cost"] for a in gateway.attempts())
+
+
+def settled(gateway: ThreadedGateway, attempts: int) -> bool:
+    return len(gateway.attempts()) == attempts
 
 
 def read_stream(gateway: ThreadedGateway, body: dict[str, Any], *, stop_after: int | None = None) -> bytes:
@@ -106,7 +111,7 @@ def test_a_client_that_leaves_at_any_chunk_is_billed_what_was_generated(
         provider.journal.clear()
         before = len(gateway.attempts())
         read_stream(gateway, chat("sim/walk", stream=True), stop_after=k)
-        wait_until(lambda b=before: len(gateway.attempts()) == b + 1, what="settlement")
+        wait_until(partial(settled, gateway, before + 1), what="settlement")
         provider.wait_idle_blocking()
         attempt, served = gateway.attempts()[-1], journal_cost(provider)
         if attempt["cost_source"] == "provider":

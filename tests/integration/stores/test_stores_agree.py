@@ -45,7 +45,19 @@ RUN_NAMES = (None, None, None, None, None, None, "nightly", "a:b\r\n{x}")
 INDEX = ("i0", "i1")
 BODIES = ("body-0", "body-1", "body-2")
 KILL_NAMES = ("global", "run-1", "user:ann", "deploy:7", "name \ud800")
-ADVANCES = (1, 900, 5_000, 11_000, 59_000, 61_000, 299_000, 20 * MINUTE_MS, 2 * HOUR_MS, 25 * HOUR_MS, 40 * DAY_MS)
+ADVANCES = (
+    1,
+    900,
+    5_000,
+    11_000,
+    59_000,
+    61_000,
+    299_000,
+    20 * MINUTE_MS,
+    2 * HOUR_MS,
+    25 * HOUR_MS,
+    40 * DAY_MS,
+)
 
 
 # -- the histories ------------------------------------------------------------------------------------
@@ -86,7 +98,9 @@ def admits(draw: st.DrawFn) -> tuple[Any, ...]:
     charges = draw(
         st.lists(
             st.tuples(
-                st.sampled_from((("c-run", "run"), ("c-user", "user"), ("c-tag", "tag:team"), ("c-all", "global"))),
+                st.sampled_from(
+                    (("c-run", "run"), ("c-user", "user"), ("c-tag", "tag:team"), ("c-all", "global"))
+                ),
                 limit,
                 flags,
                 st.sampled_from(((), ("h",), ("d",))),
@@ -280,7 +294,7 @@ class History:
     async def both(self, operation: str, *args: Any) -> Any:
         expected = await getattr(self.embedded, operation)(*args)
         answer = await getattr(self.redis, operation)(*args)
-        assert answer == expected, f"{operation}{args}"
+        assert answer == expected, f"{operation}{args}: Redis says {answer}, the specification {expected}"
         return answer
 
     def next(self, word: str) -> str:
@@ -318,11 +332,13 @@ class History:
                 )
             case ("adopt", run, cost, adopt, known):
                 attempt_id = self.next("lost") if not known or not self.attempts else self.attempts[-1]
-                run_id = self.admissions[attempt_id].run_id if attempt_id in self.admissions else self.run(run)
-                holds = self.books.holds.get(attempt_id, (Hold("c-user", now + DAY_MS),))
-                await self.settle(
-                    make.settlement(attempt_id, run_id, cost, adopt=adopt, holds=holds), now
+                run_id = (
+                    self.admissions[attempt_id].run_id if attempt_id in self.admissions else self.run(run)
                 )
+                holds = self.books.holds.get(attempt_id, (Hold("c-user", now + DAY_MS),))
+                # What has ended once is in the ledger, and nobody adopts it.
+                adopt = adopt and attempt_id not in self.books.cost
+                await self.settle(make.settlement(attempt_id, run_id, cost, adopt=adopt, holds=holds), now)
             case ("extend", index, amount) if self.attempts:
                 attempt_id = self.attempts[index % len(self.attempts)]
                 if await self.both("extend", attempt_id, amount):
@@ -475,8 +491,11 @@ def test_redis_answers_as_the_specification_and_money_adds_up(
 
     async def play() -> None:
         both = History(store, clock)
-        # A run to begin with, so that few histories are spent on finding none.
-        await both.step(("resolve", {"principal": "p1"}, None))
+        # Two conversations to begin with, so that few histories are spent on finding none.
+        for i, (session, link) in enumerate((("s1", "i0"), ("s2", "i1"))):
+            await both.step(("resolve", {"principal": "p1", "session": session, "session_given": True}, None))
+            await both.step(("admit", i, (), {"retry_key": BODIES[i]}, False))
+            await both.step(("settle", i, 10, {"links": (link,), "head": link, "completes": True}))
         for op in history:
             await both.step(op)
             await both.compare()

@@ -1,0 +1,126 @@
+"""Virtual environments of the client tests, made when they are first needed.
+
+Each file `requirements/clients-NAME.txt` (pinned, with hashes) becomes `.venvs/NAME`, and
+`tests/clients/node/package-lock.json` becomes `.venvs/node`. A stamp holds the hash of what was installed,
+so that an environment that is up to date costs nothing. Only the standard library is used, and pip and npm.
+
+    python -m tests.clients.environments            # make them all
+    python -m tests.clients.environments agents     # one
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+HOME = ROOT / ".venvs"
+REQUIREMENTS = ROOT / "requirements"
+NODE_PROJECT = Path(__file__).parent / "node"
+STAMP = ".installed"
+INSTALL_TIMEOUT_S = 900
+
+
+class EnvironmentUnavailable(RuntimeError):  # noqa: N818 - reads as what it is
+    """An environment could not be made, as on a machine without a package index."""
+
+
+def names() -> list[str]:
+    """Every Python environment there is a requirement file for."""
+    return sorted(path.stem.removeprefix("clients-") for path in REQUIREMENTS.glob("clients-*.txt"))
+
+
+def python_of(name: str) -> Path:
+    """The interpreter of an environment, which is made or brought up to date first.
+
+    Raises `EnvironmentUnavailable` with the installer's last words.
+    """
+    requirements = REQUIREMENTS / f"clients-{name}.txt"
+    directory = HOME / name
+    python = directory / ("Scripts" if os.name == "nt" else "bin") / "python"
+    with _made(directory, [requirements]) as needed:
+        if needed:
+            _run([sys.executable, "-m", "venv", "--without-pip", str(directory)], name)
+            _run(
+                [
+                    *(sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"),
+                    *("--disable-pip-version-check", "--no-compile", "--only-binary", ":all:"),
+                    *("--require-hashes", "-r", str(requirements)),
+                ],
+                name,
+            )
+    return python
+
+
+def node_modules() -> Path:
+    """A directory in which Node finds the packages of `package-lock.json`; made like the others."""
+    directory = HOME / "node"
+    sources = [NODE_PROJECT / name for name in ("package.json", "package-lock.json", ".npmrc")]
+    npm = shutil.which("npm")
+    if npm is None:
+        raise EnvironmentUnavailable("npm is not installed")
+    with _made(directory, sources) as needed:
+        if needed:
+            directory.mkdir()
+            for source in sources:
+                shutil.copy(source, directory / source.name)
+            _run([npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"], "node", cwd=directory)
+    return directory
+
+
+@contextlib.contextmanager
+def _made(directory: Path, sources: Sequence[Path]) -> Iterator[bool]:
+    """Whether the environment has to be made, while no other process makes it; stamped when that succeeds."""
+    wanted = hashlib.sha256(b"".join(source.read_bytes() for source in sources))
+    wanted.update(f"{sys.implementation.name} {sys.version_info[:2]}".encode())
+    stamp = directory / STAMP
+    HOME.mkdir(exist_ok=True)
+    with (HOME / f"{directory.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        needed = not stamp.is_file() or stamp.read_text() != wanted.hexdigest()
+        if needed:
+            shutil.rmtree(directory, ignore_errors=True)
+        yield needed
+        if needed:
+            stamp.write_text(wanted.hexdigest())
+
+
+def _run(command: list[str], name: str, cwd: Path | None = None) -> None:
+    # Importing from the repository would be possible with PYTHONPATH, and is never wanted here.
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+    try:
+        done = subprocess.run(  # noqa: S603
+            command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EnvironmentUnavailable(f"the environment {name!r} cannot be made: {error}") from error
+    if done.returncode:
+        said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-6:])
+        raise EnvironmentUnavailable(
+            f"the environment {name!r} cannot be made (is the package index within reach?):\n{said}"
+        )
+
+
+def main(wanted: Sequence[str]) -> int:
+    """Make the named environments, or all Python ones."""
+    for name in wanted or names():
+        began = time.monotonic()
+        try:
+            where = node_modules() if name == "node" else python_of(name)
+        except EnvironmentUnavailable as error:
+            print(error, file=sys.stderr)
+            return 1
+        print(f"{where}  {time.monotonic() - began:.1f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
