@@ -305,8 +305,8 @@ class ChatStream:
 
     def _chunk(self, chunk: Json, event: bytes) -> bytes:
         if chunk.get("error"):
+            # Some providers tell of an error and of the usage until then in one chunk.
             self.error = True
-            return event
         if self.response_id is None:
             response_id, model = chunk.get("id"), chunk.get("model")
             self.response_id = response_id if isinstance(response_id, str) else None

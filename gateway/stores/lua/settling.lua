@@ -75,7 +75,7 @@ local function settle(s, emit)
   end
   if run then
     run.cost = run.cost + delta
-    run.tokens = run.tokens + s.tokens
+    run.tokens = run.tokens + s.tokens - attempt.tokens
     if was_open then
       run.open = run.open - 1
       run.reserved = run.reserved - released
@@ -101,7 +101,7 @@ local function settle(s, emit)
   end
   local retry = load_retry(s.retry_key)
   if retry and retry.run_id == s.run_id then
-    retry.failed = not s.succeeded
+    retry.failed = s.succeeded
     retry.at = now
     save_retry(s.retry_key, retry, now + RETRY_WINDOW_MS)
   end

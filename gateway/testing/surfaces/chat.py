@@ -157,6 +157,9 @@ def _usable_tools(body: Json) -> tuple[ToolOffer, ...]:
         raise RequestError("'tools' must be an array.", "tools")
     tools = []
     for index, tool in enumerate(offered):
+        if isinstance(tool, dict) and tool.get("type", "function") not in ("function", "custom"):
+            # A tool that the provider itself hosts: nothing that an agent could be asked to call.
+            continue
         function = tool.get("function", tool.get("custom")) if isinstance(tool, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise RequestError(

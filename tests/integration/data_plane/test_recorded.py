@@ -116,7 +116,7 @@ def test_every_recorded_answer_reaches_the_client_byte_equal_and_costs_what_it_s
         expected = record["status"]
         if expected in (401, 402, 403) or expected >= 500:
             continue
-        assert (status, answer) == (expected, raw), record["id"]
+        assert (status, answer) == (expected, raw), (record["id"], answer[:300])
         checked += 1
         attempt = replaying.run(lambda: last_attempt(replaying, headers["x-guardrail-run-id"]))
         if expected >= 400:

@@ -1,0 +1,172 @@
+"""The clients of the matrix, and their drivers as processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.clients.environments import EnvironmentUnavailable, node_modules, python_of
+from tests.support.gateway import ALICE, Gateway
+
+DRIVERS = Path(__file__).parent / "drivers"
+STEPS = 5
+"""Model calls of the loop that every client plays: four actions, then the answer."""
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
+
+
+@dataclass(frozen=True)
+class Client:
+    """One SDK or framework in one way of using it. `model` is the script that plays its five steps."""
+
+    name: str
+    environment: str
+    driver: str
+    model: str = "sim/steps-5"
+    job: dict[str, Any] = field(default_factory=dict)
+    attempts: int = 3
+    """Tries of one call that fails retriably, with the client's own defaults."""
+    tells_retries: bool = True
+    """Sends `x-stainless-retry-count`."""
+    tools: bool = True
+    """Offers tools on the wire."""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+OPENAI = [
+    Client("openai-1.40", "openai-1.40", "openai_loop.py", tells_retries=False),
+    Client("openai-1.109", "openai-1.109", "openai_loop.py"),
+    Client("openai-2.8", "openai-2", "openai_loop.py"),
+    Client("openai-3.52", "agents", "openai_loop.py"),
+]
+"""The plain SDK at four ages."""
+REACT = Client("react", "openai-2", "openai_loop.py", job={"style": "react"}, tools=False)
+REACT_OLD = Client(
+    "react-1.40", "openai-1.40", "openai_loop.py", job={"style": "react"}, tools=False, tells_retries=False
+)
+LANGGRAPH = Client("langgraph", "agents", "langgraph_agent.py")
+AGENTS = Client("openai-agents", "agents", "openai_agents.py")
+SMOL_TOOLS = Client("smolagents-tools", "agents", "smol_agents.py", "sim/smol-tools")
+SMOL_CODE = Client(
+    "smolagents-code", "agents", "smol_agents.py", "sim/smol-code", {"style": "code"}, tools=False
+)
+NODE = Client("openai-node", "node", "openai_loop.mjs")
+NODE_REACT = Client("react-node", "node", "openai_loop.mjs", job={"style": "react"}, tools=False)
+
+PYTHON = [*OPENAI, REACT, REACT_OLD, LANGGRAPH, AGENTS, SMOL_TOOLS, SMOL_CODE]
+EVERY = [*PYTHON, NODE, NODE_REACT]
+
+
+def each(clients: Sequence[Client]) -> list[Any]:
+    """The clients as test parameters. Those of one driver share a process, so their tests stay together."""
+    return [pytest.param(client, id=client.name, marks=_marks(client)) for client in clients]
+
+
+def _marks(client: Client) -> list[pytest.MarkDecorator]:
+    marks = [pytest.mark.xdist_group(f"clients-{client.environment}")]
+    return [*marks, pytest.mark.node] if client.environment == "node" else marks
+
+
+@dataclass
+class Result:
+    """What one agent came to, as its own program saw it."""
+
+    answer: str | None
+    executed: list[str]
+    """What its tool was called with."""
+    error: dict[str, Any] | None
+    """`class`, `kinds` (every class name in the chain of causes), `code`, `status`, `message`."""
+    seconds: float
+
+
+class Drivers:
+    """Driver processes, started when first asked for and kept until `close`."""
+
+    def __init__(self) -> None:
+        self._running: dict[tuple[str, str], subprocess.Popen[str]] = {}
+
+    def play(self, client: Client, gateway: Gateway, prompt: str, **job: Any) -> list[Result]:
+        """Let the client's agent work on the prompt, `parallel` of them at once; one result for each."""
+        process = self._process(client)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        whole = {
+            "base_url": gateway.base_url,
+            "api_key": ALICE,
+            "model": client.model,
+            "prompt": prompt,
+            **client.job,
+            **job,
+        }
+        process.stdin.write(json.dumps(whole) + "\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the driver of {client} ended with {process.wait(5)}; see its standard error")
+        return [Result(**found) for found in json.loads(line)]
+
+    def _process(self, client: Client) -> subprocess.Popen[str]:
+        key = (client.environment, client.driver)
+        running = self._running.get(key)
+        if running is None or running.poll() is not None:
+            running = self._running[key] = _start(client)
+        return running
+
+    def close(self) -> None:
+        """End every driver."""
+        for process in self._running.values():
+            with contextlib.suppress(OSError):
+                assert process.stdin is not None
+                process.stdin.close()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(5)
+
+
+def _start(client: Client) -> subprocess.Popen[str]:
+    try:
+        command = _command(client)
+    except EnvironmentUnavailable as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    # Nothing may leave the machine: neither traces nor look-ups of models.
+    environment |= {"OPENAI_AGENTS_DISABLE_TRACING": "1", "LANGSMITH_TRACING": "false", "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(  # noqa: S603
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def _command(client: Client) -> list[str]:
+    script = DRIVERS / client.driver
+    if client.environment != "node":
+        return [str(python_of(client.environment)), str(script)]
+    # Node looks for packages beside the script, so the script moves to where they are.
+    directory = node_modules()
+    node = shutil.which("node")
+    assert node is not None
+    shutil.copy(script, directory / script.name)
+    return [node, str(directory / script.name)]
+
+
+@contextlib.contextmanager
+def driver_processes() -> Iterator[Drivers]:
+    """Drivers for a whole test session."""
+    drivers = Drivers()
+    try:
+        yield drivers
+    finally:
+        drivers.close()
