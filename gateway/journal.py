@@ -74,9 +74,8 @@ class Journal:
 
     def settled(self, settlement: Settlement) -> None:
         """The attempt is over; the store has not been told yet."""
-        record = asdict(settlement)
-        record["event"] = settlement.event.decode()
-        line = b'{"s":%b}\n' % orjson.dumps(record)
+        # orjson writes dataclasses by their fields; `default` is asked for the one value that is bytes.
+        line = b'{"s":%b}\n' % orjson.dumps(settlement, default=bytes.decode)
         self._append(line)
         self._open.pop(settlement.attempt_id, None)
         self._unconfirmed[settlement.attempt_id] = line

@@ -116,12 +116,15 @@ def bound_of(step: Step, *, model: str | None = None, context_window: int | None
     A token is at least one byte of text in every tokenizer in use, so bytes bound tokens. `model` is the
     one really called, where it is not the one asked for.
     """
-    model = model or step.model
+    return _bound(step, model or step.model, context_window, hosted_allowance(step))
+
+
+def _bound(step: Step, model: str, context_window: int | None, hosted: Hosted) -> InputTokens:
     images, audio, other = _media(step, model, context_window)
     text = step.text_bytes + REQUEST_BOUND + ITEM_BOUND * len(step.items) + other
     if step.tools:
         text += TOOL_PROMPT_BOUND + TOOL_BOUND * len(step.tools)
-    return InputTokens(text + hosted_allowance(step).tokens, audio, images)
+    return InputTokens(text + hosted.tokens, audio, images)
 
 
 def count_of(step: Step, *, model: str | None = None) -> InputTokens:
@@ -222,13 +225,14 @@ def quote(
     of the highest tier that the input can reach. `stored_tokens` is input that the provider holds (a
     response that is continued). `exact` counts by tokenizer instead of bounding by size.
     """
-    tokens = (
-        count_of(step, model=model) if exact else bound_of(step, model=model, context_window=context_window)
-    )
     hosted = hosted_allowance(step)
     if exact:
+        tokens = count_of(step, model=model)
         tokens = replace(tokens, text=tokens.text + hosted.tokens)
-    tokens = replace(tokens, text=tokens.text + max(0, stored_tokens))
+    else:
+        tokens = _bound(step, model or step.model, context_window, hosted)
+    if stored_tokens > 0:
+        tokens = replace(tokens, text=tokens.text + stored_tokens)
     r = rates.at(tokens.total)
     read = max(r.input_uncached, r.cache_read)
     if r.cache_write_5m > read or r.cache_write_1h > read:

@@ -95,7 +95,7 @@ class _Reader:
 
 def _inner(source: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = source.get(name)
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def _nano(usd: object) -> Nano | None:
@@ -122,7 +122,7 @@ def read_chat_usage(reply: Mapping[str, Any]) -> ReadUsage | None:
     usage = reply.get("usage")
     if usage is None:
         usage = _inner(reply, "x_groq").get("usage")
-    if not isinstance(usage, Mapping) or not any(value is not None for value in usage.values()):
+    if not isinstance(usage, dict) or not any(value is not None for value in usage.values()):
         return None
     read = _Reader()
     cost = read.cost(usage)

@@ -17,6 +17,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import orjson
 
@@ -32,6 +33,12 @@ _MAX_LINKED_PAIRS = 8
 _COARSE_CHARS = 256
 _VOLATILE_WORD = re.compile(r"\S*\d\S*")
 _VOLATILE_BLOCK = "x-anthropic-billing-header"
+_CODE_RUN = re.compile(
+    r"Calling tools:\n\[\{'id': 'call_\d{1,6}', 'type': 'function', "
+    r"'function': \{'name': 'python_interpreter', 'arguments': "
+)
+"""What smolagents puts after the text of a model that writes code, which the model never said."""
+_MAX_CLOSING = 34
 _DIGEST = 16
 
 
@@ -85,11 +92,8 @@ class Lineage:
         return Chain(root, spoken, tuple(digests), tuple(nodes), root)
 
     def _hash(self, *parts: bytes) -> bytes:
-        h = hashlib.blake2b(key=self._secret, digest_size=_DIGEST)
-        for part in parts:
-            h.update(b"%d:" % len(part))
-            h.update(part)
-        return h.digest()
+        framed = b"".join([b"%d:%b" % (len(part), part) for part in parts])
+        return hashlib.blake2b(framed, key=self._secret, digest_size=_DIGEST).digest()
 
     def evidence(self, principal: str, chain: Chain) -> tuple[Evidence, ...]:
         """What might tie this request to a known run, strongest first.
@@ -167,9 +171,13 @@ def _emitted_ids(item: Item) -> Iterator[str]:
 
 
 def _replies(answer: Answer) -> Iterator[Item]:
-    """The assistant items that a client may send back: one per choice, or the calls with the first text."""
+    """The assistant items that a client may send back: one per choice, or the calls with the first text,
+    also told as text."""
     if answer.calls or len(answer.texts) <= 1:
-        yield _assistant(answer.texts[0] if answer.texts else "", answer.calls)
+        text = answer.texts[0] if answer.texts else ""
+        yield _assistant(text, answer.calls)
+        if answer.calls and all(call.id for call in answer.calls):
+            yield _assistant(f"{text.strip()}\n{calls_as_text(answer.calls)}", ())
         return
     for text in answer.texts:
         yield _assistant(text, ())
@@ -177,6 +185,19 @@ def _replies(answer: Answer) -> Iterator[Item]:
 
 def _assistant(text: str, calls: tuple[ToolCall, ...]) -> Item:
     return Item(Role.ASSISTANT, texts=(Text(text, ()),) if text else (), calls=calls)
+
+
+def calls_as_text(calls: Sequence[ToolCall]) -> str:
+    """Tool calls as smolagents tells the model of them: in the assistant's text, as Python writes them."""
+    shown = []
+    for call in calls:
+        try:
+            arguments = orjson.loads(call.arguments)
+        except orjson.JSONDecodeError:
+            arguments = call.arguments
+        function = {"name": call.name, "arguments": arguments}
+        shown.append({"id": call.id, "type": "function", "function": function})
+    return f"Calling tools:\n{shown}"
 
 
 def _weight(item: Item) -> int:
@@ -192,7 +213,7 @@ def canonical(item: Item) -> bytes:
     parts: list[bytes] = [item.role.value.encode()]
     if item.texts:
         text = item.texts[0].text if len(item.texts) == 1 else "".join(t.text for t in item.texts)
-        parts.append(b"t:" + normal(text))
+        parts.append(b"t:" + normal(said(text) if item.role is Role.ASSISTANT else text))
     for media in item.media:
         parts.append(b"m:" + media.digest.encode())
     for call in item.calls:
@@ -207,6 +228,21 @@ def normal(text: str) -> bytes:
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text.strip().encode("utf-8", "surrogatepass")
+
+
+def said(text: str) -> str:
+    """An assistant's text without what clients that run code add to it: an account of the run, and the
+    closing tag or fence at which the provider stopped, since a stop sequence is no part of an answer."""
+    if "Calling tools:" in text and (added := _CODE_RUN.search(text)):
+        text = text[: added.start()]
+    text = text.rstrip()
+    if text.endswith("```"):
+        return text[:-3]
+    if text.endswith(">"):
+        start = text.rfind("</", -_MAX_CLOSING)
+        if start >= 0 and text[start + 2 : -1].isidentifier():
+            return text[:start]
+    return text
 
 
 def canonical_json(text: str) -> bytes:
@@ -229,6 +265,12 @@ def coarse_system(items: Sequence[Item]) -> bytes:
         text = "".join(t.text for t in item.texts)
         if text.startswith(_VOLATILE_BLOCK):
             continue
-        words = _VOLATILE_WORD.sub("", text[: 4 * _COARSE_CHARS]).split()
-        return " ".join(words)[:_COARSE_CHARS].encode("utf-8", "surrogatepass")
+        return _steady_words(text[: 4 * _COARSE_CHARS])
     return b""
+
+
+@lru_cache(maxsize=512)
+def _steady_words(text: str) -> bytes:
+    """The words without a digit. Agents send the same prompt with every step, so it is worth remembering."""
+    words = _VOLATILE_WORD.sub("", text).split()
+    return " ".join(words)[:_COARSE_CHARS].encode("utf-8", "surrogatepass")

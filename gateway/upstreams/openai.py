@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from gateway.domain import Headers, Surface
@@ -26,6 +27,12 @@ def limit_field(provider: Provider) -> str:
     """Where an output limit goes: OpenAI itself wants the new name, most others know the old one only."""
     if provider.output_limit_field is not None:
         return provider.output_limit_field
-    host = urlsplit(provider.base_url).hostname or ""
-    own = host == "api.openai.com" or host.endswith((".openai.azure.com", ".services.ai.azure.com"))
-    return "max_completion_tokens" if own or provider.dialect == "azure_openai" else "max_tokens"
+    if provider.dialect == "azure_openai" or _is_openai(provider.base_url):
+        return "max_completion_tokens"
+    return "max_tokens"
+
+
+@lru_cache(maxsize=256)
+def _is_openai(base_url: str) -> bool:
+    host = urlsplit(base_url).hostname or ""
+    return host == "api.openai.com" or host.endswith((".openai.azure.com", ".services.ai.azure.com"))

@@ -12,6 +12,7 @@ import hmac
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import orjson
@@ -241,13 +242,20 @@ def ensure_no_foreign_page(headers: dict[bytes, bytes], *, local: bool) -> None:
     """A web page must not drive the admin plane, neither by its own origin nor by a name that it points at
     this machine. Raises `AdminError` 403."""
     host = headers.get(b"host", b"")
-    if local and host_name(host) not in LOOPBACK_HOSTS and not is_loopback(host_name(host)):
+    if local and not _is_this_machine(host_name(host)):
         raise AdminError(
             403, "forbidden_host", "The admin plane serves this machine alone: Host has to be it."
         )
     origin = headers.get(b"origin")
     if origin is not None and origin.partition(b"://")[2].lower() != host.lower():
         raise AdminError(403, "forbidden_origin", "The admin plane answers no other origin than its own.")
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return host in LOOPBACK_HOSTS or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 async def _read(receive: Receive, headers: dict[bytes, bytes]) -> bytes | None:

@@ -38,6 +38,8 @@ class Client:
     """Sends `x-stainless-retry-count`."""
     tools: bool = True
     """Offers tools on the wire."""
+    ends: str = "completed"
+    """The status of a run that has got its answer."""
 
     def __str__(self) -> str:
         return self.name
@@ -56,7 +58,8 @@ REACT_OLD = Client(
 )
 LANGGRAPH = Client("langgraph", "agents", "langgraph_agent.py")
 AGENTS = Client("openai-agents", "agents", "openai_agents.py")
-SMOL_TOOLS = Client("smolagents-tools", "agents", "smol_agents.py", "sim/smol-tools")
+# This one answers by a tool, so nothing on the wire says that it has ended.
+SMOL_TOOLS = Client("smolagents-tools", "agents", "smol_agents.py", "sim/smol-tools", ends="running")
 SMOL_CODE = Client(
     "smolagents-code", "agents", "smol_agents.py", "sim/smol-code", {"style": "code"}, tools=False
 )

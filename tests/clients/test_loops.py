@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from gateway.testing import ProviderServer
+from gateway.testing import ProviderServer, Reply
 from tests.clients.clients import (
     AGENTS,
     EVERY,
@@ -13,11 +15,13 @@ from tests.clients.clients import (
     NODE_REACT,
     OPENAI,
     REACT,
+    REACT_OLD,
     SMOL_CODE,
     SMOL_TOOLS,
     STEPS,
     Client,
     Drivers,
+    Result,
     each,
 )
 from tests.clients.records import runs_of
@@ -27,12 +31,23 @@ from tests.support.gateway import ThreadedGateway
 pytestmark = pytest.mark.clients
 
 PROMPT = "Why does the printer on the third floor print everything twice?"
-ACTS = [f"step {n}" for n in range(1, STEPS)]
+SLOWLY = 0.03
+"""Seconds that each answer takes where agents have to overlap."""
 
 
-def finished(client: Client) -> str:
-    """The status of a run that has got its answer."""
-    return "completed"
+def ensure_done(results: list[Result]) -> None:
+    for result in results:
+        assert result.error is None, result.error
+        assert "Done after 5 steps" in (result.answer or "")
+        assert len(result.executed) == STEPS - 1
+
+
+def ensure_apart(gateway: ThreadedGateway, client: Client, agents: int) -> None:
+    """Each agent was a run of five steps of its own."""
+    runs = runs_of(gateway)
+    assert [run.steps for run in runs] == [[1, 2, 3, 4, 5]] * agents
+    assert {run.status for run in runs} == {client.ends}
+    assert len({run.session for run in runs}) == agents
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
@@ -40,12 +55,56 @@ def finished(client: Client) -> str:
 def test_a_loop_of_five_steps_is_one_run(
     client: Client, stream: bool, drivers: Drivers, gateway: ThreadedGateway
 ) -> None:
-    (result,) = drivers.play(client, gateway, PROMPT, stream=stream)
-    assert result.error is None, result.error
-    assert "Done after 5 steps" in (result.answer or "")
-    assert len(result.executed) == STEPS - 1
+    ensure_done(drivers.play(client, gateway, PROMPT, stream=stream))
     (run,) = runs_of(gateway)
     assert run.steps == [1, 2, 3, 4, 5]
     assert len(run.attempts) == STEPS
-    assert run.status == "completed"
+    assert run.status == client.ends
     assert run.name is None
+
+
+@pytest.mark.parametrize("client", each([SMOL_TOOLS]))
+@pytest.mark.xfail(reason="an answer by a final tool does not end a run", strict=True)
+def test_an_answer_by_a_final_tool_completes_the_run(
+    client: Client, drivers: Drivers, make_gateway: MakeGateway
+) -> None:
+    gateway = make_gateway("runs: {final_tools: [final_answer]}\n")
+    ensure_done(drivers.play(client, gateway, PROMPT))
+    (run,) = runs_of(gateway)
+    assert run.status == "completed"
+
+
+@pytest.mark.parametrize("client", each(EVERY))
+def test_the_same_agent_started_again_is_another_run(
+    client: Client, drivers: Drivers, gateway: ThreadedGateway
+) -> None:
+    for _ in range(2):
+        ensure_done(drivers.play(client, gateway, PROMPT))
+    ensure_apart(gateway, client, 2)
+
+
+@pytest.mark.parametrize("client", each(EVERY))
+def test_two_agents_in_lockstep_with_equal_prompts_are_two_runs(
+    client: Client, drivers: Drivers, gateway: ThreadedGateway
+) -> None:
+    ensure_done(drivers.play(client, gateway, PROMPT, parallel=2, lockstep=True))
+    ensure_apart(gateway, client, 2)
+
+
+@pytest.mark.parametrize("agents", [20, 50])
+@pytest.mark.parametrize(
+    "client", each([OPENAI[0], OPENAI[3], LANGGRAPH, AGENTS, SMOL_TOOLS, SMOL_CODE, REACT, NODE, NODE_REACT])
+)
+def test_many_equal_agents_at_once_are_as_many_runs(
+    client: Client, agents: int, drivers: Drivers, gateway: ThreadedGateway
+) -> None:
+    ensure_done(drivers.play(client, gateway, PROMPT, parallel=agents))
+    ensure_apart(gateway, client, agents)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("client", each([OPENAI[0], OPENAI[3], REACT, REACT_OLD]))
+def test_equal_agents_stay_apart_when_first_tries_fail(
+    client: Client, stream: bool, drivers: Drivers, provider: ProviderServer, gateway: ThreadedGateway
+) -> None:
+    """A retry looks exactly like the twin's first try: what tells them apart is who failed."""

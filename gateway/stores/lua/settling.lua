@@ -101,7 +101,7 @@ local function settle(s, emit)
   end
   local retry = load_retry(s.retry_key)
   if retry and retry.run_id == s.run_id then
-    retry.failed = s.succeeded
+    retry.failed = not s.succeeded
     retry.at = now
     save_retry(s.retry_key, retry, now + RETRY_WINDOW_MS)
   end

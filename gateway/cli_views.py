@@ -1,0 +1,256 @@
+"""What the command line prints, from what the admin API answers. Pure: values in, text out.
+
+Names, reasons and models come from callers, so nothing of theirs reaches the terminal but printable
+characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+def plain(text: Any, *, keep_lines: bool = False) -> str:
+    """Text without anything that a terminal would obey."""
+    return "".join(c if c.isprintable() or (keep_lines and c == "\n") else "\ufffd" for c in str(text))
+
+
+def dollars(amount: str) -> str:
+    """`$0.0125` for `0.012500000`: at least four places, nothing rounded."""
+    whole, _, places = f"{Decimal(amount):f}".partition(".")
+    return f"${whole}.{places.rstrip('0').ljust(4, '0')}"
+
+
+def count(number: int) -> str:
+    """`12,345`."""
+    return f"{number:,}"
+
+
+def moment(stamp: str | None) -> str:
+    """`2026-01-31 12:00:00`, in UTC."""
+    return "-" if stamp is None else stamp[:19].replace("T", " ")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str) -> str:
+    """Columns under their heads; a head that begins with `>` is aligned to the right."""
+    if not rows:
+        return empty
+    names = [name.removeprefix(">") for name in head]
+    cells = [[("-" if cell is None else plain(cell)) for cell in row] for row in rows]
+    widths = [max(len(line[i]) for line in (names, *cells)) for i in range(len(names))]
+    lines = []
+    for line in (names, *cells):
+        padded = [
+            cell.rjust(width) if name.startswith(">") else cell.ljust(width)
+            for cell, width, name in zip(line, widths, head, strict=True)
+        ]
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
+
+
+def runs_table(runs: Sequence[Row]) -> str:
+    """One line for each run."""
+    rows = [
+        (
+            run["id"],
+            run["name"],
+            run["status"],
+            run["user"],
+            moment(run["started_at"]),
+            run["steps"],
+            run["tool_calls"],
+            count(run["input_tokens"] + run["output_tokens"]),
+            dollars(run["cost_usd"]),
+        )
+        for run in runs
+    ]
+    head = ("RUN", "NAME", "STATUS", "USER", "STARTED (UTC)", ">STEPS", ">TOOLS", ">TOKENS", ">COST")
+    return table(head, rows, empty="No runs.")
+
+
+def story(run: Row, steps: Sequence[Row]) -> str:
+    """A run told from its beginning to how it stands."""
+    name = f" ({plain(run['name'])})" if run["name"] else ""
+    who = [f"{word} {plain(run[word])}" for word in ("session", "key", "user", "team") if run[word]]
+    lines = [
+        f"Run {run['id']}{name}",
+        f"  {', '.join(who)}",
+        f"  began {moment(run['started_at'])} UTC, found by {run['source']}, policy {run['policy']}",
+    ]
+    if run["continues"]:
+        lines.append(f"  continues {run['continues']}")
+    if run["parent"]:
+        lines.append(f"  started by {plain(run['parent'])}")
+    lines.append("")
+    for step in steps:
+        lines += _step(step)
+    if not steps:
+        lines.append("  No step is on record.")
+    reason = f": {plain(run['status_reason'])}" if run["status_reason"] else ""
+    reserved = f", {dollars(run['reserved_usd'])} reserved" if Decimal(run["reserved_usd"]) else ""
+    lines += [
+        "",
+        f"  {run['status']}{reason}",
+        f"  {run['steps']} steps, {run['tool_calls']} tool calls, {count(run['input_tokens'])} tokens in, "
+        f"{count(run['output_tokens'])} out, {dollars(run['cost_usd'])}{reserved}",
+    ]
+    if run["tools"]:
+        tools = [
+            f"{plain(tool)} {each['calls']}" + (f" ({each['errors']} failed)" if each["errors"] else "")
+            for tool, each in sorted(run["tools"].items())
+        ]
+        lines.append(f"  tools: {', '.join(tools)}")
+    return "\n".join(lines)
+
+
+def _step(step: Row) -> list[str]:
+    at = step["started_at"][11:19]
+    begin = f"  {step['ordinal']:>3}  {at}"
+    if step["kind"] == "refusal":
+        why = step["decisions"][-1]
+        figures = f" (limit {why['limit']}, used {why['used']})" if why["limit"] is not None else ""
+        rule = f" by rule {plain(why['rule'])}" if why["rule"] else ""
+        return [f"{begin}  refused: {why['code']}{rule}{figures}"]
+    usage = step["usage"]
+    model = plain(step["model"] or step["requested_model"] or "?")
+    if step["requested_model"] and step["requested_model"] != step["model"]:
+        model += f" (asked for {plain(step['requested_model'])})"
+    figures = (
+        f"{count(usage['input_tokens'])} in, {count(usage['output_tokens'])} out, {dollars(step['cost_usd'])}"
+    )
+    if step["cost_source"] not in ("provider", "free", None):
+        figures += f" ({step['cost_source']})"
+    if step["latency_ms"] is not None:
+        figures += f", {step['latency_ms'] / 1000:.2f} s"
+    lines = [f"{begin}  {model}  {figures}"]
+    indent = " " * 17
+    failed = [r for r in step["tool_results"] if r.get("ok") is False]
+    if failed:
+        lines.append(f"{indent}{len(failed)} tool result{'s' if len(failed) > 1 else ''} failed")
+    if step["tool_calls"]:
+        lines.append(f"{indent}calls {', '.join(plain(call.get('name')) for call in step['tool_calls'])}")
+    if step["error"]:
+        lines.append(f"{indent}{step['outcome']}: {plain(step['error'])}")
+    elif step["outcome"] not in ("ok", None):
+        lines.append(f"{indent}{step['outcome']}")
+    elif step["finish_reason"] and not step["tool_calls"]:
+        lines.append(f"{indent}answered ({plain(step['finish_reason'])})")
+    return lines
+
+
+def spend_table(rows: Sequence[Row], by: str) -> str:
+    """Sums, dearest first, and their total."""
+    buckets = any(row["at"] for row in rows)
+    cells: list[list[Any]] = [
+        [
+            *([moment(row["at"])] if buckets else []),
+            row["group"],
+            row["steps"],
+            count(row["input_tokens"]),
+            count(row["output_tokens"]),
+            count(row["cached_tokens"]),
+            dollars(row["cost_usd"]),
+        ]
+        for row in rows
+    ]
+    if len(rows) > 1:
+        total = sum((Decimal(row["cost_usd"]) for row in rows), Decimal())
+        # A step belongs to one group, unless its attempts do not: a sum of steps might count it twice.
+        cells.append([*([""] if buckets else []), "total", "", "", "", "", dollars(str(total))])
+    head = [*(["FROM (UTC)"] if buckets else []), by.upper(), ">STEPS", ">IN", ">OUT", ">CACHED", ">COST"]
+    return table(head, cells, empty="Nothing was spent.")
+
+
+def budgets_table(rows: Sequence[Row]) -> str:
+    """One line for each budget of each scope."""
+    cells = [
+        (
+            row["name"],
+            row["per"],
+            row["id"],
+            dollars(row["limit_usd"]),
+            dollars(row["used_usd"]),
+            dollars(row["reserved_usd"]),
+            dollars(row["remaining_usd"]),
+            moment(row["resets_at"]),
+            row["mode"],
+        )
+        for row in rows
+    ]
+    head = ("BUDGET", "PER", "ID", ">LIMIT", ">USED", ">RESERVED", ">REMAINING", "RESETS (UTC)", "MODE")
+    return table(head, cells, empty="No budgets.")
+
+
+def kills_table(rows: Sequence[Row]) -> str:
+    """One line for each kill."""
+    cells = [
+        (
+            row["scope"],
+            row["id"],
+            moment(row["at"]),
+            "in force" if row["active"] else "ended",
+            row["streams"],
+            len(row["workers"]),
+            row["by"],
+            row["reason"],
+        )
+        for row in rows
+    ]
+    head = ("SCOPE", "ID", "SINCE (UTC)", "STATE", ">STREAMS", ">WORKERS", "BY", "REASON")
+    return table(head, cells, empty="Nothing is killed.")
+
+
+def killed(kill: Row) -> str:
+    """What came of a kill."""
+    at = datetime.fromisoformat(kill["at"])
+    lines = [f"Killed {kill['scope']} {plain(kill['id'])}: {kill['streams']} streams cut."]
+    for worker in kill["workers"]:
+        took = (datetime.fromisoformat(worker["obeyed_at"]) - at).total_seconds() * 1000
+        lines.append(
+            f"  {plain(worker['worker'])} obeyed after {max(0, took):.0f} ms, {worker['streams']} streams"
+        )
+    if not kill["workers"]:
+        lines.append("  No worker has answered yet; each obeys within a second.")
+    if not kill["recorded"]:
+        lines.append("  The ledger could not be reached: the kill is in force and not on record.")
+    return "\n".join(lines)
+
+
+def topped_up(topup: Row) -> str:
+    """What a top-up did."""
+    until = f" until {moment(topup['expires_at'])} UTC" if topup["expires_at"] else ""
+    whose = f"Budget {plain(topup['budget'])} of {plain(topup['id'])}"
+    return f"{whose}: {dollars(topup['amount_usd'])} added{until}."
+
+
+def keys_table(rows: Sequence[Row]) -> str:
+    """One line for each gateway key."""
+    cells = [
+        (
+            row["id"],
+            row["name"],
+            row["user"],
+            row["team"],
+            "all" if row["models"] is None else ",".join(row["models"]),
+            row["source"],
+            _standing(row),
+        )
+        for row in rows
+    ]
+    return table(("ID", "NAME", "USER", "TEAM", "MODELS", "FROM", "STATE"), cells, empty="No keys.")
+
+
+def tokens_table(rows: Sequence[Row]) -> str:
+    """One line for each admin token."""
+    cells = [(row["id"], row["name"], row["role"], moment(row["created_at"]), _standing(row)) for row in rows]
+    return table(("ID", "NAME", "ROLE", "MADE (UTC)", "STATE"), cells, empty="No tokens.")
+
+
+def _standing(row: Row) -> str:
+    if row["revoked_at"]:
+        return f"revoked {moment(row['revoked_at'])}"
+    return f"until {moment(row['expires_at'])}" if row["expires_at"] else "in force"
