@@ -39,6 +39,7 @@ from gateway.rules.lineage import Lineage
 from gateway.rules.route import Router
 from gateway.settings import Settings, SettingsError, admin_token, from_environment, own_secrets
 from gateway.settling import Settler
+from gateway.stores.archive import SqliteRunArchive
 from gateway.stores.embedded import EmbeddedStore, complete_orphan, orphan_settlement, wall_clock
 from gateway.stores.ledger import SqlLedger
 from gateway.telemetry.metrics import Metrics
@@ -69,6 +70,7 @@ class Worker:
         self.started_at = time.time()
         self.ready = False
         self.simulation: ProviderServer | None = None
+        self.archive: SqliteRunArchive | None = None
         self.notices: list[Callable[[str, dict[str, Any]], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -128,8 +130,6 @@ class Worker:
     def _make_store(self) -> Store:
         settings = self.settings
         if settings.embedded:
-            from gateway.stores.archive import SqliteRunArchive
-
             self.archive = SqliteRunArchive(settings.data_dir / "runs.db")
             return EmbeddedStore(
                 clock=self.clock, archive=self.archive, used_counters=self.ledger.used_counters
@@ -274,6 +274,8 @@ class Worker:
         await self.settler.close()
         await self.drain.close()
         await self.store.close()
+        if self.archive is not None:
+            await self.archive.close()
         await self.transport.aclose()
         if self.simulation is not None:
             await self.simulation.stop()

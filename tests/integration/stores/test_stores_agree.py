@@ -152,9 +152,9 @@ class History:
 
     async def step(self) -> None:
         operations = {
-            self.resolve: 14, self.admit: 30, self.settle: 22, self.extend: 8, self.settle_lost: 2, self.renew: 4,
-            self.reap: 4, self.advance: 12, self.kill: 1, self.revive: 2, self.obey: 1, self.stop: 1, self.note: 1,
-            self.confirm: 2, self.reseed: 1,
+            self.resolve: 14, self.admit: 30, self.settle: 22, self.extend: 8, self.settle_lost: 2,
+            self.renew: 4, self.reap: 4, self.advance: 12, self.kill: 1, self.revive: 2, self.obey: 1,
+            self.stop: 1, self.note: 1, self.confirm: 2, self.reseed: 1,
         }  # fmt: skip
         (operation,) = self.rng.choices(list(operations), weights=list(operations.values()))
         await operation()
