@@ -53,6 +53,7 @@ log = logging.getLogger("gateway")
 SIM_PROVIDER = "sim"
 SIM_PREFIX = "sim/"
 SAVE_RUNS_S = 0.5
+ADMIN_PATHS = ("/admin/", "/metrics", "/dashboard")
 
 
 class Worker:
@@ -318,7 +319,7 @@ class App:
                 await _json(send, 200, {"status": "alive"})
             elif path == "/readyz":
                 await self._ready(send)
-            elif self.settings.shares_admin and self._admin is not None:
+            elif self.settings.shares_admin and path.startswith(ADMIN_PATHS) and self._admin is not None:
                 await self._admin(scope, receive, send)
             else:
                 await self.worker.data_plane(scope, receive, send)

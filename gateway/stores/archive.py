@@ -1,123 +1,143 @@
-"""Keeps an embedded store's runs and index in a SQLite file of its own, so that a restart forgets nothing.
+"""Where the embedded store keeps its runs and their index over a restart: one SQLite file.
 
-What was touched is written every moment in one transaction, in a thread. A killed process loses at most
-that moment of lineage, and never money: that is in the journal and the ledger.
+Only what was touched since the last save is written, in one transaction on a thread of its own, so a process
+that is killed finds its last save whole. No money is kept here: the ledger and the journal have that.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import sqlite3
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
-
-import orjson
+from typing import TYPE_CHECKING, TypeVar
 
 from gateway.domain import Millis
 from gateway.stores.embedded import RunArchive, RunState
 
-P = ParamSpec("P")
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
-_FIELDS = {f.name for f in fields(RunState)}
 _SCHEMA = """
-PRAGMA journal_mode = WAL;
-PRAGMA synchronous = NORMAL;
-CREATE TABLE IF NOT EXISTS runs (id TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS links (key TEXT PRIMARY KEY, until INTEGER NOT NULL, runs TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS runs (id TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, until INTEGER NOT NULL, runs TEXT NOT NULL)
+    WITHOUT ROWID;
 """
+_RUN_FIELDS = frozenset(field.name for field in fields(RunState))
 
 
 class SqliteRunArchive:
-    """One file, one thread that writes it. Not for two processes at once."""
+    """A `RunArchive` in a file. Belongs to one event loop; `save` may be called as often as wanted."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._runs: set[str] = set()
-        self._links: set[str] = set()
-        self._thread = ThreadPoolExecutor(1, "run-archive")
+        self._entries: set[str] = set()
         self._connection: sqlite3.Connection | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="run-archive")
+        self._saving = asyncio.Lock()
 
     def touch_run(self, run_id: str) -> None:
-        """The run has changed and is to be saved soon."""
         self._runs.add(run_id)
 
     def touch_index(self, key: str) -> None:
-        """The index entry has changed and is to be saved soon."""
-        self._links.add(key)
+        self._entries.add(key)
 
     async def runs(self) -> list[RunState]:
-        """Every run saved; one that cannot be read, from another version, is left out."""
-        return await self._in_thread(self._read_runs)
+        """Every run saved; one that cannot be read any more is left out."""
+        rows = await self._do(lambda db: db.execute("SELECT state FROM runs").fetchall())
+        return [run for (state,) in rows if (run := _run(state)) is not None]
 
     async def index(self, now: Millis) -> dict[str, tuple[Millis, list[str]]]:
-        """Every index entry that has not expired."""
-        return await self._in_thread(self._read_links, now)
+        """Every index entry that has not expired; those that have are deleted."""
 
-    async def save(
-        self, runs: Mapping[str, RunState], index: Mapping[str, tuple[Millis, list[str]]]
-    ) -> None:
-        """Save what was touched since the last call; what is gone from memory is deleted."""
-        if not self._runs and not self._links:
-            return
-        touched_runs, self._runs = self._runs, set()
-        touched_links, self._links = self._links, set()
-        kept = [(i, orjson.dumps(asdict(run))) for i in touched_runs if (run := runs.get(i)) is not None]
-        gone = [(i,) for i in touched_runs if i not in runs]
-        links = [(k, e[0], ",".join(e[1])) for k in touched_links if (e := index.get(k)) is not None]
-        unlinked = [(k,) for k in touched_links if k not in index]
-        await self._in_thread(self._write, kept, gone, links, unlinked)
+        def read(db: sqlite3.Connection) -> list[tuple[str, int, str]]:
+            with db:
+                db.execute("DELETE FROM entries WHERE until < ?", (now,))
+            return db.execute("SELECT key, until, runs FROM entries").fetchall()
+
+        return {key: (until, json.loads(ids)) for key, until, ids in await self._do(read)}
+
+    async def save(self, runs: Mapping[str, RunState], index: Mapping[str, tuple[Millis, list[str]]]) -> None:
+        """Save what was touched since the last save; rows of what is gone are deleted.
+
+        A save that fails is made up for by the next one.
+        Raises: `sqlite3.Error`.
+        """
+        async with self._saving:
+            run_ids, self._runs = self._runs, set()
+            keys, self._entries = self._entries, set()
+            if not run_ids and not keys:
+                return
+            # The states change while the thread writes, so they are written down here; by `json`, because a
+            # caller's name may hold a lone surrogate, which `orjson` refuses.
+            live_runs = [(i, json.dumps(asdict(runs[i]))) for i in run_ids if i in runs]
+            live_entries = [(k, index[k][0], json.dumps(index[k][1])) for k in keys if k in index]
+            gone_runs = [(i,) for i in run_ids if i not in runs]
+            gone_entries = [(k,) for k in keys if k not in index]
+
+            def write(db: sqlite3.Connection) -> None:
+                with db:
+                    db.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?)", live_runs)
+                    db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", live_entries)
+                    db.executemany("DELETE FROM runs WHERE id = ?", gone_runs)
+                    db.executemany("DELETE FROM entries WHERE key = ?", gone_entries)
+
+            try:
+                await asyncio.shield(self._do(write))
+            except BaseException:
+                self._runs |= run_ids
+                self._entries |= keys
+                raise
 
     async def close(self) -> None:
-        """Close the file."""
-        await self._in_thread(self._close)
-        self._thread.shutdown()
+        """Close the file. What was touched and not saved is lost."""
+        async with self._saving:
+            if self._connection is not None:
+                await self._do(lambda db: db.close())
+                self._connection = None
+            self._thread.shutdown(wait=False)
 
-    async def _in_thread(self, work: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
-        call = partial(work, *arguments, **keywords)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+    async def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, lambda: work(self._open()))
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(self._path, check_same_thread=False)
-            self._connection.executescript(_SCHEMA)
+            try:
+                self._connection = _connect(self._path)
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise
+                aside = self._path.with_suffix(".unreadable")
+                log.exception("%s is no database; it is kept as %s and runs start anew", self._path, aside)
+                self._path.replace(aside)
+                self._connection = _connect(self._path)
         return self._connection
 
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
-    def _read_runs(self) -> list[RunState]:
-        found: list[RunState] = []
-        for (raw,) in self._open().execute("SELECT state FROM runs"):
-            values = orjson.loads(raw)
-            if set(values) == _FIELDS:
-                found.append(RunState(**values))
-        return found
+def _connect(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    db = sqlite3.connect(path, check_same_thread=False, timeout=5)
+    # WAL without a sync per commit survives a killed process; a power cut costs the last saves.
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = NORMAL")
+    db.executescript(_SCHEMA)
+    return db
 
-    def _read_links(self, now: Millis) -> dict[str, tuple[Millis, list[str]]]:
-        rows = self._open().execute("SELECT key, until, runs FROM links WHERE until > ?", (now,))
-        return {key: (until, ids.split(",")) for key, until, ids in rows}
 
-    def _write(
-        self,
-        kept: list[tuple[str, bytes]],
-        gone: list[tuple[str]],
-        links: list[tuple[str, Millis, str]],
-        unlinked: list[tuple[str]],
-    ) -> None:
-        connection = self._open()
-        with connection:
-            connection.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?)", kept)
-            connection.executemany("DELETE FROM runs WHERE id = ?", gone)
-            connection.executemany("INSERT OR REPLACE INTO links VALUES (?, ?, ?)", links)
-            connection.executemany("DELETE FROM links WHERE key = ?", unlinked)
+def _run(state: str) -> RunState | None:
+    """A run as another version of the gateway may have saved it."""
+    try:
+        return RunState(**{k: v for k, v in json.loads(state).items() if k in _RUN_FIELDS})
+    except (ValueError, TypeError):
+        log.warning("a saved run cannot be read and is left out")
+        return None
 
 
 if TYPE_CHECKING:

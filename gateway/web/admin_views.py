@@ -54,17 +54,14 @@ class Body(BaseModel):
 def read_moment(text: str, now: datetime) -> Millis:
     """Milliseconds since the epoch for RFC 3339 text or a duration before `now`. Raises `ValueError`."""
     duration = _DURATION.fullmatch(text)
-    if duration is not None:
-        then = now - timedelta(seconds=int(duration[1]) * _UNIT_S[duration[2]])
-    else:
-        try:
-            # In a query string an unescaped "+" of the offset arrives as a space.
-            then = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
-        except ValueError:
-            raise ValueError("expected RFC 3339 such as 2026-01-31T12:00:00Z, or 24h, 7d") from None
-        if then.tzinfo is None:
-            then = then.replace(tzinfo=UTC)
-    return millis(then)
+    try:
+        if duration is not None:
+            return millis(now - timedelta(seconds=int(duration[1]) * _UNIT_S[duration[2]]))
+        # In a query string an unescaped "+" of the offset arrives as a space.
+        then = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
+    except (ValueError, OverflowError):
+        raise ValueError("expected RFC 3339 such as 2026-01-31T12:00:00Z, or 24h, 7d") from None
+    return millis(then if then.tzinfo is not None else then.replace(tzinfo=UTC))
 
 
 def millis(at: AwareDatetime) -> Millis:

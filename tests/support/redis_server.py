@@ -15,6 +15,8 @@ from types import TracebackType
 from typing import Self
 
 import redis as redis_py
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 REDIS_SERVER = shutil.which("redis-server")
 
@@ -71,7 +73,7 @@ class RedisServer:
 
     def client(self) -> redis_py.Redis:
         """A plain blocking client, as an operator's redis-cli would be one."""
-        return redis_py.Redis(port=self.port, socket_timeout=5, retry=None)
+        return redis_py.Redis(port=self.port, socket_timeout=5, retry=Retry(NoBackoff(), 0))
 
     def stall(self) -> None:
         """SIGSTOP: connections stay open and nothing is answered."""

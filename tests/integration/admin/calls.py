@@ -6,6 +6,7 @@ import http.client
 import json
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -116,7 +117,9 @@ class Stream:
     def open(self, model: str = "sim/slow", key: str = ALICE, **headers: str) -> Stream:
         sent = {"authorization": f"Bearer {key}", "content-type": "application/json"}
         sent.update({name.replace("_", "-"): value for name, value in headers.items()})
-        body = {"model": model, "stream": True, "messages": [{"role": "user", "content": "Take your time"}]}
+        # Each asks for something else: the same body again would be a retry of a stream that was stopped.
+        text = f"Take your time. {uuid.uuid4()}"
+        body = {"model": model, "stream": True, "messages": [{"role": "user", "content": text}]}
         connection = http.client.HTTPConnection("127.0.0.1", self.gateway.port, timeout=30)
         connection.request("POST", "/v1/chat/completions", json.dumps(body).encode(), sent)
         answer = connection.getresponse()
@@ -136,9 +139,9 @@ class Stream:
         return self
 
     def last(self) -> Any:
-        """The last event's data."""
+        """The last event's data before `[DONE]`."""
         data = [line[6:] for line in self.lines if line.startswith("data: ")]
-        return json.loads(data[-1]) if data[-1] != "[DONE]" else data[-1]
+        return json.loads(data[-1] if data[-1] != "[DONE]" else data[-2])
 
 
 @dataclass

@@ -284,7 +284,7 @@ def test_curl_without_a_content_type_is_understood(admin: Admin) -> None:
         "since=yesterday",
         "since=-1d",
         "since=2026-99-01T00:00:00Z",
-        "since=0001-01-01T00:00:00%2B23:00",
+        "since=999999w",
         "user=a%00b",
         "user=",
         "session=" + "x" * 300,
