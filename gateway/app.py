@@ -9,7 +9,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -228,18 +228,19 @@ class Worker:
         m, step, route = self.metrics, attempt.turn.step, attempt.route
         now = time.perf_counter()
         model = route.upstream_model if route.provider_name != SIM_PROVIDER else "sim"
-        m.requests.labels(step.surface.value, model, route.provider_name, outcome).inc()
+        child = m.child
+        child(m.requests, step.surface.value, model, route.provider_name, outcome).inc()
         usage = attempt.usage
         for bucket in USAGE_BUCKETS:
             if amount := getattr(usage, bucket):
-                m.tokens.labels(model, bucket).inc(amount)
+                child(m.tokens, model, bucket).inc(amount)
         if attempt.cost:
-            m.cost.labels(model, attempt.turn.caller.team or "").inc(attempt.cost / NANO_PER_USD)
+            child(m.cost, model, attempt.turn.caller.team or "").inc(attempt.cost / NANO_PER_USD)
         upstream = (attempt.done_at or now) - attempt.sent_at
-        m.upstream.labels(route.provider_name).observe(upstream)
+        child(m.upstream, route.provider_name).observe(upstream)
         m.overhead.observe(max(0.0, now - attempt.turn.clock - upstream))
         if step.stream and attempt.first_at:
-            m.ttft.labels(route.provider_name).observe(attempt.first_at - attempt.sent_at)
+            child(m.ttft, route.provider_name).observe(attempt.first_at - attempt.sent_at)
         if outcome == "ok" and usage.source == "provider":
             self.pipeline.estimates.learn(
                 attempt.turn.caller.id,
@@ -358,14 +359,14 @@ class App:
         listener.bind(address)
         config = uvicorn.Config(
             self._admin_or_health,
+            interface="asgi3",
             lifespan="off",
             log_level="warning",
             access_log=False,
             ws="none",
             proxy_headers=False,
         )
-        self._admin_server = uvicorn.Server(config)
-        self._admin_server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        self._admin_server = _SecondServer(config)
         self._admin_task = asyncio.create_task(self._admin_server.serve(sockets=[listener]))
 
     async def _admin_or_health(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -408,6 +409,15 @@ class App:
                 },
             },
         )
+
+
+class _SecondServer(uvicorn.Server):
+    """A server beside the process's own, which alone is told of signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take none over."""
+        yield
 
 
 async def _json(send: Send, status: int, body: dict[str, Any]) -> None:

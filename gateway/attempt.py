@@ -31,6 +31,7 @@ from gateway.rules.lineage import Lineage
 from gateway.rules.route import Route, Router
 from gateway.settling import Settler
 from gateway.surfaces import chat
+from gateway.surfaces.body import joined
 from gateway.surfaces.encoding import decode
 from gateway.surfaces.sse import EventTooLargeError
 from gateway.turn import Facts, Turn
@@ -481,16 +482,9 @@ class Attempt:
             return
         self.settled = True
         self.usage, self.cost = usage, cost
-        task = asyncio.ensure_future(
-            self.machinery.settler.settle(self._settlement(outcome, usage, cost, source, answer, error))
-        )
+        settlement = self._settlement(outcome, usage, cost, source, answer, error)
         try:
-            settled = await asyncio.shield(task)
-        except asyncio.CancelledError:
-            # The task goes on by itself; the journal has the settlement in any case.
-            _background.add(task)
-            task.add_done_callback(_background.discard)
-            raise
+            settled = await self.machinery.settler.settle(settlement)
         finally:
             self.machinery.record(self, outcome)
         if settled is not None:
@@ -548,8 +542,7 @@ class Attempt:
         now = time.perf_counter()
         upstream = (self.done_at or now) - self.sent_at
         total = now - self.turn.clock
-        event = {
-            **self.base_event["attempt"],
+        outcome_known = {
             "provisional": False,
             "ordinal": self.admitted.ordinal,
             "model": self.route.upstream_model,
@@ -570,10 +563,7 @@ class Attempt:
             "charges": [[hold.counter, hold.expires_at] for hold in self.admitted.holds],
             "run_status": status.value,
         }
-        return orjson.dumps(event)
-
-
-_background: set[asyncio.Future[Any]] = set()
+        return joined(self.base_event["attempt"], outcome_known)
 
 
 class ClientLeftError(GatewayError):

@@ -30,6 +30,11 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def several(number: int, thing: str) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")
+
+
 def moment(stamp: str | None) -> str:
     """`2026-01-31 12:00:00`, in UTC."""
     return "-" if stamp is None else stamp[:19].replace("T", " ")
@@ -95,8 +100,9 @@ def story(run: Row, steps: Sequence[Row]) -> str:
     lines += [
         "",
         f"  {run['status']}{reason}",
-        f"  {run['steps']} steps, {run['tool_calls']} tool calls, {count(run['input_tokens'])} tokens in, "
-        f"{count(run['output_tokens'])} out, {dollars(run['cost_usd'])}{reserved}",
+        f"  {several(run['steps'], 'step')}, {several(run['tool_calls'], 'tool call')}, "
+        f"{count(run['input_tokens'])} tokens in, {count(run['output_tokens'])} out, "
+        f"{dollars(run['cost_usd'])}{reserved}",
     ]
     if run["tools"]:
         tools = [
@@ -207,12 +213,11 @@ def kills_table(rows: Sequence[Row]) -> str:
 def killed(kill: Row) -> str:
     """What came of a kill."""
     at = datetime.fromisoformat(kill["at"])
-    lines = [f"Killed {kill['scope']} {plain(kill['id'])}: {kill['streams']} streams cut."]
+    lines = [f"Killed {kill['scope']} {plain(kill['id'])}: {several(kill['streams'], 'stream')} cut."]
     for worker in kill["workers"]:
         took = (datetime.fromisoformat(worker["obeyed_at"]) - at).total_seconds() * 1000
-        lines.append(
-            f"  {plain(worker['worker'])} obeyed after {max(0, took):.0f} ms, {worker['streams']} streams"
-        )
+        cut = several(worker["streams"], "stream")
+        lines.append(f"  {plain(worker['worker'])} obeyed after {max(0, took):.0f} ms, {cut}")
     if not kill["workers"]:
         lines.append("  No worker has answered yet; each obeys within a second.")
     if not kill["recorded"]:

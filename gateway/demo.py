@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
+import json
 import logging
 import os
 import queue
@@ -22,6 +23,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -221,6 +223,7 @@ def _process(command: list[str], *, stdout: Any, **variables: str) -> Iterator[s
 
 # -- what is shown -----------------------------------------------------------------------------------
 
+MAX_COLUMNS, MARGIN = 110, 10
 _COLUMNS = (
     # (heading, its width, whether figures stand in it)
     ("step", 4, True),
@@ -248,10 +251,13 @@ class Screen:
             text, style=style, markup=False, highlight=False, emoji=False, soft_wrap=not self.live_table
         )
 
-    def more(self, *lines: str) -> None:
-        """Lines below a fact, indented like its text."""
-        for line in lines:
-            self.say(" " * 10 + line)
+    def fact(self, label: str, *sentences: str, style: str | None = None) -> None:
+        """Paragraphs with a label in the margin."""
+        width = min(self.console.width, MAX_COLUMNS) if self.live_table else MAX_COLUMNS
+        for sentence in sentences:
+            for line in textwrap.wrap(sentence, width - MARGIN, break_on_hyphens=False):
+                self.say(f"{label:<{MARGIN}}{line}", style)
+                label = ""
 
     def title(self, text: str) -> None:
         """The headline of a part."""
@@ -301,6 +307,10 @@ class Screen:
         return table
 
 
+def _answer(stopped: bool) -> str:
+    return "yes" if stopped else "NO"
+
+
 def dollars(amount: Decimal, places: int = 7) -> str:
     """As people write it. Seven places show these prices in full."""
     return f"${amount:,.{places}f}"
@@ -319,9 +329,10 @@ def part_one(screen: Screen, url: str, admin: AdminClient, key: str, provider: P
     screen.title(
         f"1. A support bot whose tool finds nothing, and a budget of {dollars(LIMIT_USD, 2)} per run"
     )
-    screen.say(
-        "The agent is written with the openai SDK and has no limit of its own. Its search answers "
-        '"no result, try again",\nand each request carries the whole conversation again.'
+    screen.fact(
+        "agent",
+        'written with the openai SDK, without a limit of its own. Its search answers "no result, try again", '
+        "and each request carries the whole conversation again.",
     )
     screen.say()
     steps: list[Seen] = []
@@ -351,13 +362,13 @@ def part_one(screen: Screen, url: str, admin: AdminClient, key: str, provider: P
         and spent == sum(step.cost for step in steps)
     )
     screen.say()
-    screen.say(f"Stopped   {'yes' if stopped else 'NO'}, in run {run}, status {told['status']}")
-    screen.say(
-        f"By        rule '{refusal.get('rule')}', code {refusal.get('code')}, limit ${refusal.get('limit')}, "
-        f"spent ${refusal.get('used')}"
+    screen.fact("stopped", f"{_answer(stopped)}, in run {run}, status {told['status']}")
+    screen.fact(
+        "by",
+        f"rule '{refusal.get('rule')}', code {refusal.get('code')}: limit ${refusal.get('limit')}, "
+        f"spent ${refusal.get('used')}",
     )
-    screen.say("Said      in the agent's log:")
-    screen.more(said)
+    screen.fact("its log", said)
     _show_costs(screen, steps, spent, provider)
     return stopped
 
@@ -399,19 +410,22 @@ def _show_costs(screen: Screen, steps: Sequence[Seen], spent: Decimal, provider:
     totals = provider.journal.totals
     billed = price(totals.prompt_tokens, totals.completion_tokens)
     would = project(steps)
-    screen.say(
-        f"Spent     {dollars(spent)} in {len(steps)} look-ups; the provider's own books say {dollars(billed)}"
-    )
-    screen.say(f"Would be  {dollars(would.total, 2)} in {LOOK_UPS:,} look-ups", "bold")
     rise = (steps[-1].cost - steps[0].cost) / (len(steps) - 1)
-    screen.more(
-        f"Each look-up added {would.tokens_per_step} input tokens to every later request, so look-up n costs the",
-        f"first one's {dollars(steps[0].cost)} and n-1 times {dollars(rise)}: added up from 1 to {LOOK_UPS:,}.",
+    screen.fact(
+        "spent",
+        f"{dollars(spent)} in {len(steps)} look-ups. The provider's own books say {dollars(billed)}.",
+    )
+    screen.fact("would be", f"{dollars(would.total, 2)} in {LOOK_UPS:,} look-ups", style="bold")
+    screen.fact(
+        "",
+        f"Each look-up added {would.tokens_per_step} input tokens to every later request, so look-up n costs "
+        f"{dollars(steps[0].cost)} and n-1 times {dollars(rise)}. That is added up from 1 to {LOOK_UPS:,}.",
     )
     if would.fits < LOOK_UPS:
-        screen.more(
-            f"A window of {WINDOW_TOKENS:,} tokens is full at look-up {would.fits}; an agent that trims its history",
-            f"from then on pays {dollars(would.trimmed, 2)}.",
+        screen.fact(
+            "",
+            f"A window of {WINDOW_TOKENS:,} tokens is full at look-up {would.fits}; an agent that trims its "
+            f"history from then on pays {dollars(would.trimmed, 2)}.",
         )
 
 
@@ -421,8 +435,7 @@ def _show_costs(screen: Screen, steps: Sequence[Seen], spent: Decimal, provider:
 def part_two(screen: Screen, url: str, admin: AdminClient, key: str, provider: ProviderServer) -> bool:
     """The operator; whether a kill ended a stream at once and held."""
     screen.title("2. A report that nobody needs any more, and an operator")
-    screen.say("A second agent streams a long answer. An operator stops its run through the admin API.")
-    screen.say()
+    screen.fact("agent", "streams a long answer, and tries once more when that fails")
     killed_at = 0.0
     errors: list[tuple[float, str]] = []
     run = ""
@@ -436,19 +449,19 @@ def part_two(screen: Screen, url: str, admin: AdminClient, key: str, provider: P
                 continue
             if killed_at:
                 continue
-            screen.say(f"agent     {line}")
+            screen.fact("agent", line)
             began = began or at
             if at - began >= STREAM_S:
                 run = _run_of(admin, "report-writer")
                 reason = "wrong customer"
-                screen.say(f"operator  gateway kill run {run} --reason '{reason}'", "bold")
+                screen.fact("operator", f"gateway kill run {run} --reason '{reason}'", style="bold")
                 killed_at = time.monotonic()
                 answer = admin.post("/kills", {"scope": "run", "id": run, "reason": reason})
     if not killed_at or not errors:
         raise DemoError("the second agent ended before it could be stopped")
     took_ms = (errors[0][0] - killed_at) * 1000
     for _, error in errors:
-        screen.say(f"agent     {error}")
+        screen.fact("agent", error)
     told = admin.get(f"/runs/{run}")
     charged = Decimal(told["cost_usd"])
     attempt = provider.journal.last
@@ -463,16 +476,14 @@ def part_two(screen: Screen, url: str, admin: AdminClient, key: str, provider: P
         and charged >= served
     )
     screen.say()
-    screen.say(f"Stopped   {'yes' if stopped else 'NO'}, in run {run}, status {told['status']}")
-    screen.say(
-        f"Took      {took_ms:.0f} ms from the operator's request to the error in the agent's log", "bold"
-    )
-    screen.more(
+    screen.fact("stopped", f"{_answer(stopped)}, in run {run}, status {told['status']}")
+    screen.fact("took", f"{took_ms:.0f} ms from the operator's request to the error in its log", style="bold")
+    screen.fact(
+        "",
         "The stream ended with an error event, the call to the provider was aborted after "
-        f"{attempt.completion_tokens} tokens,",
-        f"and the agent's second try was refused. The provider's books say {dollars(served)}; {dollars(charged)} is",
-        "charged: without usage on the wire the gateway counts what arrived, and a little for what was",
-        "under way.",
+        f"{attempt.completion_tokens} tokens, and the agent's second try was refused.",
+        f"The provider's books say {dollars(served)}, and {dollars(charged)} is charged: without usage on the "
+        "wire the gateway counts what arrived, and a little for what was under way.",
     )
     return stopped
 
@@ -576,7 +587,7 @@ NO_RESULT = (
     "data, and service status. Articles are indexed within the hour of being published, so that a recent "
     "article may not be found yet. If you are sure that an article exists, repeat the search after a "
     "moment. If nothing is found, the article may be in review or be visible to other teams only; in that "
-    "case please repeat the search with its exact title."
+    "case please repeat the search with its exact title and number."
 )
 
 
@@ -602,7 +613,8 @@ def support_bot() -> int:
             return 0
         for call in message.tool_calls:
             assert call.type == "function"
-            log.info("%s(%s): no result, try again", call.function.name, call.function.arguments)
+            query = json.loads(call.function.arguments)["query"]
+            log.info("search %r: no result, try again", query)
             messages.append({"role": "tool", "tool_call_id": call.id, "content": NO_RESULT})
     return 0
 

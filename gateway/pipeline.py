@@ -12,7 +12,6 @@ Two store round trips stand before the provider, one after it.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -36,6 +35,7 @@ from gateway.rules.kills import kill_names, parse_kill_name
 from gateway.rules.lineage import Lineage
 from gateway.rules.route import Route, Router
 from gateway.surfaces import chat
+from gateway.surfaces.body import joined
 from gateway.turn import Facts, Turn, new_id
 from gateway.upstreams import azure_openai, openai
 from gateway.upstreams import headers as header_rules
@@ -178,7 +178,7 @@ class Pipeline:
         policy, step = generation.policy, turn.step
         wanted = output_bound(step, route.output_cap, policy.default_max_output_tokens)
         bound = quote(step, route.rates, wanted, model=route.upstream_model)
-        attempt_id = f"att_{secrets.token_hex(12)}"
+        attempt_id = new_id("att")
         base = self._base_event(attempt_id, turn, route, facts, policy)
         admission = self._admission(generation, turn, route, bound, attempt_id, base)
         outcome = await self.store.admit(admission)
@@ -261,7 +261,7 @@ class Pipeline:
     ) -> dict[str, Any]:
         """The part of an attempt's ledger event that is known before it is sent."""
         caller, step = turn.caller, turn.step
-        attempt: dict[str, Any] = {
+        known: dict[str, Any] = {
             "t": "attempt",
             "id": attempt_id,
             "run": turn.run.run_id,
@@ -285,9 +285,10 @@ class Pipeline:
             "saved": 0,
             "meta": turn.meta(),
         }
-        orphan = orjson.dumps(
+        attempt = orjson.dumps(known)
+        orphan = joined(
+            attempt,
             {
-                **attempt,
                 "provisional": True,
                 "model": route.upstream_model,
                 "usage": {},
@@ -296,7 +297,7 @@ class Pipeline:
                 "outcome": "failed",
                 "error": "orphaned",
                 "run_status": RunStatus.RUNNING.value,
-            }
+            },
         )
         return {
             "attempt": attempt,

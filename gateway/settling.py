@@ -49,13 +49,20 @@ class Settler:
         return len(self._pending)
 
     async def settle(self, settlement: Settlement) -> Settled | None:
-        """Record and settle; None when the store could not be told now."""
+        """Record and settle; None when the store could not be told now.
+
+        A caller who is cancelled meanwhile changes nothing: the settlement is then offered again with those
+        that the store did not take.
+        """
         self.journal.settled(settlement)
         try:
             return await self.apply(settlement)
         except StoreUnavailable:
             self._pending[settlement.attempt_id] = settlement
             return None
+        except asyncio.CancelledError:
+            self._pending[settlement.attempt_id] = settlement
+            raise
 
     async def apply(self, settlement: Settlement) -> Settled:
         """Tell the store, and adopt the attempt when the store has lost it. Raises `StoreUnavailable`."""

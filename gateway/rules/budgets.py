@@ -98,11 +98,13 @@ class Rulebook:
     """The budget and rate rules of one policy, ready to apply. Not shared between policy versions."""
 
     def __init__(self, policy: Policy) -> None:
-        self._budgets = [b for b in policy.budgets if b.mode != "off" and b.per != "tool"]
+        self._budgets = [(b, b.limit_nano) for b in policy.budgets if b.mode != "off" and b.per != "tool"]
         self._rates = [r for r in policy.rates if r.mode != "off" and r.per != "tool"]
-        self._zones = {b.name: ZoneInfo(b.timezone) for b in self._budgets if b.window}
+        self._zones = {b.name: ZoneInfo(b.timezone) for b, _ in self._budgets if b.window}
         self._windows: dict[tuple[str, str], tuple[Window, Window]] = {}
         self._keys: dict[tuple[str, str, str, str], str] = {}
+        self._charges: dict[str, Charge] = {}
+        """By counter, for scopes that outlive a run."""
         runs = policy.runs
         self.limits = RunLimits(
             enforced=runs.mode == "enforce",
@@ -117,23 +119,30 @@ class Rulebook:
     ) -> tuple[Charge, ...]:
         """The budgets that a step must fit into, in the policy's order."""
         charges: list[Charge] = []
-        for budget in self._budgets:
+        for budget, own_limit in self._budgets:
             scope_id = scopes.id_of(budget.per)
             if scope_id is None or not applies(budget.match, scopes):
                 continue
-            limit = budget.limit_nano + (topups.get((budget.name, scope_id), 0) if topups else 0)
-            charges.append(
-                Charge(
+            limit = own_limit + (topups.get((budget.name, scope_id), 0) if topups else 0)
+            counter = self._key(budget.name, budget.per, scopes, scope_id)
+            windows = self.windows(budget, now)
+            charge = self._charges.get(counter)
+            if charge is None or charge.limit != limit or charge.windows is not windows:
+                charge = Charge(
                     rule=budget.name,
                     per=budget.per,
-                    counter=self._key(budget.name, budget.per, scopes, scope_id),
+                    counter=counter,
                     limit=limit,
                     enforced=budget.mode == "enforce" and budget.on_exceed != "notify",
-                    windows=self.windows(budget, now),
+                    windows=windows,
                     warn_at=int(limit * budget.warn_at) if budget.warn_at else 0,
                     ttl_ms=SCOPE_LIFE_MS,
                 )
-            )
+                if budget.per != "run":
+                    if len(self._charges) > 4096:
+                        self._charges.clear()
+                    self._charges[counter] = charge
+            charges.append(charge)
         return tuple(charges)
 
     def rates(self, scopes: Scopes) -> tuple[Rate, ...]:

@@ -33,6 +33,7 @@ SESSION_HEADERS: tuple[bytes, ...] = (
     b"x-portkey-trace-id",
     b"x-bf-session-id",
 )
+_SESSION_NAMES = frozenset(SESSION_HEADERS)
 _CODEX_SESSION_HEADERS: tuple[bytes, ...] = (b"session-id", b"thread-id", b"session_id", b"conversation_id")
 _CODEX_AGENTS = (b"codex_", b"codex-")
 _ANY_SESSION_HEADER = re.compile(rb"x-[a-z0-9]{1,32}-session-id")
@@ -110,7 +111,7 @@ def ensure_name(value: str, kind: str) -> None:
 
 
 def _session_hint(headers: Mapping[bytes, bytes]) -> str | None:
-    names: tuple[bytes, ...] = SESSION_HEADERS
+    names: tuple[bytes, ...] = () if _SESSION_NAMES.isdisjoint(headers) else SESSION_HEADERS
     if headers.get(b"user-agent", b"").startswith(_CODEX_AGENTS):
         names = _CODEX_SESSION_HEADERS + names
     for name in names:
@@ -121,7 +122,8 @@ def _session_hint(headers: Mapping[bytes, bytes]) -> str | None:
             hint = _hint(value)
             if hint is not None:
                 return hint
-    for part in headers.get(b"baggage", b"").split(b","):
+    baggage = headers.get(b"baggage")
+    for part in baggage.split(b",") if baggage is not None else ():
         key, _, value = part.strip().partition(b"=")
         if key in (b"session.id", b"langfuse_session_id"):
             return _hint(unquote_to_bytes(value.split(b";", 1)[0]))

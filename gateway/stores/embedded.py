@@ -100,6 +100,8 @@ class _Counter:
 
 @dataclass(slots=True)
 class _Retry:
+    """The step that one run made of a request body; equal agents make one each of equal bodies."""
+
     run_id: str
     ordinal: int
     failed: bool
@@ -164,7 +166,8 @@ class EmbeddedStore:
         self._used_counters = used_counters
         self._runs: dict[str, RunState] = {}
         self._index: dict[str, tuple[Millis, list[str]]] = {}
-        self._retries: dict[str, _Retry] = {}
+        self._retries: dict[str, list[_Retry]] = {}
+        """By body, one for each run, the latest last."""
         self._counters: dict[str, _Counter] = {}
         self._buckets: dict[str, int] = {}
         self._in_flight: dict[str, int] = {}
@@ -201,14 +204,7 @@ class EmbeddedStore:
 
     async def resolve(self, lookup: Lookup) -> RunView:
         now = self._now()
-        retry = self._retry(lookup.retry_key, now)
-        if retry is not None and not (
-            now - retry.at <= RETRY_WINDOW_MS
-            and retry.count < MAX_RETRIES
-            and (lookup.retry_declared or retry.failed)
-        ):
-            retry = None
-
+        retry: _Retry | None = None
         continues: str | None = None
         found: RunState | None = None
         source = RunSource.SESSION if lookup.session_given else RunSource.NEW
@@ -218,7 +214,9 @@ class EmbeddedStore:
             found = self._named(lookup, now)
             if found is not None and self._is_idle(found, now):
                 continues, found = found.id, None
-        elif retry is not None and retry.run_id in self._runs:
+            if found is not None:
+                retry = self._repeated(lookup, now, found.id)
+        elif (retry := self._repeated(lookup, now)) is not None:
             found, source = self._runs[retry.run_id], RunSource.RETRY
         else:
             match = self._match(lookup, now)
@@ -234,7 +232,10 @@ class EmbeddedStore:
             found = self._open(lookup, continues, now)
         else:
             found.head = ""
-        ordinal = retry.ordinal if retry is not None and retry.run_id == found.id else 0
+        ordinal = 0
+        if retry is not None:
+            retry.count += 1
+            ordinal = retry.ordinal
         return RunView(
             run_id=found.id,
             session=found.session,
@@ -252,9 +253,28 @@ class EmbeddedStore:
             policy=found.policy,
         )
 
-    def _retry(self, key: str, now: Millis) -> _Retry | None:
-        retry = self._retries.get(key)
-        return retry if retry is not None and retry.until >= now else None
+    def _repeated(self, lookup: Lookup, now: Millis, run_id: str | None = None) -> _Retry | None:
+        """The step that a request repeats, if it repeats one: of equal agents' steps one that failed, and
+        of those one that was repeated least, so that two that failed are not taken for one."""
+        known = [
+            retry
+            for retry in self._retries.get(lookup.retry_key, ())
+            if retry.until >= now
+            and now - retry.at <= RETRY_WINDOW_MS
+            and retry.count < MAX_RETRIES
+            and retry.run_id in self._runs
+            and run_id in (None, retry.run_id)
+        ]
+        failed = [retry for retry in known if retry.failed]
+        if failed:
+            return min(reversed(failed), key=lambda retry: retry.count)
+        return known[-1] if known and lookup.retry_declared else None
+
+    def _retry(self, key: str, run_id: str, now: Millis) -> _Retry | None:
+        for retry in self._retries.get(key, ()):
+            if retry.run_id == run_id and retry.until >= now:
+                return retry
+        return None
 
     def _named(self, lookup: Lookup, now: Millis) -> RunState | None:
         if lookup.own_run_id is not None:
@@ -279,8 +299,9 @@ class EmbeddedStore:
             if found is not None:
                 merged = merged or all(r.session != found[0].session for r in runs)
             elif evidence.source is RunSource.LINEAGE:
+                # The latest that waits here: an earlier one may have been abandoned at this very place.
                 waiting = [r for r in runs if r.head == evidence.key and r.open == 0]
-                found = (waiting[0] if waiting else runs[-1], evidence)
+                found = (waiting[-1] if waiting else runs[-1], evidence)
             elif len(runs) == 1:
                 # An id or a tail that leads to two runs tells nothing: some servers reuse `call_0`.
                 found = (runs[0], evidence)
@@ -342,7 +363,7 @@ class EmbeddedStore:
 
     async def admit(self, admission: Admission) -> Admitted | Denied:
         now = self._now()
-        for name in admission.kill_names:
+        for name in admission.kill_names if self._kills else ():
             if (reason := self._killed(name, now)) is not None:
                 return denied_by_kill(name, reason)
         run = self._runs.get(admission.run_id)
@@ -418,9 +439,11 @@ class EmbeddedStore:
             run.seen = True
             self._emit(admission.event)
         self._touch_run(run)
-        retry = self._retry(admission.retry_key, now)
-        count = retry.count + 1 if retry is not None and admission.retry_ordinal else 0
-        self._retries[admission.retry_key] = _Retry(run.id, ordinal, False, count, at=now, until=now + DAY_MS)
+        retry = self._retry(admission.retry_key, run.id, now)
+        count = retry.count if retry is not None and admission.retry_ordinal else 0
+        others = [r for r in self._retries.get(admission.retry_key, ()) if r.until >= now and r is not retry]
+        latest = _Retry(run.id, ordinal, False, count, at=now, until=now + DAY_MS)
+        self._retries[admission.retry_key] = [*others, latest][-INDEX_WIDTH:]
         self._attempts[admission.attempt_id] = _Attempt(
             run_id=run.id,
             reserved=reserved,
@@ -544,8 +567,8 @@ class EmbeddedStore:
         return counter
 
     def _counter(self, key: str, now: Millis) -> _Counter:
-        counter = self._live_counter(key, now)
-        if counter is None:
+        counter = self._counters.get(key)
+        if counter is None or (counter.expires_at < now and counter.reserved <= 0):
             counter = self._counters[key] = _Counter()
         return counter
 
@@ -608,8 +631,8 @@ class EmbeddedStore:
             run.last_at = now
             self._finish_turn(run, settlement, now)
             self._touch_run(run)
-        retry = self._retry(settlement.retry_key, now)
-        if retry is not None and retry.run_id == settlement.run_id:
+        retry = self._retry(settlement.retry_key, settlement.run_id, now)
+        if retry is not None:
             retry.failed = not settlement.succeeded
             retry.at = now
             retry.until = now + RETRY_WINDOW_MS
@@ -695,7 +718,9 @@ class EmbeddedStore:
         minute = now // MINUTE_MS
         self._buckets = {k: v for k, v in self._buckets.items() if int(k.rsplit(":", 1)[1]) >= minute - 1}
         self._in_flight = {k: v for k, v in self._in_flight.items() if v}
-        self._retries = {k: r for k, r in self._retries.items() if r.until >= now}
+        self._retries = {
+            key: live for key, known in self._retries.items() if (live := [r for r in known if r.until >= now])
+        }
         for key in [k for k, (until, _) in self._index.items() if until < now]:
             del self._index[key]
             self._touch_index(key)

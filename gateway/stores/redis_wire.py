@@ -95,9 +95,10 @@ def parse_address(url: str) -> Address:
 class Link(asyncio.Protocol):
     """An open socket: commands in, replies out in the same order."""
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, on_lost: Callable[[Link], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._timeout_s = timeout_s
+        self._on_lost = on_lost
         self._on_push: Callable[[Reply], None] | None = None
         self._reader = hiredis.Reader(notEnoughData=self)
         self._transport: asyncio.Transport | None = None
@@ -129,6 +130,7 @@ class Link(asyncio.Protocol):
             self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._on_lost(self)
         if self._timer is not None:
             self._timer.cancel()
         waiting, self._waiting = self._waiting, deque()
@@ -299,8 +301,14 @@ class Pipe:
         if self._link is not None:
             self._link.abort()
 
+    def _lost(self, link: Link) -> None:
+        """From this moment callers wait for the next link, none finds the old one."""
+        if link is self._link:
+            self._link = None
+            self._down_since = asyncio.get_running_loop().time()
+            self._linked.clear()
+
     async def _keep(self) -> None:
-        loop = asyncio.get_running_loop()
         failures = 0
         while True:
             link: Link | None = None
@@ -321,11 +329,8 @@ class Pipe:
                     self.last_error = "connection lost"
                     self._health.failed(self.last_error)
             finally:
-                if self._link is not None:
-                    self._link = None
-                    self._down_since = loop.time()
-                    self._linked.clear()
                 if link is not None:
+                    self._lost(link)
                     link.abort()
             if failures:
                 # Jitter, so that a fleet does not come back in step.
@@ -349,7 +354,7 @@ class Pipe:
         address = self._address
 
         def make() -> Link:
-            return Link(self._timeout_s)
+            return Link(self._timeout_s, self._lost)
 
         if address.path is not None:
             _, link = await loop.create_unix_connection(make, address.path)

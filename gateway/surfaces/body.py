@@ -91,5 +91,9 @@ def with_fields(raw: bytes, body: Json, changes: Json) -> bytes:
         return raw
     if any(key in body for key in changes):
         return orjson.dumps({**body, **changes})
-    end = raw.rindex(b"}")
-    return b"%b,%b}" % (raw[:end], orjson.dumps(changes)[1:-1])
+    return joined(raw, changes)
+
+
+def joined(raw: bytes, fields: Json) -> bytes:
+    """A serialised object with more fields, none of which it has; it is not parsed and must not be empty."""
+    return b"%b,%b" % (raw[: raw.rindex(b"}")], orjson.dumps(fields)[1:])

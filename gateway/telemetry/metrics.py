@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import TypeVar
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
 
 _SECONDS = (
     0.0005,
@@ -28,10 +32,19 @@ _SECONDS = (
 _DOLLARS = (0.0001, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 25)
 
 
+M = TypeVar("M", bound=MetricWrapperBase)
+
+
+def _child(metric: M, *labels: str) -> M:
+    return metric.labels(*labels)
+
+
 class Metrics:
     """The metrics of one worker, in a registry of their own."""
 
     def __init__(self) -> None:
+        self.child = lru_cache(maxsize=4096)(_child)
+        """`child(metric, *labels)`: a metric under its labels, without the cost of looking it up anew."""
         self.registry = CollectorRegistry()
         r = self.registry
         self.requests = Counter(

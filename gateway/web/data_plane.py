@@ -45,6 +45,8 @@ Send = Callable[[Message], Awaitable[None]]
 _RUN_PREFIX = re.compile(rb"/r/([^/]{1,384})(/v1/.*)")
 BODY_TIMEOUT_S = 60.0
 """A body that trickles in for longer holds a connection for nothing."""
+WATCH_AFTER_S = 0.02
+"""From when on a caller's leaving is watched for: an answer that is faster is not worth a task."""
 WRITE_TIMEOUT_S = 120.0
 """A client that takes no byte for so long is treated as gone."""
 
@@ -256,15 +258,19 @@ class HttpClient:
     left: bool = False
     started: bool = False
     _callback: Callable[[], None] | None = None
+    _timer: asyncio.TimerHandle | None = None
     _watch: asyncio.Task[None] | None = field(default=None)
 
     def on_leave(self, callback: Callable[[], None] | None) -> None:
         """Watch the connection while an answer is being made."""
         self._callback = callback
-        if callback is not None and self._watch is None:
-            self._watch = asyncio.ensure_future(self._wait_for_disconnect())
-        elif callback is None:
+        if callback is None:
             self.close()
+        elif self._timer is None and self._watch is None:
+            self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._begin_watch)
+
+    def _begin_watch(self) -> None:
+        self._watch = asyncio.ensure_future(self._wait_for_disconnect())
 
     async def _wait_for_disconnect(self) -> None:
         while True:
@@ -282,6 +288,9 @@ class HttpClient:
     def close(self) -> None:
         """Stop watching."""
         self._callback = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None

@@ -37,7 +37,7 @@ class RedisServer:
             raise RuntimeError("redis-server is not installed; `make test` sets it up")
         self.port = port or free_port()
         self.options = options
-        self._directory = Path(tempfile.mkdtemp(prefix="gateway-redis-"))
+        self.directory = Path(tempfile.mkdtemp(prefix="gateway-redis-"))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -48,7 +48,7 @@ class RedisServer:
         """Start it, with the options it was made with; return when it answers, unless told not to wait."""
         assert REDIS_SERVER is not None
         command = [
-            REDIS_SERVER, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._directory),
+            REDIS_SERVER, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory),
             "--save", "", "--appendonly", "no", "--loglevel", "warning", *self.options,
         ]  # fmt: skip
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -61,15 +61,19 @@ class RedisServer:
         deadline = time.monotonic() + timeout_s
         while True:
             try:
-                with socket.create_connection(("127.0.0.1", self.port), 0.5) as probe:
-                    probe.settimeout(0.5)
-                    probe.sendall(b"PING\r\n")
-                    if probe.recv(64):
-                        return
+                if self.say_ping():
+                    return
             except OSError:
                 if time.monotonic() > deadline:
                     raise
             time.sleep(0.01)
+
+    def say_ping(self) -> bytes:
+        """What the server answers to PING on a new connection. Raises: `OSError`."""
+        with socket.create_connection(("127.0.0.1", self.port), 0.5) as probe:
+            probe.settimeout(0.5)
+            probe.sendall(b"PING\r\n")
+            return probe.recv(256)
 
     def client(self) -> redis_py.Redis:
         """A plain blocking client, as an operator's redis-cli would be one."""
@@ -98,7 +102,7 @@ class RedisServer:
     def close(self) -> None:
         """Kill it and remove its directory."""
         self.kill()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None

@@ -250,11 +250,20 @@ schedule_run(run, now + run.idle_ttl_ms)
 if not run.seen then
   redis.call('XADD', EVENTS_KEY, '*', 'e', event)
 end
-local retry = load_retry(retry_key)
-save_retry(retry_key, {
-  run_id = run_id, ordinal = ordinal, failed = false, at = now,
-  count = retry and retry_ordinal > 0 and retry.count + 1 or 0,
-}, now + DAY_MS)
+local retries, count = {}, 0
+for _, retry in ipairs(load_retries(retry_key)) do
+  if retry.run_id ~= run_id then
+    retries[#retries + 1] = retry
+  elseif retry_ordinal > 0 then
+    count = retry.count
+  end
+end
+retries[#retries + 1] = {run_id = run_id, ordinal = ordinal, failed = false, count = count, at = now,
+  expires_at = now + DAY_MS}
+if #retries > INDEX_WIDTH then
+  table.remove(retries, 1)
+end
+save_retries(retry_key, retries)
 
 local held = {}
 for _, hold in ipairs(holds) do

@@ -164,22 +164,25 @@ local function link(name, run_id, expires_at)
   save_index(name, ids, expires_at)
 end
 
--- Retries: {run id, ordinal, failed, count, at, until}.
-local function load_retry(name)
+-- The steps that runs made of one request body, the latest last: {run id, ordinal, failed, count, at, until} each.
+local function load_retries(name)
   local packed = redis.call('GET', key('retry', name))
-  if not packed then
-    return nil
+  local retries = {}
+  for _, entry in ipairs(packed and cmsgpack.unpack(packed) or {}) do
+    if entry[6] >= now then
+      retries[#retries + 1] = {run_id = entry[1], ordinal = entry[2], failed = entry[3], count = entry[4],
+        at = entry[5], expires_at = entry[6]}
+    end
   end
-  local entry = cmsgpack.unpack(packed)
-  if entry[6] < now then
-    return nil
-  end
-  return {run_id = entry[1], ordinal = entry[2], failed = entry[3], count = entry[4], at = entry[5]}
+  return retries
 end
-local function save_retry(name, retry, expires_at)
-  redis.call('SET', key('retry', name),
-    cmsgpack.pack({retry.run_id, retry.ordinal, retry.failed, retry.count, retry.at, expires_at}),
-    'PX', int(expires_at - now + RETRY_WINDOW_MS))
+local function save_retries(name, retries)
+  local entries, expires_at = {}, now
+  for i, retry in ipairs(retries) do
+    entries[i] = {retry.run_id, retry.ordinal, retry.failed, retry.count, retry.at, retry.expires_at}
+    expires_at = math.max(expires_at, retry.expires_at)
+  end
+  redis.call('SET', key('retry', name), cmsgpack.pack(entries), 'PX', int(expires_at - now + RETRY_WINDOW_MS))
 end
 
 -- A kill flag of ours holds `until:reason`, one set by hand the reason alone.

@@ -61,7 +61,6 @@ local function match()
           for _, run in ipairs(reached) do
             if run.head == e.key and run.open == 0 then
               found = run
-              break
             end
           end
         elseif #reached == 1 then
@@ -73,13 +72,22 @@ local function match()
   return found, proof, merged
 end
 
-local retry = load_retry(retry_key)
-if retry and not (now - retry.at <= RETRY_WINDOW_MS and retry.count < MAX_RETRIES
-    and (retry_declared or retry.failed)) then
-  retry = nil
+local retries = load_retries(retry_key)
+local function repeated(id)
+  local latest, failed = nil, nil
+  for _, retry in ipairs(retries) do
+    if now - retry.at <= RETRY_WINDOW_MS and retry.count < MAX_RETRIES
+        and (not id or retry.run_id == id) and run_of(retry.run_id) then
+      latest = retry
+      if retry.failed and (not failed or retry.count <= failed.count) then
+        failed = retry
+      end
+    end
+  end
+  return failed or (retry_declared and latest or nil)
 end
 
-local found, continued, merged = nil, nil, false
+local found, continued, merged, retry = nil, nil, false, nil
 local source = session_given and 'session' or 'new'
 if name_key ~= '' then
   source = named_source
@@ -87,16 +95,20 @@ if name_key ~= '' then
   if found and is_idle(found) then
     continued, found = found, nil
   end
-elseif retry and run_of(retry.run_id) then
-  found, source = run_of(retry.run_id), 'retry'
+  retry = found and repeated(found.id)
 else
-  local proof
-  found, proof, merged = match()
-  if found then
-    if is_idle(found) or is_over(found, proof) then
-      continued, found = found, nil
-    else
-      source = proof.source
+  retry = repeated()
+  if retry then
+    found, source = run_of(retry.run_id), 'retry'
+  else
+    local proof
+    found, proof, merged = match()
+    if found then
+      if is_idle(found) or is_over(found, proof) then
+        continued, found = found, nil
+      else
+        source = proof.source
+      end
     end
   end
 end
@@ -124,7 +136,12 @@ else
     save_index(string.sub(name_key, 2), {new_run_id}, now + idle_ttl_ms + DAY_MS)
   end
 end
-local ordinal = retry and retry.run_id == found.id and retry.ordinal or 0
+local ordinal = 0
+if retry then
+  retry.count = retry.count + 1
+  ordinal = retry.ordinal
+  save_retries(retry_key, retries)
+end
 return {
   'OK', found.id, found.session, source, bit(is_new), bit(found.explicit), found.name, found.continues,
   int(ordinal), bit(merged), found.status, int(found.started_at), int(found.steps), int(found.cost), found.policy,

@@ -99,11 +99,14 @@ local function settle(s, emit)
       'answered_at', int(run.answered_at), 'status', run.status)
     schedule_run(run, run.seen and now + run.idle_ttl_ms or run.started_at + UNSEEN_RUN_TTL_MS)
   end
-  local retry = load_retry(s.retry_key)
-  if retry and retry.run_id == s.run_id then
-    retry.failed = not s.succeeded
-    retry.at = now
-    save_retry(s.retry_key, retry, now + RETRY_WINDOW_MS)
+  local retries = load_retries(s.retry_key)
+  for _, retry in ipairs(retries) do
+    if retry.run_id == s.run_id then
+      retry.failed = not s.succeeded
+      retry.at = now
+      retry.expires_at = now + RETRY_WINDOW_MS
+      save_retries(s.retry_key, retries)
+    end
   end
 
   local k = key('attempt', s.attempt_id)

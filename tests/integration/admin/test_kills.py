@@ -48,7 +48,7 @@ def test_a_killed_run_ends_its_stream_with_an_error_event(gateway: ThreadedGatew
     revived = admin.delete(f"/kills/run/{run}")
     assert revived["revived"]
     assert chat(gateway, x_guardrail_run_id=run)[0] == 200
-    assert admin.get(f"/runs/{run}")["status"] == "running"
+    assert admin.get(f"/runs/{run}")["status"] == "completed"
     assert run not in [k["id"] for k in admin.get("/kills")["data"]]
     past = [k for k in admin.get("/kills?all=true")["data"] if k["id"] == run]
     assert past[0]["revived_by"] == "admin"

@@ -269,8 +269,8 @@ def test_no_secret_is_in_the_audit_log(gateway: ThreadedGateway, admin: Admin) -
 
 
 def test_the_audit_log_is_a_chain_that_can_be_checked_elsewhere(admin: Admin) -> None:
-    records = []
-    cursor = "0"
+    records: list[Any] = []
+    cursor: str | None = "0"
     while cursor is not None:
         page = admin.get(f"/audit?order=asc&limit=7&cursor={cursor}")
         records += page["data"]
