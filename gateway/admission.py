@@ -212,7 +212,7 @@ class Denied:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What an attempt came to. Applied once: a second one changes nothing, unless the first was provisional."""
+    """What an attempt came to. Applied once; only a provisional one may be replaced by the real figure."""
 
     attempt_id: str
     run_id: str

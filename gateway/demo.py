@@ -482,8 +482,8 @@ def part_two(screen: Screen, url: str, admin: AdminClient, key: str, provider: P
         "",
         "The stream ended with an error event, the call to the provider was aborted after "
         f"{attempt.completion_tokens} tokens, and the agent's second try was refused.",
-        f"The provider's books say {dollars(served)}, and {dollars(charged)} is charged: without usage on the "
-        "wire the gateway counts what arrived, and a little for what was under way.",
+        f"The provider's books say {dollars(served)}, and {dollars(charged)} is charged: without usage on "
+        "the wire the gateway counts what arrived, and a little for what was under way.",
     )
     return stopped
 

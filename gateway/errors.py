@@ -14,12 +14,13 @@ value, and never a secret or the text that matched.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
 
-from gateway.domain import Nano, Surface, usd
+from gateway.domain import Surface, usd
 
 Retry = Literal["never", "soon"]
 
@@ -111,7 +112,7 @@ class Ruling:
     """RFC 3339, when the limit belongs to a window."""
 
 
-class Refusal(GatewayError):
+class Refusal(GatewayError):  # noqa: N818 - a rule's answer, not a fault
     """The request is fine and a rule said no."""
 
     def __init__(
@@ -139,7 +140,7 @@ class UpstreamError(GatewayError):
     """The provider failed, before or after its first byte."""
 
 
-class StoreUnavailable(GatewayError):
+class StoreUnavailable(GatewayError):  # noqa: N818 - read as a state
     """The store cannot answer in time; without it hard limits cannot be kept."""
 
     def __init__(self, message: str = "The budget store is unavailable; nothing was sent upstream.") -> None:
@@ -157,14 +158,15 @@ class ErrorContext:
 
 def retry_headers(error: GatewayError) -> list[tuple[bytes, bytes]]:
     """The headers that steer an SDK's retries; a refusal that will not change never looks retriable."""
-    if error.retry == "never" or (error.retry_after_s or 0) > MAX_RETRY_AFTER_S:
+    final = error.retry == "never" or error.status == 400
+    if final or (error.retry_after_s or 0) > MAX_RETRY_AFTER_S:
         return [(b"x-should-retry", b"false")]
     if error.retry_after_s is None:
         return [(b"retry-after", b"1")] if error.status in (429, 503, 529) else []
     seconds = max(error.retry_after_s, 0.001)
     return [
-        (b"retry-after", str(max(1, -(-int(seconds * 1000) // 1000))).encode()),
-        (b"retry-after-ms", str(int(seconds * 1000)).encode()),
+        (b"retry-after", b"%d" % math.ceil(seconds)),
+        (b"retry-after-ms", b"%d" % math.ceil(seconds * 1000)),
     ]
 
 
@@ -220,11 +222,3 @@ def error_body(surface: Surface, error: GatewayError, context: ErrorContext) -> 
 def error_json(surface: Surface, error: GatewayError, context: ErrorContext) -> bytes:
     """`error_body`, serialised."""
     return orjson.dumps(error_body(surface, error, context))
-
-
-def money_message(rule: str, scope: str, run_id: str, limit: Nano, used: Nano, need: Nano) -> str:
-    """The sentence for a budget that cannot pay the next step."""
-    return (
-        f"Budget '{rule}' of this {scope} is used up: limit ${usd(limit)}, spent and reserved ${usd(used)}, "
-        f"this step needs at least ${usd(need)} (run {run_id}). The agent should stop; an operator can top up."
-    )

@@ -13,7 +13,7 @@ Two store round trips stand before the provider, one after it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -74,11 +74,11 @@ class Generation:
     policy: Policy
     rulebook: Rulebook
     router: Router
+    version: str = field(init=False)
+    """The policy's content hash."""
 
-    @property
-    def version(self) -> str:
-        """The policy's content hash."""
-        return self.policy.version
+    def __post_init__(self) -> None:
+        self.version = self.policy.version
 
 
 @dataclass(slots=True)

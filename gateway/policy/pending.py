@@ -35,6 +35,9 @@ NOT_YET_ENFORCED: tuple[Pending, ...] = (
     Pending(("budgets", "*", "per"), frozenset({"tool"})),
     Pending(("budgets", "*", "on_exceed"), _LANDINGS, instead="; it acts as stop"),
     Pending(("runs", "on_exceed"), _LANDINGS, instead="; it acts as stop"),
+    Pending(("budgets", "*", "on_failure"), frozenset({"allow"}), instead="; it acts as refuse"),
+    Pending(("rates", "*", "on_failure"), frozenset({"allow"}), instead="; it acts as refuse"),
+    Pending(("runs", "on_failure"), frozenset({"allow"}), instead="; it acts as refuse"),
 )
 
 

@@ -299,9 +299,11 @@ class EmbeddedStore:
             if found is not None:
                 merged = merged or all(r.session != found[0].session for r in runs)
             elif evidence.source is RunSource.LINEAGE:
-                # The latest that waits here: an earlier one may have been abandoned at this very place.
+                # Equal agents take turns. One that has waited here for long may have been abandoned, and
+                # must not take in its successor.
                 waiting = [r for r in runs if r.head == evidence.key and r.open == 0]
-                found = (waiting[-1] if waiting else runs[-1], evidence)
+                recent = [r for r in waiting if now - r.last_at <= lookup.text_gap_ms]
+                found = (recent[0] if recent else (waiting or runs)[-1], evidence)
             elif len(runs) == 1:
                 # An id or a tail that leads to two runs tells nothing: some servers reuse `call_0`.
                 found = (runs[0], evidence)
@@ -719,7 +721,9 @@ class EmbeddedStore:
         self._buckets = {k: v for k, v in self._buckets.items() if int(k.rsplit(":", 1)[1]) >= minute - 1}
         self._in_flight = {k: v for k, v in self._in_flight.items() if v}
         self._retries = {
-            key: live for key, known in self._retries.items() if (live := [r for r in known if r.until >= now])
+            key: live
+            for key, known in self._retries.items()
+            if (live := [r for r in known if r.until >= now])
         }
         for key in [k for k, (until, _) in self._index.items() if until < now]:
             del self._index[key]

@@ -20,6 +20,7 @@ from gateway.surfaces.sse import EventSplitter, data_of
 
 DONE = b"data: [DONE]\n\n"
 MAX_CHOICES = 128
+MAX_MODEL_CHARS = 256
 _ROLES = {
     "system": Role.SYSTEM,
     "developer": Role.SYSTEM,
@@ -35,8 +36,8 @@ def parse(raw: bytes, *, max_depth: int = 128) -> Step:
     """The step that a request body asks for, or `CallerError` naming the field that is wrong."""
     body = parse_object(raw, max_depth=max_depth)
     model = body.get("model")
-    if not isinstance(model, str) or not model:
-        raise _wrong("model", "the name of a model", model)
+    if not isinstance(model, str) or not model or len(model) > MAX_MODEL_CHARS or not model.isprintable():
+        raise _wrong("model", f"the name of a model, at most {MAX_MODEL_CHARS} printable characters", model)
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise _wrong("messages", "a list of at least one message", messages)

@@ -47,6 +47,7 @@ BODY_TIMEOUT_S = 60.0
 """A body that trickles in for longer holds a connection for nothing."""
 WATCH_AFTER_S = 0.02
 """From when on a caller's leaving is watched for: an answer that is faster is not worth a task."""
+WRITE_CHECK_S = 5.0
 WRITE_TIMEOUT_S = 120.0
 """A client that takes no byte for so long is treated as gone."""
 
@@ -260,6 +261,9 @@ class HttpClient:
     _callback: Callable[[], None] | None = None
     _timer: asyncio.TimerHandle | None = None
     _watch: asyncio.Task[None] | None = field(default=None)
+    _sender: asyncio.Task[Any] | None = None
+    _blocked_since: float = 0.0
+    _gave_up: bool = False
 
     def on_leave(self, callback: Callable[[], None] | None) -> None:
         """Watch the connection while an answer is being made."""
@@ -271,6 +275,17 @@ class HttpClient:
 
     def _begin_watch(self) -> None:
         self._watch = asyncio.ensure_future(self._wait_for_disconnect())
+        self._timer = asyncio.get_running_loop().call_later(WRITE_CHECK_S, self._check_progress)
+
+    def _check_progress(self) -> None:
+        """Give up on a client that has taken nothing for too long: whoever waits to send is woken."""
+        loop = asyncio.get_running_loop()
+        if self._blocked_since and loop.time() - self._blocked_since > WRITE_TIMEOUT_S:
+            self._gave_up = True
+            if self._sender is not None:
+                self._sender.cancel()
+            return
+        self._timer = loop.call_later(WRITE_CHECK_S, self._check_progress)
 
     async def _wait_for_disconnect(self) -> None:
         while True:
@@ -324,7 +339,16 @@ class HttpClient:
     async def _put(self, message: Message) -> None:
         if self.left:
             return
+        self._sender = asyncio.current_task()
+        self._blocked_since = asyncio.get_running_loop().time()
         try:
             await self._send(message)
         except OSError:
             self._leave()
+        except asyncio.CancelledError:
+            if not self._gave_up or self._sender is None:
+                raise
+            self._sender.uncancel()
+            self._leave()
+        finally:
+            self._blocked_since = 0.0

@@ -61,6 +61,9 @@ local function match()
           for _, run in ipairs(reached) do
             if run.head == e.key and run.open == 0 then
               found = run
+              if now - run.last_at <= text_gap_ms then
+                break
+              end
             end
           end
         elseif #reached == 1 then

@@ -67,7 +67,9 @@ BAD: list[tuple[str, bytes, str, int]] = [
     ("stream a string", b'{"model":"sim/echo","stream":"yes","messages":[{"role":"user","content":"x"}]}', "invalid_request", 400),
     ("tools an object", b'{"model":"sim/echo","tools":{},"messages":[{"role":"user","content":"x"}]}', "invalid_request", 400),
     ("unknown model", b'{"model":"nope","messages":[{"role":"user","content":"x"}]}', "unknown_model", 400),
-    ("model with control characters", b'{"model":"a\\r\\nx-evil: 1","messages":[{"role":"user","content":"x"}]}', "unknown_model", 400),
+    ("a model name as long as a book", b'{"model":"' + b"a" * 300 + b'","messages":[{"role":"user","content":"x"}]}', "invalid_request", 400),
+    ("a model name with a header in it", b'{"model":"gpt-4o\\r\\nx-evil: 1","messages":[{"role":"user","content":"x"}]}', "invalid_request", 400),
+    ("model with control characters", b'{"model":"a\\r\\nx-evil: 1","messages":[{"role":"user","content":"x"}]}', "invalid_request", 400),
 ]  # fmt: skip
 
 

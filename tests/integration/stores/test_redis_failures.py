@@ -46,7 +46,7 @@ async def store(server: RedisServer) -> AsyncIterator[RedisStore]:
 
 
 def spend(store: RedisStore, attempt_id: str, run_id: str = "run-1") -> Awaitable[object]:
-    return store.admit(make.admission(attempt_id, run_id, make.charge("spent", 10_000), cost=100))
+    return store.admit(make.admission(attempt_id, run_id, make.charge("spent", 10**9), cost=100))
 
 
 async def refused_in_time(call: Awaitable[object]) -> float:
