@@ -1,6 +1,6 @@
 """The yardstick: the least that a reverse proxy in Python does. ASGI in, aiohttp out, no guard, no log.
 
-    BENCH_UPSTREAM=http://127.0.0.1:PORT uvicorn benchmarks.passthrough:app
+BENCH_UPSTREAM=http://127.0.0.1:PORT uvicorn benchmarks.passthrough:app
 """
 
 import os
@@ -26,7 +26,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         body += message.get("body", b"")
         more = message.get("more_body", False)
     headers = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in scope["headers"] if k not in _HOP]
-    async with session.request(scope["method"], UPSTREAM + scope["path"], headers=headers, data=body) as reply:
+    async with session.request(
+        scope["method"], UPSTREAM + scope["path"], headers=headers, data=body
+    ) as reply:
         out = [(k.lower(), v) for k, v in reply.raw_headers if k.lower() != b"transfer-encoding"]
         await send({"type": "http.response.start", "status": reply.status, "headers": out})
         async for chunk in reply.content.iter_any():

@@ -131,7 +131,9 @@ class Target:
 
 def _environment() -> dict[str, str]:
     """Ours, without what would change how a gateway behaves, and importable from the repository."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("GATEWAY_") and not k.endswith("_API_KEY")}
+    kept = {
+        k: v for k, v in os.environ.items() if not k.startswith("GATEWAY_") and not k.endswith("_API_KEY")
+    }
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), kept.get("PYTHONPATH"))))
     return kept
 

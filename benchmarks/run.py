@@ -166,7 +166,14 @@ def show(
 ) -> None:
     """The tables."""
     table = Table(title="CPU of one process (primary), and requests per second through it")
-    for column in ("", "CPU µs/request", "x pass-through", "requests/s per core", "measured requests/s", "share"):
+    for column in (
+        "",
+        "CPU µs/request",
+        "x pass-through",
+        "requests/s per core",
+        "measured requests/s",
+        "share",
+    ):
         table.add_column(column, justify="left" if not column else "right")
     for case in CASES:
         size = f"{len(case.body):,} bytes"
@@ -220,7 +227,12 @@ def show(
 
 
 def as_json(
-    plan: Plan, figures: Figures, targets: Sequence[Target], verdicts: Sequence[Claim], stand: Stand, cores: Cores
+    plan: Plan,
+    figures: Figures,
+    targets: Sequence[Target],
+    verdicts: Sequence[Claim],
+    stand: Stand,
+    cores: Cores,
 ) -> dict[str, Any]:
     """Everything, for machines: medians, each round, and where it ran."""
     packages = ("aiohttp", "httptools", "orjson", "uvicorn", "uvloop", "guardrail-gateway")

@@ -45,7 +45,7 @@ from gateway.stores.ledger import SqlLedger
 from gateway.telemetry.metrics import Metrics
 from gateway.testing.models import CATALOGUE
 from gateway.testing.server import ProviderServer
-from gateway.upstreams.aiohttp_transport import AiohttpTransport
+from gateway.upstreams.http1_transport import Http1Transport
 from gateway.web.data_plane import DataPlane, Message, Receive, Scope, Send
 
 log = logging.getLogger("gateway")
@@ -100,10 +100,10 @@ class Worker:
         await self.store.start()
         if not settings.embedded:
             await self._replay_into_store()
-        self.live = LiveCalls(self.store, self.id, on_stopped=self._kill_obeyed)
+        self.live = LiveCalls(self.store, self.id, settings.lease_s, on_stopped=self._kill_obeyed)
         self.drain = Drain(self.store, self.ledger)
         self.control = Control(self.ledger, self.store, self.clock, on_change=self._control_changed)
-        self.transport = AiohttpTransport()
+        self.transport = Http1Transport()
         generation = self._generation(policy)
         self.pipeline = Pipeline(
             generation=generation,
@@ -127,6 +127,7 @@ class Worker:
             self._tasks.append(asyncio.create_task(self._save_runs(), name="archive"))
         self.metrics.policy_generation.set(self.source.status().generation)
         self.ready = True
+        log.info("worker %s serves policy %s", self.id, policy.version)
 
     def _make_store(self) -> Store:
         settings = self.settings
@@ -263,7 +264,7 @@ class Worker:
 
     def stop_streams(self) -> int:
         """End what is still in flight with an error event; how many calls that were."""
-        return self.live.stop_all(Kill("global", "the gateway is shutting down"))
+        return self.live.shut_down()
 
     async def close(self) -> None:
         """Settle, drain and disconnect, in this order."""

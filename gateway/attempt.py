@@ -136,6 +136,7 @@ class Attempt:
     _reply: UpstreamReply | None = None
     _task: asyncio.Task[Any] | None = None
     _client_left: bool = False
+    _shutting_down: bool = False
 
     # -- being interrupted --------------------------------------------------------------------------
 
@@ -143,6 +144,12 @@ class Attempt:
         """An operator's stop: end the call wherever it is."""
         if self.kill is None and not self.settled:
             self.kill = kill
+            self._interrupt()
+
+    def shut_down(self) -> None:
+        """This process ends: so does the call, in a way that its client may retry."""
+        if not self.settled:
+            self._shutting_down = True
             self._interrupt()
 
     def client_left(self) -> None:
@@ -183,15 +190,16 @@ class Attempt:
             await self._end_unanswered(True, "failed")
             raise GatewayError("invalid_request", "The request cannot be sent upstream.") from error
         except asyncio.CancelledError:
-            await self._end_unanswered(False, "killed" if self.kill is not None else "disconnected")
-            if self._task is not None and (self.kill is not None or self._client_left):
+            await self._end_unanswered(False, self._interrupted_outcome())
+            if self._task is not None and (self.kill or self._shutting_down or self._client_left):
                 self._task.uncancel()
                 raise self._interruption() from None
             raise
         self._reply = reply
         self.head_at = time.perf_counter()
         self.status = reply.status
-        if self.kill is not None or (self._client_left and self.server.on_disconnect == "abort"):
+        gone = self._client_left and self.server.on_disconnect == "abort"
+        if self.kill is not None or self._shutting_down or gone:
             reply.abort()
         return reply
 
@@ -204,13 +212,23 @@ class Attempt:
                 outcome, Usage(source="missing"), self.reserved, "reserved", error="upstream_unavailable"
             )
 
+    def _interrupted_outcome(self) -> Outcome:
+        if self.kill is not None:
+            return "killed"
+        return "cut" if self._shutting_down else "disconnected"
+
     def _interruption(self) -> GatewayError:
         if self.kill is not None:
             return killed(self.kill, self.turn.run.run_id)
+        if self._shutting_down:
+            return GatewayError(
+                "guardrail_unavailable", "This gateway process is shutting down; ask again.", retry_after_s=1
+            )
         return ClientLeftError()
 
     def _upstream_error(self, error: TransportError) -> GatewayError:
-        if self.kill is not None or (error.kind == "aborted" and self._client_left):
+        interrupted = self._client_left or self._shutting_down
+        if self.kill is not None or (error.kind == "aborted" and interrupted):
             return self._interruption()
         name = self.route.provider_name
         if error.kind == "timeout" and error.phase != "connect":

@@ -55,9 +55,17 @@ class Control:
         self.keys = [key for key in await self.ledger.keys() if key.valid(now)]
         self.tokens = [token for token in await self.ledger.tokens() if token.valid(now)]
         self.topups = await self.ledger.topup_sums(now)
+        # First what needs no store: a revoked key must not wait for it.
+        self.on_change(self)
         await self.restore_kills()
         self._revision = revision
-        self.on_change(self)
+
+    async def _expire(self) -> None:
+        """Drop what has run out since it was read: top-ups end with the window that they were made for."""
+        topups = await self.ledger.topup_sums(self.clock())
+        if topups != self.topups:
+            self.topups = topups
+            self.on_change(self)
 
     async def restore_kills(self) -> None:
         """Set again every kill that the ledger knows and the store has lost."""
@@ -70,6 +78,10 @@ class Control:
             if name not in present:
                 ttl_s = (kill.expires_at - now) / 1000 if kill.expires_at is not None else None
                 await self.store.set_kill(Kill(name, kill.reason), ttl_s)
+                # Whoever revived it in between has to win.
+                record = await self.ledger.kill(kill.id)
+                if record is not None and not record.active(self.clock()):
+                    await self.store.clear_kill(name)
 
     async def _run(self) -> None:
         since_resync = 0.0
@@ -80,6 +92,7 @@ class Control:
                 await self.refresh()
                 if since_resync >= RESYNC_S:
                     since_resync = 0.0
+                    await self._expire()
                     await self.restore_kills()
             except (LedgerUnavailable, StoreUnavailable) as error:
                 log.debug("the control plane's records cannot be read: %s", error)

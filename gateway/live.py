@@ -20,8 +20,7 @@ from gateway.protocols import Store
 log = logging.getLogger("gateway.live")
 
 POLL_S = 0.5
-LEASE_MS = 30_000
-REAP_S = 5.0
+MAX_REAP_S = 5.0
 
 
 class Stoppable(Protocol):
@@ -31,7 +30,10 @@ class Stoppable(Protocol):
     kill_names: frozenset[str]
 
     def stop(self, kill: Kill) -> None:
-        """End the call now, whatever it waits for. Called at most once, from the event loop."""
+        """End the call now, whatever it waits for. From the event loop."""
+
+    def shut_down(self) -> None:
+        """End the call because this process ends: its client may ask again elsewhere."""
 
 
 @dataclass(slots=True)
@@ -40,6 +42,7 @@ class LiveCalls:
 
     store: Store
     worker: str
+    lease_s: float
     on_stopped: Callable[[Kill, int], None] = lambda _kill, _count: None
     _calls: dict[str, Stoppable] = field(default_factory=dict)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -84,11 +87,11 @@ class LiveCalls:
         with contextlib.suppress(StoreUnavailable):
             await self.store.acknowledge_kill(kill.name, self.worker, stopped)
 
-    def stop_all(self, kill: Kill) -> int:
-        """Stop everything, for a shutdown; how many calls that were."""
+    def shut_down(self) -> int:
+        """End everything in flight; how many calls that were."""
         calls = list(self._calls.values())
         for call in calls:
-            call.stop(kill)
+            call.shut_down()
         return len(calls)
 
     async def _poll(self) -> None:
@@ -109,14 +112,14 @@ class LiveCalls:
 
     async def _renew(self) -> None:
         while True:
-            await asyncio.sleep(LEASE_MS / 3000)
+            await asyncio.sleep(self.lease_s / 3)
             if self._calls:
                 with contextlib.suppress(StoreUnavailable):
                     await self.store.renew(list(self._calls))
 
     async def _reap(self) -> None:
         while True:
-            await asyncio.sleep(REAP_S)
+            await asyncio.sleep(min(MAX_REAP_S, self.lease_s / 3))
             try:
                 reaped = await self.store.reap()
             except StoreUnavailable:

@@ -23,7 +23,6 @@ from gateway.admission import Admission, Admitted, Charge, Denied, Lookup, RunVi
 from gateway.attempt import Attempt, Client, Machinery, Reply
 from gateway.domain import Headers, Nano, Principal, RunSource, RunStatus, Step, Surface, usd
 from gateway.errors import CallerError, GatewayError, Refusal, Ruling
-from gateway.live import LEASE_MS
 from gateway.metering.estimate import Quote, output_bound, quote
 from gateway.metering.learned import OutputEstimates
 from gateway.metering.usage import request_context
@@ -249,7 +248,7 @@ class Pipeline:
             halve=step.output_limit is None,
             input_tokens=bound.input_tokens,
             choices=bound.choices,
-            lease_ms=LEASE_MS,
+            lease_ms=int(self.machinery.live.lease_s * 1000),
             event=_run_opened(turn) if run.steps == 0 else b"",
             orphan=base["orphan"],
             idle_ttl_ms=base["idle_ttl_ms"],

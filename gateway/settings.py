@@ -6,6 +6,7 @@ The only module that reads environment variables. An option of `gateway serve` i
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import secrets
 from collections.abc import Mapping
@@ -43,6 +44,9 @@ class Settings:
     secret_key: str | None = field(default=None, repr=False)
     admin_token: str | None = field(default=None, repr=False)
     drain_s: float = 20.0
+    """How long a shutdown lets answers in flight finish."""
+    lease_s: float = 30.0
+    """How long a reservation outlives a process that died and left no journal of it."""
     log_level: str = "info"
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -103,7 +107,12 @@ class Settings:
 
 def is_loopback(host: str) -> bool:
     """Whether an address to listen on is this machine's own."""
-    return host in LOOPBACK_HOSTS or host.startswith("127.")
+    if host in LOOPBACK_HOSTS:
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def from_environment(environment: Mapping[str, str] | None = None, **given: object) -> Settings:
@@ -121,12 +130,13 @@ def from_environment(environment: Mapping[str, str] | None = None, **given: obje
         "secret_key": env.get("GATEWAY_SECRET_KEY"),
         "admin_token": env.get("GATEWAY_ADMIN_TOKEN"),
         "drain_s": env.get("GATEWAY_DRAIN_S"),
+        "lease_s": env.get("GATEWAY_LEASE_S"),
         "log_level": env.get("GATEWAY_LOG_LEVEL"),
     }
     values.update({name: value for name, value in given.items() if value is not None})
     chosen = {name: value for name, value in values.items() if value not in (None, "")}
     try:
-        for name, kind in (("port", int), ("workers", int), ("drain_s", float)):
+        for name, kind in (("port", int), ("workers", int), ("drain_s", float), ("lease_s", float)):
             if name in chosen:
                 chosen[name] = kind(str(chosen[name]))
     except ValueError:

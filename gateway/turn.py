@@ -13,7 +13,6 @@ from gateway.rules.budgets import Scopes
 from gateway.rules.identity import Hints
 from gateway.rules.lineage import Chain
 
-
 _ID_BYTES = 12
 _random: list[bytes] = []
 """Random bytes not yet used. Every step needs five ids, and one system call brings enough for fifty steps."""

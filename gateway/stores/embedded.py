@@ -7,6 +7,7 @@ The Redis scripts follow this file operation by operation; tests compare every a
 
 from __future__ import annotations
 
+import heapq
 import math
 import time
 from collections import OrderedDict
@@ -51,6 +52,7 @@ UNDATED_COUNTER_MS = 35 * DAY_MS
 UNSEEN_RUN_TTL_MS = 600_000
 """A run that was resolved and never admitted leaves no trace after this."""
 KILL_MEMORY = 4096
+SWEEP = 2_000
 
 
 def wall_clock() -> Millis:
@@ -151,6 +153,24 @@ class RunArchive(Protocol):
         """Save what was touched since the last call."""
 
 
+class _Sweep:
+    """Visits every key of a dict in turn, a part at a time: what has expired is never used, so that nobody
+    has to wait while all of it is thrown away at once."""
+
+    def __init__(self, entries: Mapping[str, object]) -> None:
+        self._entries = entries
+        self._left: list[str] = []
+
+    def next(self) -> list[str]:
+        """The next part: a twentieth, at least some thousands. Keys may be gone by now."""
+        if not self._left:
+            self._left = list(self._entries)
+        count = max(SWEEP, len(self._entries) // 20)
+        part = self._left[-count:]
+        del self._left[-count:]
+        return part
+
+
 class EmbeddedStore:
     """Everything in this process's memory. For one worker: others would each have their own budgets."""
 
@@ -172,6 +192,9 @@ class EmbeddedStore:
         self._buckets: dict[str, int] = {}
         self._in_flight: dict[str, int] = {}
         self._attempts: dict[str, _Attempt] = {}
+        self._open_attempts: dict[str, None] = {}
+        self._due: list[tuple[Millis, str]] = []
+        """When to look at each run again, soonest first."""
         self._settled: OrderedDict[str, Millis] = OrderedDict()
         self._provisional: OrderedDict[str, Millis] = OrderedDict()
         """Attempts that have ended, oldest first."""
@@ -180,6 +203,9 @@ class EmbeddedStore:
         self._kill_acks: OrderedDict[str, dict[str, tuple[Millis, int]]] = OrderedDict()
         self._events: dict[str, bytes] = {}
         self._event_serial = 0
+        self._retry_sweep = _Sweep(self._retries)
+        self._index_sweep = _Sweep(self._index)
+        self._counter_sweep = _Sweep(self._counters)
 
     async def start(self) -> None:
         now = self._now()
@@ -190,6 +216,7 @@ class EmbeddedStore:
                 run.open = 0
                 run.reserved = 0
                 self._runs[run.id] = run
+                self._look_again(run, now)
             self._index.update(await self._archive.index(now))
 
     async def close(self) -> None:
@@ -337,6 +364,7 @@ class EmbeddedStore:
             idle_ttl_ms=lookup.idle_ttl_ms,
         )
         self._runs[run.id] = run
+        self._look_again(run, now)
         if lookup.name_key is not None:
             self._index[lookup.name_key] = (now + lookup.idle_ttl_ms + DAY_MS, [run.id])
             self._touch_index(lookup.name_key)
@@ -446,6 +474,7 @@ class EmbeddedStore:
         others = [r for r in self._retries.get(admission.retry_key, ()) if r.until >= now and r is not retry]
         latest = _Retry(run.id, ordinal, False, count, at=now, until=now + DAY_MS)
         self._retries[admission.retry_key] = [*others, latest][-INDEX_WIDTH:]
+        self._open_attempts[admission.attempt_id] = None
         self._attempts[admission.attempt_id] = _Attempt(
             run_id=run.id,
             reserved=reserved,
@@ -638,6 +667,7 @@ class EmbeddedStore:
             retry.failed = not settlement.succeeded
             retry.at = now
             retry.until = now + RETRY_WINDOW_MS
+        self._open_attempts.pop(settlement.attempt_id, None)
         attempt.state = "provisional" if settlement.provisional else "settled"
         attempt.cost = settlement.cost
         attempt.charged_tokens = settlement.tokens
@@ -686,27 +716,50 @@ class EmbeddedStore:
     async def reap(self) -> int:
         now = self._now()
         reaped = 0
-        for attempt_id, attempt in list(self._attempts.items()):
-            if attempt.state == "open" and attempt.lease_until < now:
+        for attempt_id in list(self._open_attempts):
+            attempt = self._attempts[attempt_id]
+            if attempt.lease_until < now:
                 self._settle(
                     orphan_settlement(attempt_id, attempt.run_id, attempt.reserved),
                     complete_orphan(attempt.orphan, attempt.ordinal, attempt.reserved, attempt.holds, now),
                 )
                 reaped += 1
-        for run in list(self._runs.values()):
-            if run.open:
-                continue
-            if not run.seen and now - run.started_at > UNSEEN_RUN_TTL_MS:
-                del self._runs[run.id]
-            elif run.status == RunStatus.RUNNING and run.seen and now - run.last_at > run.idle_ttl_ms:
-                run.status = RunStatus.ABANDONED.value
-                self._emit(run_event(run.id, RunStatus.ABANDONED, "idle", now))
-                self._touch_run(run)
-            elif now - run.last_at > run.idle_ttl_ms + DAY_MS:
-                del self._runs[run.id]
-                self._touch_run(run)
+        due: list[str] = []
+        while self._due and self._due[0][0] <= now:
+            due.append(heapq.heappop(self._due)[1])
+        for run_id in due:
+            run = self._runs.get(run_id)
+            if run is not None and self._keep(run, now):
+                self._look_again(run, now)
         self._forget(now)
         return reaped
+
+    def _keep(self, run: RunState, now: Millis) -> bool:
+        """Abandon an idle run; false for one that is past remembering and has been dropped."""
+        if run.open:
+            return True
+        if not run.seen and now - run.started_at > UNSEEN_RUN_TTL_MS:
+            del self._runs[run.id]
+            return False
+        if run.status == RunStatus.RUNNING and run.seen and now - run.last_at > run.idle_ttl_ms:
+            run.status = RunStatus.ABANDONED.value
+            self._emit(run_event(run.id, RunStatus.ABANDONED, "idle", now))
+            self._touch_run(run)
+        elif now - run.last_at > run.idle_ttl_ms + DAY_MS:
+            del self._runs[run.id]
+            self._touch_run(run)
+            return False
+        return True
+
+    def _look_again(self, run: RunState, now: Millis) -> None:
+        """Have `reap` look at the run when it can next be idle, and not before: there may be many runs."""
+        idle_at = run.last_at + run.idle_ttl_ms
+        if not run.seen:
+            idle_at = min(idle_at, run.started_at + UNSEEN_RUN_TTL_MS)
+        if idle_at < now:
+            # Whatever else it is, it may be set running meanwhile.
+            idle_at = min(idle_at + DAY_MS, now + run.idle_ttl_ms)
+        heapq.heappush(self._due, (idle_at + 1, run.id))
 
     def _forget(self, now: Millis) -> None:
         """Drop what can no longer matter, so that memory follows the load and not the uptime."""
@@ -720,16 +773,20 @@ class EmbeddedStore:
         minute = now // MINUTE_MS
         self._buckets = {k: v for k, v in self._buckets.items() if int(k.rsplit(":", 1)[1]) >= minute - 1}
         self._in_flight = {k: v for k, v in self._in_flight.items() if v}
-        self._retries = {
-            key: live
-            for key, known in self._retries.items()
-            if (live := [r for r in known if r.until >= now])
-        }
-        for key in [k for k, (until, _) in self._index.items() if until < now]:
-            del self._index[key]
-            self._touch_index(key)
-        for key in [k for k, c in self._counters.items() if c.expires_at < now and c.reserved <= 0]:
-            del self._counters[key]
+        for key in self._retry_sweep.next():
+            if (known := self._retries.get(key)) is not None:
+                live = [r for r in known if r.until >= now]
+                if len(live) < len(known):
+                    self._retries[key] = live
+                if not live:
+                    del self._retries[key]
+        for key in self._index_sweep.next():
+            if (entry := self._index.get(key)) is not None and entry[0] < now:
+                del self._index[key]
+                self._touch_index(key)
+        for key in self._counter_sweep.next():
+            if (c := self._counters.get(key)) is not None and c.expires_at < now and c.reserved <= 0:
+                del self._counters[key]
 
     async def note(self, event: bytes) -> None:
         self._emit(event)

@@ -356,4 +356,6 @@ def _cursor(cursor: str, *types: type) -> list[Any]:
         raise BadCursor("the cursor is not one of this listing") from error
     if type(values) is not list or [type(value) for value in values] != list(types):
         raise BadCursor("the cursor is not one of this listing")
+    if any(type(value) is int and not -(2**63) <= value < 2**63 for value in values):
+        raise BadCursor("the cursor is not one of this listing")
     return values

@@ -619,13 +619,16 @@ class RedisStore:
         token = f"{self._worker_id}:{secrets.token_hex(8)}"
         server = self._server
         while True:
+            locked = await self._command("SET", self.keys.rebuild, token, "NX", "PX", REBUILD_LOCK_MS)
+            # Looked at after the lock, which the worker before us gave up when it was done.
             if await self._command("GET", self.keys.epoch) == server.encode():
+                if locked is not None:
+                    await self._script("unlock", [token])
                 return
-            if await self._command("SET", self.keys.rebuild, token, "NX", "PX", REBUILD_LOCK_MS) is not None:
+            if locked is not None:
                 break
             await asyncio.sleep(random.uniform(0.02, 0.05))
         try:
-            # A worker that finished between the two commands above has done it already; again does no harm.
             if self._used_counters is not None:
                 async with asyncio.timeout(REBUILD_LIMIT_S):
                     await self.reseed(await self._used_counters(await self._time()))

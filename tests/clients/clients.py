@@ -17,6 +17,7 @@ import pytest
 from tests.clients.environments import EnvironmentUnavailable, node_modules, python_of
 from tests.support.gateway import ALICE, Gateway
 
+ROOT = Path(__file__).parents[2]
 DRIVERS = Path(__file__).parent / "drivers"
 STEPS = 5
 """Model calls of the loop that every client plays: four actions, then the answer."""
@@ -76,7 +77,7 @@ def each(clients: Sequence[Client]) -> list[Any]:
 
 
 def _marks(client: Client) -> list[pytest.MarkDecorator]:
-    marks = [pytest.mark.xdist_group(f"clients-{client.environment}")]
+    marks = [pytest.mark.xdist_group(f"{client.environment}-{client.driver}")]
     return [*marks, pytest.mark.node] if client.environment == "node" else marks
 
 
@@ -98,8 +99,9 @@ class Drivers:
     def __init__(self) -> None:
         self._running: dict[tuple[str, str], subprocess.Popen[str]] = {}
 
-    def play(self, client: Client, gateway: Gateway, prompt: str, **job: Any) -> list[Result]:
-        """Let the client's agent work on the prompt, `parallel` of them at once; one result for each."""
+    def play(self, client: Client, gateway: Gateway, prompt: str = "", **job: Any) -> list[Result]:
+        """Let the client's agent work on the prompt, `parallel` of them at once (or one for each of
+        `prompts`); one result for each."""
         process = self._process(client)
         assert process.stdin is not None
         assert process.stdout is not None
@@ -148,15 +150,15 @@ def _start(client: Client) -> subprocess.Popen[str]:
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     # Nothing may leave the machine: neither traces nor look-ups of models.
     environment |= {"OPENAI_AGENTS_DISABLE_TRACING": "1", "LANGSMITH_TRACING": "false", "HF_HUB_OFFLINE": "1"}
-    return subprocess.Popen(  # noqa: S603
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    return subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     )
 
 
 def _command(client: Client) -> list[str]:
     script = DRIVERS / client.driver
     if client.environment != "node":
-        return [str(python_of(client.environment)), str(script)]
+        return [str(python_of(client.environment)), "-m", f"tests.clients.drivers.{script.stem}"]
     # Node looks for packages beside the script, so the script moves to where they are.
     directory = node_modules()
     node = shutil.which("node")

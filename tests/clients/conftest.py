@@ -6,25 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.testing import ProviderServer, Reply
-from tests.clients.clients import STEPS, Drivers, driver_processes
+from gateway.testing import ProviderServer
+from tests.clients.clients import Drivers, driver_processes
+from tests.clients.scripts import teach
 from tests.integration.conftest import MakeGateway, gateway, make_gateway, shared_provider
 
 __all__ = ["MakeGateway", "drivers", "gateway", "make_gateway", "provider", "shared_provider"]
-
-SMOL_TOOLS = [
-    *(Reply(tool_calls=[("search", {"query": f"step {n}"})]) for n in range(1, STEPS)),
-    Reply(tool_calls=[("final_answer", {"answer": "Done after 5 steps."})]),
-]
-"""An agent that answers by a tool."""
-SMOL_CODE = [
-    *(
-        Reply(f"Thought: look up part {n}.\n<code>\nprint(search(query='step {n}'))\n")
-        for n in range(1, STEPS)
-    ),
-    Reply("Thought: I know.\n<code>\nfinal_answer('Done after 5 steps.')\n"),
-]
-"""As a provider answers that honours the stop sequence `</code>`: it is not part of the answer."""
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +27,5 @@ def provider(shared_provider: ProviderServer) -> ProviderServer:
     shared_provider.wait_idle_blocking()
     shared_provider.journal.clear()
     shared_provider.forget_scripts()
-    shared_provider.script("smol-tools", SMOL_TOOLS)
-    shared_provider.script("smol-code", SMOL_CODE)
+    teach(shared_provider)
     return shared_provider

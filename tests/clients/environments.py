@@ -29,7 +29,7 @@ STAMP = ".installed"
 INSTALL_TIMEOUT_S = 900
 
 
-class EnvironmentUnavailable(RuntimeError):  # noqa: N818 - reads as what it is
+class EnvironmentUnavailable(RuntimeError):
     """An environment could not be made, as on a machine without a package index."""
 
 
@@ -97,7 +97,7 @@ def _run(command: list[str], name: str, cwd: Path | None = None) -> None:
     # Importing from the repository would be possible with PYTHONPATH, and is never wanted here.
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
     try:
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S
         )
     except (OSError, subprocess.TimeoutExpired) as error:

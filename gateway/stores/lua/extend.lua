@@ -8,7 +8,8 @@ if row[1] ~= 'open' then
 end
 for _, limit in ipairs(cmsgpack.unpack(row[4]).limits) do
   local c = counter(limit[1])
-  if c.used + c.reserved + amount > limit[2] then
+  -- A difference is exact where the sum may pass 2^53.
+  if amount > limit[2] - c.used - c.reserved then
     return {'OK', ''}
   end
 end

@@ -20,7 +20,7 @@ local function run_of(id)
 end
 
 local function is_idle(run)
-  return run.open == 0 and now - run.last_at > run.idle_ttl_ms
+  return true and now - run.last_at > run.idle_ttl_ms
 end
 
 local function is_over(run, proof)

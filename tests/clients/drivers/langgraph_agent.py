@@ -5,7 +5,8 @@ from __future__ import annotations
 from langchain.agents import create_agent  # type: ignore[import-not-found]
 from langchain_core.tools import StructuredTool  # type: ignore[import-not-found]
 from langchain_openai import ChatOpenAI  # type: ignore[import-not-found]
-from protocol import Agent, serve
+
+from tests.clients.drivers.protocol import Agent, serve
 
 
 def run(agent: Agent) -> str | None:
@@ -15,7 +16,7 @@ def run(agent: Agent) -> str | None:
     )
     tool = StructuredTool.from_function(agent.search, name="search", description="Search the archive.")
     graph = create_agent(model, [tool], system_prompt="You are a careful researcher.")
-    final = graph.invoke({"messages": [("user", agent.job["prompt"])]}, {"recursion_limit": 30})
+    final = graph.invoke({"messages": [("user", agent.prompt)]}, {"recursion_limit": 30})
     return str(final["messages"][-1].content)
 
 

@@ -6,7 +6,8 @@ import asyncio
 
 import agents as sdk  # type: ignore[import-not-found]
 import openai
-from protocol import Agent, serve
+
+from tests.clients.drivers.protocol import Agent, serve
 
 
 def run(agent: Agent) -> str | None:
@@ -28,8 +29,8 @@ async def _run(agent: Agent) -> str | None:
             model=model,
         )
         if not agent.job.get("stream"):
-            return str((await sdk.Runner.run(researcher, agent.job["prompt"])).final_output)
-        running = sdk.Runner.run_streamed(researcher, agent.job["prompt"])
+            return str((await sdk.Runner.run(researcher, agent.prompt)).final_output)
+        running = sdk.Runner.run_streamed(researcher, agent.prompt)
         async for _ in running.stream_events():
             pass
         return str(running.final_output)

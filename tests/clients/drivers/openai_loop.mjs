@@ -39,6 +39,7 @@ function meeting(count) {
 async function search(agent, query) {
   agent.executed.push(query);
   await agent.meet();
+  if (agent.job.tool_s) await new Promise((resolve) => setTimeout(resolve, 1000 * agent.job.tool_s));
   return `Nothing was found about ${JSON.stringify(query)}; the archive was searched to the end.`;
 }
 
@@ -66,7 +67,7 @@ async function ask(client, agent, messages, more) {
 async function toolLoop(client, agent) {
   const messages = [
     { role: "system", content: "You are a careful researcher." },
-    { role: "user", content: agent.job.prompt },
+    { role: "user", content: agent.prompt },
   ];
   for (let step = 0; step < MAX_STEPS; step++) {
     const message = await ask(client, agent, messages, { tools: TOOLS });
@@ -83,7 +84,7 @@ async function toolLoop(client, agent) {
 async function react(client, agent) {
   const messages = [
     { role: "system", content: REACT },
-    { role: "user", content: agent.job.prompt },
+    { role: "user", content: agent.prompt },
   ];
   for (let step = 0; step < MAX_STEPS; step++) {
     const text = (await ask(client, agent, messages, { temperature: 0 })).content ?? "";
@@ -130,8 +131,9 @@ async function play(agent) {
 
 for await (const line of createInterface({ input: process.stdin })) {
   const job = JSON.parse(line);
-  const count = job.parallel ?? 1;
+  const prompts = job.prompts ?? Array.from({ length: job.parallel ?? 1 }, () => job.prompt);
+  const count = prompts.length;
   const meet = job.lockstep ? meeting(count) : async () => {};
-  const agents = Array.from({ length: count }, () => ({ job, executed: [], meet }));
+  const agents = prompts.map((prompt) => ({ job, prompt, executed: [], meet }));
   process.stdout.write(JSON.stringify(await Promise.all(agents.map(play))) + "\n");
 }

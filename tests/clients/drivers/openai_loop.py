@@ -7,7 +7,8 @@ import re
 from typing import Any
 
 import openai
-from protocol import Agent, serve
+
+from tests.clients.drivers.protocol import Agent, serve
 
 MAX_STEPS = 12
 TOOLS: list[Any] = [
@@ -45,7 +46,7 @@ def tool_loop(client: openai.OpenAI, agent: Agent) -> str | None:
     """Call the model until it answers without a tool call, running every call that it makes."""
     messages: list[Any] = [
         {"role": "system", "content": "You are a careful researcher."},
-        {"role": "user", "content": agent.job["prompt"]},
+        {"role": "user", "content": agent.prompt},
     ]
     for _ in range(MAX_STEPS):
         message = ask(client, agent, messages, tools=TOOLS)
@@ -62,7 +63,7 @@ def react(client: openai.OpenAI, agent: Agent) -> str | None:
     """The same without tools: actions are read out of the text, and results go back as user messages."""
     messages: list[Any] = [
         {"role": "system", "content": REACT},
-        {"role": "user", "content": agent.job["prompt"]},
+        {"role": "user", "content": agent.prompt},
     ]
     for _ in range(MAX_STEPS):
         text = ask(client, agent, messages, temperature=0)["content"] or ""

@@ -48,6 +48,12 @@ class Agent:
         return f"Nothing was found about {query!r}; the archive was searched to the end."
 
     @property
+    def prompt(self) -> str:
+        """What the user asks: the same of every agent of the job, or each its own."""
+        prompts = self.job.get("prompts")
+        return str(prompts[self.number] if prompts else self.job["prompt"])
+
+    @property
     def base_url(self) -> str:
         """Where requests go."""
         return str(self.job["base_url"])
@@ -69,7 +75,7 @@ def serve(run: Callable[[Agent], str | None]) -> None:
     os.dup2(2, 1)
     for line in sys.stdin:
         job = json.loads(line)
-        count = job.get("parallel", 1)
+        count = len(job["prompts"]) if job.get("prompts") else job.get("parallel", 1)
         meeting = threading.Barrier(count) if job.get("lockstep") and count > 1 else None
         agents = [Agent(job, number, meeting) for number in range(count)]
         with ThreadPoolExecutor(count) as pool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from protocol import Agent, serve
 from smolagents import (  # type: ignore[import-not-found]
     CodeAgent,
     LogLevel,
@@ -10,6 +9,8 @@ from smolagents import (  # type: ignore[import-not-found]
     ToolCallingAgent,
     tool,
 )
+
+from tests.clients.drivers.protocol import Agent, serve
 
 
 def run(agent: Agent) -> str | None:
@@ -37,7 +38,7 @@ def run(agent: Agent) -> str | None:
         verbosity_level=LogLevel.OFF,
         stream_outputs=bool(agent.job.get("stream")),
     )
-    return str(player.run(agent.job["prompt"]))
+    return str(player.run(agent.prompt))
 
 
 if __name__ == "__main__":

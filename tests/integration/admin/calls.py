@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.support.gateway import ADMIN_TOKEN, ALICE, ThreadedGateway
+from tests.support.gateway import ADMIN_TOKEN, ALICE, Gateway, ThreadedGateway
 
 
 @dataclass
@@ -108,7 +108,7 @@ def chat(
 class Stream:
     """A streamed step that a thread reads until it ends, one way or another."""
 
-    gateway: ThreadedGateway
+    gateway: Gateway
     headers: dict[str, str] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
     failure: BaseException | None = None

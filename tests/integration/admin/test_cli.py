@@ -140,7 +140,7 @@ def test_a_stop_lets_streams_finish_and_then_ends_them_with_an_error_event(
     if own_listener:
         options["admin_listen"] = f"127.0.0.1:{admin_port}"
     with process_gateway(base_policy(provider.base_url), tmp_path, **options) as gateway:
-        long = Stream(gateway).open("sim/long")  # type: ignore[arg-type]  # only its port is used
+        long = Stream(gateway).open("sim/long")
         wait_until(lambda: len(long.lines) > 4)
         events = subprocess.Popen(
             [
@@ -159,10 +159,11 @@ def test_a_stop_lets_streams_finish_and_then_ends_them_with_an_error_event(
         gateway.process.send_signal(signal.SIGTERM)
         assert gateway.wait(10) == 0
         took = time.monotonic() - began
-        assert 1.4 < took < 2.7, gateway.log_path.read_text()
+        # A second after the drain is promised; a busy machine may need another.
+        assert 1.4 < took < 3.5, gateway.log_path.read_text()
         assert long.ended.wait(1)
         assert long.failure is None
-        assert long.last()["error"]["code"] == "global_killed"
+        assert long.last()["error"]["code"] == "guardrail_unavailable"
         assert events.wait(2) == 0
         assert "Traceback" not in gateway.log_path.read_text()
 

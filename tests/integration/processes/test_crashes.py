@@ -144,7 +144,10 @@ def test_a_restart_forgets_neither_runs_nor_kills(provider: ProviderServer, tmp_
         assert second["x-guardrail-run-id"] == first["x-guardrail-run-id"]
         assert second["x-guardrail-step"] == "2"
         message = json.loads(raw)["choices"][0]["message"]
-        messages += [message, {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "none"}]
+        messages += [
+            message,
+            {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "none"},
+        ]
         status, _, raw = gateway.post({**body, "messages": messages})
         assert (status, json.loads(raw)["error"]["code"]) == (400, "step_limit_exceeded")
         status, _, raw = gateway.post(body, x_guardrail_run_id="doomed")
@@ -178,7 +181,7 @@ def test_a_shutdown_ends_streams_with_an_error_event_and_settles_them(
         for thread in threads:
             thread.join(5)
     assert all(b.endswith(b"data: [DONE]\n\n") and b'"error"' not in b for b in received["short"])
-    assert all(b'"error"' in b[-1500:] for b in received["slow"])
+    assert all(b'"guardrail_unavailable"' in b[-1500:] for b in received["slow"])
     provider.wait_idle_blocking()
     with process_gateway(policy, tmp_path / "two", data_dir=data) as gateway:
         ledger_holds_the_journal(gateway, provider)

@@ -122,8 +122,9 @@ routing: {rules: [{name: r, when: {model: m}, use: m}]}
 screening: {secrets: {}}
 alerts: [{name: a, url: "https://example.com", on: kill}]
 passthrough: [{path: /v1/x, provider: a, price: free}]
-budgets: [{name: b, per: tool, limit_usd: 1, on_exceed: final_message}]
-runs: {on_exceed: downgrade, to: m}
+budgets: [{name: b, per: tool, limit_usd: 1, on_exceed: final_message, on_failure: allow}]
+runs: {on_exceed: downgrade, to: m, on_failure: allow}
+rates: [{name: r, per: key, requests_per_minute: 1, on_failure: allow}]
 """
     assert len(load_text(text, {}).warnings) == len(NOT_YET_ENFORCED)
 

@@ -1,0 +1,60 @@
+"""Several worker processes behind one port: a kill reaches all of them, and so does a stop."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.testing import ProviderServer
+from tests.integration.admin.calls import Stream
+from tests.support.gateway import base_policy, process_gateway, wait_until
+from tests.support.redis_server import RedisServer
+
+pytestmark = pytest.mark.redis
+
+
+def test_a_kill_and_a_stop_reach_every_worker(provider: ProviderServer, tmp_path: Path) -> None:
+    redis = RedisServer().start()
+    options: dict[str, Any] = {"store_url": redis.url, "workers": "2", "drain_s": "1"}
+    try:
+        with process_gateway(base_policy(provider.base_url), tmp_path, **options) as gateway:
+            # Connections are spread by the kernel: so many that each worker has some.
+            streams = [Stream(gateway).open("sim/slow") for _ in range(12)]
+            began = time.monotonic()
+            killed = gateway.admin("POST", "/kills", {"scope": "user", "id": "alice", "reason": "drill"})
+            assert time.monotonic() - began < 1
+            assert killed["streams"] == 12
+            assert len(killed["workers"]) == 2
+            assert all(worker["obeyed_at"] >= killed["at"] for worker in killed["workers"])
+            for stream in streams:
+                assert stream.ended.wait(1)
+                assert stream.failure is None
+                assert stream.last()["error"]["code"] == "user_killed"
+            assert gateway.admin("GET", "/kills")["data"][0]["streams"] == 12
+
+            # A key made by one worker is known to all within a second, and a revoked one to none.
+            gateway.admin("DELETE", "/kills/user/alice")
+            made = gateway.admin("POST", "/keys", {"name": "fresh"})
+            body = {"model": "sim/echo", "messages": [{"role": "user", "content": "Hello"}]}
+            time.sleep(1)
+            assert {gateway.post(body, key=made["key"])[0] for _ in range(10)} == {200}
+            gateway.admin("DELETE", f"/keys/{made['id']}")
+            time.sleep(1)
+            assert {gateway.post(body, key=made["key"])[0] for _ in range(10)} == {401}
+
+            streams = [Stream(gateway).open("sim/long") for _ in range(6)]
+            wait_until(lambda: all(len(stream.lines) > 4 for stream in streams))
+            assert gateway.process is not None
+            gateway.process.send_signal(signal.SIGTERM)
+            for stream in streams:
+                assert stream.ended.wait(4)
+                assert stream.failure is None
+                assert stream.last()["error"]["code"] == "guardrail_unavailable"
+            assert gateway.wait(10) == 0
+            assert "Traceback" not in gateway.log_path.read_text()
+    finally:
+        redis.close()
