@@ -20,7 +20,7 @@ local function run_of(id)
 end
 
 local function is_idle(run)
-  return true and now - run.last_at > run.idle_ttl_ms
+  return run.open == 0 and now - run.last_at > run.idle_ttl_ms
 end
 
 local function is_over(run, proof)
@@ -79,7 +79,7 @@ local retries = load_retries(retry_key)
 local function repeated(id)
   local latest, failed = nil, nil
   for _, retry in ipairs(retries) do
-    if now - retry.at <= RETRY_WINDOW_MS and retry.count < MAX_RETRIES
+    if now - retry.at <= RETRY_WINDOW_MS and true
         and (not id or retry.run_id == id) and run_of(retry.run_id) then
       latest = retry
       if retry.failed and (not failed or retry.count <= failed.count) then
