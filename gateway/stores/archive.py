@@ -16,6 +16,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import orjson
+
 from gateway.domain import Millis
 from gateway.stores.embedded import RunArchive, RunState
 
@@ -74,10 +76,9 @@ class SqliteRunArchive:
             keys, self._entries = self._entries, set()
             if not run_ids and not keys:
                 return
-            # The states change while the thread writes, so they are written down here; by `json`, because a
-            # caller's name may hold a lone surrogate, which `orjson` refuses.
-            live_runs = [(i, json.dumps(asdict(runs[i]))) for i in run_ids if i in runs]
-            live_entries = [(k, index[k][0], json.dumps(index[k][1])) for k in keys if k in index]
+            # The states change while the thread writes, so they are written down here.
+            live_runs = [(i, _state(runs[i])) for i in run_ids if i in runs]
+            live_entries = [(k, index[k][0], orjson.dumps(index[k][1]).decode()) for k in keys if k in index]
             gone_runs = [(i,) for i in run_ids if i not in runs]
             gone_entries = [(k,) for k in keys if k not in index]
 
@@ -129,6 +130,15 @@ def _connect(path: Path) -> sqlite3.Connection:
     db.execute("PRAGMA synchronous = NORMAL")
     db.executescript(_SCHEMA)
     return db
+
+
+def _state(run: RunState) -> str:
+    """A run as JSON. Called in the event loop for every run that took a step, so it has to be quick."""
+    try:
+        return orjson.dumps(run).decode()
+    except orjson.JSONEncodeError:
+        # A caller's name may hold a lone surrogate, which `json` alone writes.
+        return json.dumps(asdict(run))
 
 
 def _run(state: str) -> RunState | None:

@@ -249,6 +249,7 @@ class EmbeddedStore:
             match = self._match(lookup, now)
             if match is not None:
                 found, evidence, merged = match
+                found.head = ""
                 if self._is_idle(found, now) or self._is_over(found, evidence, lookup, now):
                     continues, found = found.id, None
                 else:
@@ -326,15 +327,27 @@ class EmbeddedStore:
             if found is not None:
                 merged = merged or all(r.session != found[0].session for r in runs)
             elif evidence.source is RunSource.LINEAGE:
-                # Equal agents take turns. One that has waited here for long may have been abandoned, and
-                # must not take in its successor.
-                waiting = [r for r in runs if r.head == evidence.key and r.open == 0]
-                recent = [r for r in waiting if now - r.last_at <= lookup.text_gap_ms]
-                found = (recent[0] if recent else (waiting or runs)[-1], evidence)
+                found = (
+                    runs[0] if len(runs) == 1 else self._one_of(runs, evidence.key, lookup, now),
+                    evidence,
+                )
             elif len(runs) == 1:
                 # An id or a tail that leads to two runs tells nothing: some servers reuse `call_0`.
                 found = (runs[0], evidence)
         return (*found, merged) if found is not None else None
+
+    def _one_of(self, runs: Sequence[RunState], key: str, lookup: Lookup, now: Millis) -> RunState:
+        """Which of several runs whose conversations are equal up to a place, known by its key."""
+        for evidence in lookup.evidence:
+            if evidence.source is RunSource.EMITTED_ID:
+                ids = self._lookup_index(evidence.key, now)
+                if len(ids) == 1 and (named := next((r for r in runs if r.id == ids[0]), None)):
+                    return named
+        # Equal agents take turns. One that has waited here for long may have been abandoned, and must not
+        # take in its successor.
+        waiting = [r for r in runs if r.head == key and r.open == 0]
+        recent = [r for r in waiting if now - r.last_at <= lookup.text_gap_ms]
+        return recent[0] if recent else (waiting or runs)[-1]
 
     @staticmethod
     def _is_idle(run: RunState, now: Millis) -> bool:

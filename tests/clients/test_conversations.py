@@ -94,12 +94,17 @@ def last_four(messages: Messages) -> Messages:
     return messages[:1] + messages[1:][-4:]
 
 
-def summarised(messages: Messages) -> Messages:
-    """What compaction leaves: a summary, and the newest exchange as it was."""
-    if len(messages) <= 6:
+def summarised(messages: Messages, kept: int = 4) -> Messages:
+    """What compaction leaves: a summary, and the newest messages as they were."""
+    if len(messages) <= kept + 4:
         return messages
     summary = {"role": "user", "content": f"Summary of {len(messages)} messages: nothing was found so far."}
-    return [messages[0], summary, *messages[-2:]]
+    return [messages[0], summary, *messages[-kept:]]
+
+
+def summarised_but_one(messages: Messages) -> Messages:
+    """The same with the newest call and its result alone: what ties it to its run is the call's id."""
+    return summarised(messages, kept=2)
 
 
 def reserialised(messages: Messages) -> Messages:
@@ -119,7 +124,7 @@ def reserialised(messages: Messages) -> Messages:
                 }
                 for call in message["tool_calls"]
             ]
-        elif message["role"] == "user":
+        elif message["role"] == "user" and isinstance(message["content"], str):
             changed["content"] = [{"type": "text", "text": message["content"] + "\r\n"}]
         changed.pop("refusal", None)
         found.append(changed)
@@ -132,7 +137,7 @@ def clocked(messages: Messages) -> Messages:
     return [head, *messages[1:]]
 
 
-@pytest.mark.parametrize("edit", [last_four, summarised, clocked])
+@pytest.mark.parametrize("edit", [last_four, summarised, summarised_but_one, clocked, reserialised])
 def test_a_tool_agent_with_an_edited_history_stays_in_its_run(
     edit: Any, gateway: ThreadedGateway, provider: ProviderServer
 ) -> None:

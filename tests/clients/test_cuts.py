@@ -16,8 +16,8 @@ from tests.support.gateway import ALICE, ThreadedGateway
 pytestmark = pytest.mark.clients
 
 QUERY = "rm -rf /data/archive"
-CALL = Reply(tool_calls=[("search", {"query": QUERY})])
-TEXT = Reply("The archive holds exactly forty-two reports about it.")
+CALL = Reply(tool_calls=[("search", {"query": QUERY})], chunks=3)
+TEXT = Reply("The archive holds forty-two reports.", chunks=3)
 
 
 def cut_at(provider: ProviderServer, reply: Reply, how: CutHow) -> None:
@@ -78,7 +78,6 @@ async def test_a_stream_cut_at_any_byte_raises_unless_the_model_had_finished(
             assert finish is not None, f"cut at {at}: a clean end after {said!r}"
             assert said == whole, f"cut at {at}: {said!r} passes for whole"
     broken = [at for at, _, _, error in seen if error is not None]
-    assert broken == list(range(len(broken))), "a later cut is never worse than an earlier one"
     assert len(broken) > length / 2
 
 
@@ -107,7 +106,7 @@ def test_no_agent_runs_a_tool_call_that_was_cut(
 ) -> None:
     cut_at(provider, CALL, how)
     length = length_of(provider, gateway, True)
-    prompts = [f"Clean up, and stop at byte {at}" for at in range(0, length, 23)]
+    prompts = [f"Clean up, and stop at byte {at}" for at in range(0, length, 29)]
     results = drivers.play(client, gateway, prompts=prompts, model="sim/cut", stream=True, max_retries=0)
     assert {query for result in results for query in result.executed} <= {QUERY}
     for prompt, result in zip(prompts, results, strict=True):

@@ -41,6 +41,35 @@ local function named()
   return #ids > 0 and run_of(ids[#ids]) or nil
 end
 
+local function one_of(reached, place)
+  for _, e in ipairs(evidence) do
+    if e.source == 'emitted_id' then
+      local ids = lookup_index(e.key)
+      for _, run in ipairs(#ids == 1 and reached or {}) do
+        if run.id == ids[1] then
+          return run
+        end
+      end
+    end
+  end
+  local found = reached[#reached]
+  for _, run in ipairs(reached) do
+    if run.head == place and run.open == 0 then
+      found = run
+      if now - run.last_at <= text_gap_ms then
+        break
+      end
+    end
+  end
+  return found
+end
+
+local function leave(run)
+  if run.head ~= '' then
+    redis.call('HSET', key('run', run.id), 'head', '')
+  end
+end
+
 local function match()
   local found, proof, merged = nil, nil, false
   for _, e in ipairs(evidence) do
@@ -57,15 +86,7 @@ local function match()
           end
           merged = merged or foreign
         elseif e.source == 'lineage' then
-          found, proof = reached[#reached], e
-          for _, run in ipairs(reached) do
-            if run.head == e.key and run.open == 0 then
-              found = run
-              if now - run.last_at <= text_gap_ms then
-                break
-              end
-            end
-          end
+          found, proof = #reached == 1 and reached[1] or one_of(reached, e.key), e
         elseif #reached == 1 then
           found, proof = reached[1], e
         end
@@ -79,7 +100,7 @@ local retries = load_retries(retry_key)
 local function repeated(id)
   local latest, failed = nil, nil
   for _, retry in ipairs(retries) do
-    if now - retry.at <= RETRY_WINDOW_MS and true
+    if now - retry.at <= RETRY_WINDOW_MS and retry.count < MAX_RETRIES
         and (not id or retry.run_id == id) and run_of(retry.run_id) then
       latest = retry
       if retry.failed and (not failed or retry.count <= failed.count) then
@@ -107,6 +128,7 @@ else
     local proof
     found, proof, merged = match()
     if found then
+      leave(found)
       if is_idle(found) or is_over(found, proof) then
         continued, found = found, nil
       else
@@ -118,9 +140,7 @@ end
 
 local is_new = not found
 if found then
-  if found.head ~= '' then
-    redis.call('HSET', key('run', found.id), 'head', '')
-  end
+  leave(found)
 else
   if continued and not session_given then
     session = continued.session
