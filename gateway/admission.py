@@ -10,9 +10,8 @@ from an HMAC that includes the principal, so that no hint or hostile id reaches 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from gateway.domain import Millis, Nano, RunSource, RunStatus
+from gateway.values import frozen
 
 MAX_RETRIES = 10
 RETRY_WINDOW_MS = 60_000
@@ -20,7 +19,7 @@ INDEX_WIDTH = 8
 """How many runs one index entry remembers; twins with equal transcripts share an entry."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Evidence:
     """One reason to think that a request continues a known run.
 
@@ -32,7 +31,7 @@ class Evidence:
     then_user: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lookup:
     """A question to the store: which run does this request belong to?"""
 
@@ -57,7 +56,7 @@ class Lookup:
     text_gap_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunView:
     """The store's answer to a `Lookup`."""
 
@@ -80,7 +79,7 @@ class RunView:
     """Version of the policy that the run began under; empty for a new run."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Window:
     """One period of a budget. `id` is empty and `ends_at` 0 for a budget that lasts as long as its scope."""
 
@@ -88,7 +87,7 @@ class Window:
     ends_at: Millis
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Charge:
     """One budget that a step has to fit into."""
 
@@ -106,7 +105,7 @@ class Charge:
     """How long a counter without a window lives after its last use."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rate:
     """Limits per minute, and on calls in flight, of one scope; 0 means no such limit."""
 
@@ -120,7 +119,7 @@ class Rate:
     max_concurrency: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunLimits:
     """Limits of a run; 0 means no such limit."""
 
@@ -131,7 +130,7 @@ class RunLimits:
     max_tool_calls: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Admission:
     """Everything that has to hold for one attempt, checked and reserved all or nothing."""
 
@@ -166,7 +165,7 @@ class Admission:
     idle_ttl_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hold:
     """A counter that an attempt holds a reservation on, window included, and when it may be forgotten."""
 
@@ -174,7 +173,7 @@ class Hold:
     expires_at: Millis
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Admitted:
     """The attempt may go upstream; `reserved` is held until it is settled or its lease runs out."""
 
@@ -192,7 +191,7 @@ class Admitted:
     admitted_at: Millis
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Denied:
     """The attempt may not go upstream. `used` includes what others have reserved."""
 
@@ -210,7 +209,7 @@ class Denied:
     """An operator's own words, for kills."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Settlement:
     """What an attempt came to. Applied once; only a provisional one may be replaced by the real figure."""
 
@@ -240,7 +239,7 @@ class Settlement:
     """Ledger event, appended in the same atomic step."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Settled:
     """`applied` is false for a repetition. `known` is false when the store has lost the attempt."""
 
@@ -251,7 +250,7 @@ class Settled:
     status: RunStatus
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Kill:
     """An operator's stop. `name` is as in `Admission.kill_names`."""
 
@@ -259,7 +258,7 @@ class Kill:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CounterState:
     """What a budget counter holds now."""
 

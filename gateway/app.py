@@ -45,6 +45,7 @@ from gateway.stores.ledger import SqlLedger
 from gateway.telemetry.metrics import Metrics
 from gateway.testing.models import CATALOGUE
 from gateway.testing.server import ProviderServer
+from gateway.tool_kills import ToolKills
 from gateway.upstreams.http1_transport import Http1Transport
 from gateway.web.data_plane import DataPlane, Message, Receive, Scope, Send
 
@@ -52,7 +53,7 @@ log = logging.getLogger("gateway")
 
 SIM_PROVIDER = "sim"
 SIM_PREFIX = "sim/"
-SAVE_RUNS_S = 0.5
+HOUSEKEEPING_S = 0.5
 ADMIN_PATHS = ("/admin/", "/metrics", "/dashboard")
 
 
@@ -101,6 +102,7 @@ class Worker:
         if not settings.embedded:
             await self._replay_into_store()
         self.live = LiveCalls(self.store, self.id, settings.lease_s, on_stopped=self._kill_obeyed)
+        self.tool_kills = ToolKills(self.store)
         self.drain = Drain(self.store, self.ledger)
         self.control = Control(self.ledger, self.store, self.clock, on_change=self._control_changed)
         self.transport = Http1Transport()
@@ -115,16 +117,17 @@ class Worker:
             topups={},
             notify=self.notify,
             estimates=OutputEstimates(),
+            tool_kills=self.tool_kills,
             builtin_models=self._builtin_models(),
         )
         self.data_plane = DataPlane(self.pipeline, Authenticator(policy, self.secrets), self.metrics)
         await self.control.start()
         self.settler.start()
         await self.live.start()
+        await self.tool_kills.start()
         self.drain.start()
         self._tasks.append(asyncio.create_task(self.source.run(self._policy_changed), name="policy"))
-        if isinstance(self.store, EmbeddedStore):
-            self._tasks.append(asyncio.create_task(self._save_runs(), name="archive"))
+        self._tasks.append(asyncio.create_task(self._keep_house(), name="housekeeping"))
         self.metrics.policy_generation.set(self.source.status().generation)
         self.ready = True
         log.info("worker %s serves policy %s", self.id, policy.version)
@@ -218,6 +221,8 @@ class Worker:
 
     def notify(self, kind: str, facts: dict[str, Any]) -> None:
         """Tell everyone who listens on this worker: the event stream of the admin plane, alerts, the log."""
+        if kind == "run_stopped":
+            self.metrics.runs_ended.labels(facts["status"]).inc()
         for listener in self.notices:
             listener(kind, facts)
 
@@ -228,7 +233,7 @@ class Worker:
         """Metrics of one ended attempt, and what it teaches about the next."""
         m, step, route = self.metrics, attempt.turn.step, attempt.route
         now = time.perf_counter()
-        model = route.upstream_model if route.provider_name != SIM_PROVIDER else "sim"
+        model = route.label
         child = m.child
         child(m.requests, step.surface.value, model, route.provider_name, outcome).inc()
         usage = attempt.usage
@@ -242,6 +247,11 @@ class Worker:
         m.overhead.observe(max(0.0, now - attempt.turn.clock - upstream))
         if step.stream and attempt.first_at:
             child(m.ttft, route.provider_name).observe(attempt.first_at - attempt.sent_at)
+        tools = self.pipeline.generation.policy.tools
+        for call in attempt.calls:
+            child(m.tool_calls, call.name if call.name in tools else "other", outcome).inc()
+        if attempt.run_completed:
+            self._run_ended("completed", attempt)
         if outcome == "ok" and usage.source == "provider":
             self.pipeline.estimates.learn(
                 attempt.turn.caller.id,
@@ -260,6 +270,13 @@ class Worker:
             },
         )
 
+    def _run_ended(self, status: str, attempt: Attempt) -> None:
+        m, run = self.metrics, attempt.turn.run
+        m.child(m.runs_ended, status).inc()
+        m.run_cost.observe((attempt.facts.run_cost or 0) / NANO_PER_USD)
+        m.run_steps.observe(attempt.admitted.ordinal)
+        m.run_seconds.observe(max(0.0, (self.clock() - run.started_at) / 1000))
+
     # -- the end ------------------------------------------------------------------------------------
 
     def stop_streams(self) -> int:
@@ -274,6 +291,7 @@ class Worker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.control.close()
         await self.live.close()
+        await self.tool_kills.close()
         await self.settler.close()
         await self.drain.close()
         await self.store.close()
@@ -285,11 +303,20 @@ class Worker:
         self.journal.close()
         await self.ledger.close()
 
-    async def _save_runs(self) -> None:
-        assert isinstance(self.store, EmbeddedStore)
+    async def _keep_house(self) -> None:
+        """Every moment: save an embedded store's runs, count policy files that were refused."""
+        refused = 0
         while True:
-            await asyncio.sleep(SAVE_RUNS_S)
-            await self.store.save()
+            await asyncio.sleep(HOUSEKEEPING_S)
+            if isinstance(self.store, EmbeddedStore):
+                await self.store.save()
+            status = self.source.status()
+            if status.failures > refused:
+                self.metrics.policy_failures.inc(status.failures - refused)
+                log.error(
+                    "the policy on disk is refused, %s stays in force: %s", status.version, status.last_error
+                )
+                refused = status.failures
 
 
 def ensure_open_is_local(policy: Policy, settings: Settings) -> None:

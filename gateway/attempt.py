@@ -19,8 +19,9 @@ from typing import Any, Literal, Protocol
 import orjson
 
 from gateway.admission import Admitted, Kill, Settlement
-from gateway.domain import USAGE_BUCKETS, Answer, Headers, Nano, RunStatus, Usage, Verdict, usd
-from gateway.errors import GatewayError, Refusal, Ruling, UpstreamError, error_json
+from gateway.domain import USAGE_BUCKETS, Answer, Headers, Nano, RunStatus, ToolCall, Usage, Verdict, usd
+from gateway.errors import GatewayError, Refusal, Ruling, StoreUnavailable, UpstreamError, error_json
+from gateway.journal import JournalUnavailable
 from gateway.live import LiveCalls
 from gateway.metering.estimate import Quote, estimated_usage, repaired
 from gateway.metering.prices import MTOK
@@ -34,6 +35,7 @@ from gateway.surfaces import chat
 from gateway.surfaces.body import joined
 from gateway.surfaces.encoding import decode
 from gateway.surfaces.sse import EventTooLargeError
+from gateway.tool_kills import ToolKills
 from gateway.turn import Facts, Turn
 from gateway.upstreams import headers as header_rules
 from gateway.upstreams.transport import (
@@ -43,6 +45,7 @@ from gateway.upstreams.transport import (
     UpstreamReply,
     UpstreamRequest,
 )
+from gateway.values import frozen
 
 Outcome = Literal["ok", "failed", "disconnected", "cut", "killed", "stopped"]
 
@@ -79,7 +82,7 @@ class Client(Protocol):
         """Call back when the client leaves before the end."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reply:
     """A whole answer."""
 
@@ -119,6 +122,7 @@ class Attempt:
     base_event: dict[str, Any]
     tightest: Callable[[Nano], Any]
     """Asks the store which budget has no room for an amount: an awaitable `Ruling` or None."""
+    tool_kills: ToolKills
     reserve_tokens: int
     """Output tokens per choice that the reservation pays for."""
     reserved: Nano = 0
@@ -126,6 +130,10 @@ class Attempt:
     """Output tokens of all choices that are reserved for by now."""
     kill: Kill | None = None
     settled: bool = False
+    run_completed: bool = False
+    """The run ended with this answer."""
+    calls: tuple[ToolCall, ...] = ()
+    """The tool calls of the answer."""
     usage: Usage = field(default_factory=Usage)
     cost: Nano = 0
     sent_at: float = 0.0
@@ -172,13 +180,20 @@ class Attempt:
         self.reserved = self.admitted.reserved
         self.covered_tokens = min(self.reserve_tokens, self.admitted.output_tokens) * self.quote.choices
         self._task = asyncio.current_task()
-        machinery.settler.journal.opened(
-            self.attempt_id,
-            self.admitted.ordinal,
-            self.reserved,
-            self.admitted.holds,
-            self.base_event["orphan"],
-        )
+        try:
+            machinery.settler.journal.opened(
+                self.attempt_id,
+                self.admitted.ordinal,
+                self.reserved,
+                self.admitted.holds,
+                self.base_event["orphan"],
+            )
+        except JournalUnavailable as error:
+            # What is not on record must not be sent; its reservation goes back at once.
+            await self._settle("failed", Usage(), 0, "provider", error="guardrail_unavailable")
+            raise GatewayError(
+                "guardrail_unavailable", "The gateway cannot write its journal.", retry_after_s=2
+            ) from error
         machinery.live.add(self)
         self.sent_at = time.perf_counter()
         try:
@@ -293,6 +308,10 @@ class Attempt:
         else:
             answer = chat.read_answer(parsed)
             usage, cost, source = self._bill(read_usage(self.turn.step.surface, parsed), answer)
+            refusal = self.tool_kills.refusal((c.name for c in answer.calls), self.turn.run.run_id)
+            if refusal is not None:
+                await self._settle("stopped", usage, cost, source, answer=answer, error=refusal.code)
+                raise refusal
             await self._settle(self._outcome("ok"), usage, cost, source, answer=answer)
         return self._whole(reply, body)
 
@@ -353,6 +372,11 @@ class Attempt:
                     continue
                 if not self.first_at:
                     self.first_at = time.perf_counter()
+                if parser.tools_called:
+                    failure = self.tool_kills.refusal(parser.tools_called, self.turn.run.run_id)
+                    if failure is not None:
+                        reply.abort()
+                        break
                 if parser.done:
                     break
                 if parser.output_bytes > self.covered_tokens * BYTES_PER_TOKEN:
@@ -435,9 +459,12 @@ class Attempt:
         received = -(-output_bytes // BYTES_PER_TOKEN)
         target = received + EXTENSION_TOKENS
         more = -(-(target - self.covered_tokens) * self.quote.output_nano_per_mtok // MTOK)
-        if more and not await self.machinery.settler.store.extend(self.attempt_id, more):
-            ruling = await self.tightest(more)
-            return budget_refusal(ruling, self.turn.run.run_id, more)
+        try:
+            if more and not await self.machinery.settler.store.extend(self.attempt_id, more):
+                ruling = await self.tightest(more)
+                return budget_refusal(ruling, self.turn.run.run_id, more)
+        except StoreUnavailable as error:
+            return error
         self.reserved += more
         self.covered_tokens = target
         return None
@@ -500,14 +527,16 @@ class Attempt:
             return
         self.settled = True
         self.usage, self.cost = usage, cost
+        self.calls = answer.calls if answer is not None else ()
         settlement = self._settlement(outcome, usage, cost, source, answer, error)
         try:
             settled = await self.machinery.settler.settle(settlement)
+            if settled is not None:
+                self.facts.run_cost = settled.run_cost
+                self.facts.run_remaining = settled.run_remaining
+                self.run_completed = settled.applied and settled.status is RunStatus.COMPLETED
         finally:
             self.machinery.record(self, outcome)
-        if settled is not None:
-            self.facts.run_cost = settled.run_cost
-            self.facts.run_remaining = settled.run_remaining
 
     def _settlement(
         self,
@@ -527,7 +556,7 @@ class Attempt:
         status = RunStatus.COMPLETED if completes and not turn.run.explicit else RunStatus.RUNNING
         if outcome == "killed":
             status = RunStatus.KILLED
-        elif outcome == "stopped":
+        elif outcome == "stopped" and error != "tool_killed":
             status = RunStatus.STOPPED_BUDGET
         return Settlement(
             attempt_id=self.attempt_id,

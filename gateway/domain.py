@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Literal
 
+from gateway.values import frozen
+
 Nano = int
 Millis = int
 
@@ -92,7 +94,7 @@ class RunSource(StrEnum):
     NEW = "new"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Principal:
     """The authenticated caller. `id` scopes every index and counter; nothing crosses it."""
 
@@ -106,7 +108,7 @@ class Principal:
     """The caller's own provider credential, in `passthrough` mode alone."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Text:
     """One text the model will read, and where it stands in the parsed body.
 
@@ -117,7 +119,7 @@ class Text:
     pointer: tuple[str | int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Media:
     """A part that is not text. `digest` stands for its content in lineage; `size` is in bytes."""
 
@@ -127,7 +129,7 @@ class Media:
     detail: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolCall:
     """A call the model asked for. `arguments` is the raw text, usually JSON."""
 
@@ -136,7 +138,7 @@ class ToolCall:
     arguments: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolDef:
     """A tool offered to the model."""
 
@@ -145,7 +147,7 @@ class ToolDef:
     schema: Mapping[str, Any] | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Item:
     """One entry of the conversation. A tool result has `call_id`; an assistant turn may have `calls`."""
 
@@ -179,7 +181,7 @@ class Step:
     """UTF-8 bytes of everything the model will read as text: an upper bound of its input tokens."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Usage:
     """Tokens of one attempt in disjoint buckets, so that pricing never subtracts."""
 
@@ -223,7 +225,7 @@ class Usage:
 USAGE_BUCKETS: tuple[str, ...] = tuple(f.name for f in fields(Usage) if f.name != "source")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     """What the model said, read from a plain reply or folded from a stream."""
 

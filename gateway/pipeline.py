@@ -12,7 +12,7 @@ Two store round trips stand before the provider, one after it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -35,10 +35,12 @@ from gateway.rules.lineage import Lineage
 from gateway.rules.route import Route, Router
 from gateway.surfaces import chat
 from gateway.surfaces.body import joined
+from gateway.tool_kills import ToolKills
 from gateway.turn import Facts, Turn, new_id
 from gateway.upstreams import azure_openai, openai
 from gateway.upstreams import headers as header_rules
 from gateway.upstreams.transport import Timeouts, Transport, UpstreamRequest
+from gateway.values import frozen
 
 MIN_OUTPUT_TOKENS = 256
 """An answer clamped to less than this is not worth its input."""
@@ -51,7 +53,7 @@ _LIMIT_STATUS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Call:
     """A request on the data plane, read and authenticated."""
 
@@ -94,6 +96,7 @@ class Pipeline:
     notify: Callable[[str, dict[str, Any]], None]
     """Tells of what operators may want to know: (kind, facts)."""
     estimates: OutputEstimates
+    tool_kills: ToolKills
     builtin_models: Sequence[str] = ()
     """Models that no policy names and that are offered all the same."""
 
@@ -102,12 +105,13 @@ class Pipeline:
         first byte."""
         generation = self.generation
         step = chat.parse(call.body, max_depth=generation.policy.server.max_json_depth)
+        withheld = await self.tool_kills.stopped([tool.name for tool in step.tools]) if step.tools else ()
         turn = await self._find_run(generation, call, step, facts)
         route = generation.router.choose(call.caller, step.model, turn.began_at, request_context(step.body))
         dialect = dialect_of(route)
         facts.model = route.upstream_model
         facts.checks = ["kill", "limits", "rates", "budgets"]
-        attempt = await self._admit(generation, call, turn, route, dialect, facts)
+        attempt = await self._admit(generation, call, turn, route, dialect, withheld, facts)
         if step.stream:
             return await attempt.run_stream(client)
         return await attempt.run_plain(client)
@@ -171,6 +175,7 @@ class Pipeline:
         turn: Turn,
         route: Route,
         dialect: Dialect,
+        withheld: Collection[str],
         facts: Facts,
     ) -> Attempt:
         """Reserve what the step may cost, or refuse it and say so in the ledger."""
@@ -198,6 +203,7 @@ class Pipeline:
             limit_field=openai.limit_field(route.provider),
             output_limit=_limit_to_send(step, route, outcome),
             inject_usage=step.stream and route.provider.stream_usage,
+            withheld=withheld,
         )
         return Attempt(
             attempt_id=attempt_id,
@@ -215,6 +221,7 @@ class Pipeline:
             strips_usage=step.stream and route.provider.stream_usage and not step.wants_usage,
             base_event=base,
             tightest=self._tightest(admission.charges, outcome),
+            tool_kills=self.tool_kills,
             reserve_tokens=admission.reserve_tokens,
         )
 
@@ -345,7 +352,11 @@ class Pipeline:
                     }
                 )
             )
-            self.notify("run_stopped", {"code": denied.code, "rule": denied.rule, "run": run.run_id})
+            if run.status is not status:
+                self.notify(
+                    "run_stopped",
+                    {"code": denied.code, "rule": denied.rule, "run": run.run_id, "status": status.value},
+                )
         return refusal_of(denied, run)
 
     def _tightest(

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 
 from gateway.admission import Settled, Settlement
 from gateway.errors import StoreUnavailable
-from gateway.journal import Journal
+from gateway.journal import Journal, JournalUnavailable
 from gateway.protocols import Store
+from gateway.stores.ledger import LedgerUnavailable
 
 log = logging.getLogger("gateway.settling")
 
@@ -54,10 +55,14 @@ class Settler:
         A caller who is cancelled meanwhile changes nothing: the settlement is then offered again with those
         that the store did not take.
         """
-        self.journal.settled(settlement)
+        try:
+            self.journal.settled(settlement)
+        except JournalUnavailable as error:
+            # The money is spent: the store has to know all the same, only a crash now would lose it.
+            log.error("a settlement is not in the journal: %s", error)
         try:
             return await self.apply(settlement)
-        except StoreUnavailable:
+        except (StoreUnavailable, LedgerUnavailable):
             self._pending[settlement.attempt_id] = settlement
             return None
         except asyncio.CancelledError:
@@ -65,7 +70,10 @@ class Settler:
             raise
 
     async def apply(self, settlement: Settlement) -> Settled:
-        """Tell the store, and adopt the attempt when the store has lost it. Raises `StoreUnavailable`."""
+        """Tell the store, and adopt the attempt when the store has lost it.
+
+        Raises `StoreUnavailable` or `LedgerUnavailable`.
+        """
         settled = await self.store.settle(settlement)
         if not settled.known and not await self.in_ledger(settlement.attempt_id):
             settled = await self.store.settle(replace(settlement, adopt=True))
@@ -82,6 +90,6 @@ class Settler:
         for attempt_id, settlement in list(self._pending.items()):
             try:
                 await self.apply(settlement)
-            except StoreUnavailable:
+            except (StoreUnavailable, LedgerUnavailable):
                 return
             del self._pending[attempt_id]

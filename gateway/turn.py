@@ -12,6 +12,7 @@ from gateway.errors import ErrorContext
 from gateway.rules.budgets import Scopes
 from gateway.rules.identity import Hints
 from gateway.rules.lineage import Chain
+from gateway.values import frozen
 
 _ID_BYTES = 12
 _random: list[bytes] = []
@@ -81,7 +82,7 @@ class Facts:
         return out
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Turn:
     """One step with everything that identifies it. Made once its run is known."""
 

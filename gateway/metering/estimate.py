@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -27,6 +27,7 @@ from gateway.metering.tokens import (
     media_tokens,
 )
 from gateway.metering.usage import ReadUsage
+from gateway.values import frozen
 
 REQUEST_BOUND = 64
 ITEM_BOUND = 16
@@ -45,7 +46,7 @@ _SCHEMA_SHARE = 0.7
 """OpenAI shows the model a schema in fewer tokens than its JSON has; from recorded traffic."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hosted:
     """Tools of the provider that a step may use."""
 
@@ -77,7 +78,7 @@ def hosted_allowance(step: Step) -> Hosted:
     return Hosted(uses, (uses + unpriced) * HOSTED_USE_TOKENS)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InputTokens:
     """Input tokens of a step by the price they have."""
 
@@ -173,7 +174,7 @@ def output_bound(step: Step, model_cap: int | None, default_cap: int) -> int:
     return max(limit, 0)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Quote:
     """The most that one attempt can cost, as a straight line over its output tokens."""
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 from gateway.domain import NANO_PER_USD, Nano, Surface, Usage
+from gateway.values import frozen
 
 MAX_TOKENS = 1_000_000_000
 """A count above this is not believed: no model reads or writes as much in one call."""
@@ -29,7 +30,7 @@ PriceContext = tuple[tuple[str, str], ...]
 """What besides model and tokens decides a price, such as `(("service_tier", "priority"),)`."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ReadUsage:
     """Usage as a provider reported it.
 
@@ -70,6 +71,8 @@ class _Reader:
 
     def part(self, source: Mapping[str, Any], name: str, whole: int) -> int:
         """A count that cannot be larger than `whole`."""
+        if name not in source:
+            return 0
         value = self.count(source, name) or 0
         if value > whole:
             self.anomalies.append(name)

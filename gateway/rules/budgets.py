@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
 from gateway.admission import Charge, Rate, RunLimits, Window
@@ -15,6 +14,7 @@ from gateway.domain import Millis, Nano, Principal, Step, Surface
 from gateway.policy.models import EVERYTHING, Budget, Match, Policy
 from gateway.policy.models import Rate as RateRule
 from gateway.rules.windows import windows_at
+from gateway.values import frozen
 
 SCOPE_LIFE_MS = 35 * 86_400_000
 """How long a budget without a window remembers a scope that is not used: longer than any provider keeps
@@ -22,7 +22,7 @@ a conversation."""
 GLOBAL_ID = "all"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Scopes:
     """The scopes that a step belongs to, by the words of `per:`. An absent scope has no id."""
 

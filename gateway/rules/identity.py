@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
 from gateway.domain import Json
 from gateway.errors import CallerError
+from gateway.values import frozen
 
 SCOPE_WORDS = frozenset({"run", "session", "user", "key", "team", "model", "tool", "global", "tag"})
 """No run may be called by these: `kill:global` has to mean what it says."""
@@ -39,7 +39,7 @@ _CODEX_AGENTS = (b"codex_", b"codex-")
 _ANY_SESSION_HEADER = re.compile(rb"x-[a-z0-9]{1,32}-session-id")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hints:
     """What a request says of itself. `session` is as shown; `session_given` when it named one outright."""
 

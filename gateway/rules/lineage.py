@@ -16,13 +16,13 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import orjson
 
 from gateway.admission import Evidence
 from gateway.domain import Answer, Item, Role, RunSource, Text, ToolCall
+from gateway.values import frozen
 
 MIN_ID_CHARS = 16
 """Shorter tool-call ids (`call_0`) are reused by some servers and tell nothing."""
@@ -42,7 +42,7 @@ _MAX_CLOSING = 34
 _DIGEST = 16
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Chain:
     """The conversation of one request, hashed once.
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from gateway.domain import Millis, Nano, Principal
 from gateway.errors import CallerError
 from gateway.metering.prices import FREE, PriceBook, Rates, UnknownPrice, provider_ref
 from gateway.metering.usage import PriceContext, ReadUsage
 from gateway.policy.models import Policy, Price, Provider, Target, model_allowed
+from gateway.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Route:
     """One way to serve a step."""
 
@@ -28,6 +28,8 @@ class Route:
     """The policy itself states the price, so nothing in a reply changes it."""
     output_cap: int | None
     """Most output tokens of the model, when the policy knows it."""
+    label: str
+    """The model in metrics: callers can make up endless names under a wildcard that states its price."""
 
 
 class Router:
@@ -82,6 +84,7 @@ class Router:
         `model_not_allowed`, `unknown_price`."""
         target = self._policy.find_model(model)
         declared = self._declared.get(target.entry) if target is not None else None
+        named = target is not None
         if target is None:
             target = self._builtin(model)
         if target is None:
@@ -119,6 +122,9 @@ class Router:
             rates=declared or self._table_rates(target, now, context),
             declared=declared is not None,
             output_cap=target.model.max_output_tokens,
+            label=target.entry
+            if target.entry.endswith("*") and (declared or not named)
+            else target.upstream_model,
         )
 
     def _table_rates(self, target: Target, now: Millis, context: PriceContext) -> Rates:

@@ -326,8 +326,8 @@ def _whole(value: Any, name: str, limit: int = _MAX_INT) -> int:
 def _label(value: Any) -> str | None:
     if value is None:
         return None
-    text = value if isinstance(value, str) else orjson.dumps(value).decode()
-    return clip(text)
+    text = value if type(value) is str else orjson.dumps(value).decode()
+    return text if len(text) <= MAX_TEXT else clip(text)
 
 
 def _tokens(usage: Json) -> tuple[int, int, int]:

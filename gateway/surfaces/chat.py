@@ -7,7 +7,7 @@ here or not; what is read is only what metering, lineage and the rules need.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -195,11 +195,45 @@ def _tools(body: Mapping[str, Any]) -> tuple[ToolDef, ...]:
     return tuple(out)
 
 
+def withhold_tools(body: Json, names: Container[str]) -> Json:
+    """The body without the definitions of some tools, and without a choice that would force one of them."""
+    kept = dict(body)
+    for key in ("tools", "functions"):
+        offered = body.get(key)
+        if isinstance(offered, list):
+            kept[key] = [tool for tool in offered if _tool_name(tool) not in names]
+            if not kept[key]:
+                # An empty list is refused by providers, and so is a choice among no tools.
+                for unused in (key, "tool_choice", "parallel_tool_calls", "function_call"):
+                    kept.pop(unused, None)
+    for key in ("tool_choice", "function_call"):
+        if _tool_name(kept.get(key)) in names:
+            del kept[key]
+    return kept
+
+
+def _tool_name(tool: Any) -> str:
+    if not isinstance(tool, dict):
+        return ""
+    inner = tool.get("function") or tool.get("custom") or tool
+    return str(inner.get("name") or "") if isinstance(inner, dict) else ""
+
+
 def forward(
-    step: Step, *, model: str, limit_field: str, output_limit: int | None, inject_usage: bool
+    step: Step,
+    *,
+    model: str,
+    limit_field: str,
+    output_limit: int | None,
+    inject_usage: bool,
+    withheld: Collection[str] = (),
 ) -> bytes:
     """The body to send upstream: the client's own, with the model's real name, the output limit when the
-    gateway sets one, and a stream's usage asked for."""
+    gateway sets one, a stream's usage asked for, and the definitions of `withheld` tools left out."""
+    body, raw = step.body, step.raw
+    if withheld:
+        body = withhold_tools(body, withheld)
+        raw = orjson.dumps(body)
     changes: Json = {}
     if model != step.model:
         changes["model"] = model
@@ -212,7 +246,7 @@ def forward(
                     changes[name] = output_limit
     if inject_usage and not step.wants_usage:
         changes["stream_options"] = {**(step.body.get("stream_options") or {}), "include_usage": True}
-    return with_fields(step.raw, step.body, changes)
+    return with_fields(raw, body, changes)
 
 
 def read_answer(reply: Mapping[str, Any]) -> Answer:
@@ -267,6 +301,7 @@ class ChatStream:
         "model",
         "output_bytes",
         "response_id",
+        "tools_called",
         "usage",
     )
 
@@ -278,6 +313,8 @@ class ChatStream:
         """The last usage object seen, as the provider wrote it, with what stands beside it."""
         self.done = False
         self.error = False
+        self.tools_called: set[str] = set()
+        """Names of the tools called so far."""
         self.output_bytes = 0
         """UTF-8 bytes of text, reasoning and arguments received: what was generated so far."""
         self.model: str | None = None
@@ -286,8 +323,9 @@ class ChatStream:
     def feed(self, chunk: bytes) -> bytes:
         """Bytes for the client; empty while an event is incomplete."""
         events = self._splitter.feed(chunk)
-        out = [kept for event in events if (kept := self._event(event))]
-        return out[0] if len(out) == 1 else b"".join(out)
+        if len(events) == 1:
+            return self._event(events[0])
+        return b"".join([self._event(event) for event in events])
 
     def _event(self, event: bytes) -> bytes:
         data = data_of(event)
@@ -325,7 +363,8 @@ class ChatStream:
                 return b""
         elif self._strip_usage and "usage" in chunk:
             # Inside a JSON string the quotes would be escaped, so this can only be the key itself.
-            return event.replace(b',"usage":null', b"", 1).replace(b', "usage": null', b"", 1)
+            stripped = event.replace(b',"usage":null', b"", 1)
+            return stripped if len(stripped) < len(event) else event.replace(b', "usage": null', b"", 1)
         return event
 
     def _delta(self, choice: Json) -> None:
@@ -339,19 +378,23 @@ class ChatStream:
             if content and type(content) is str:
                 state.text.append(content)
                 self.output_bytes += len(content) if content.isascii() else len(content.encode())
-            if "tool_calls" in delta or "function_call" in delta:
-                self._tool_deltas(state, delta)
-            for name in ("refusal", "reasoning", "reasoning_content", "thinking"):
-                extra = delta.get(name)
-                if extra and type(extra) is str:
-                    if name == "refusal":
-                        state.text.append(extra)
-                    else:
-                        state.reasoning_bytes += len(extra.encode())
-                    self.output_bytes += len(extra.encode())
+            if len(delta) > 1 or content is None:
+                self._rarer_deltas(state, delta)
         finish = choice.get("finish_reason")
         if finish is not None:
             state.finish = str(finish)
+
+    def _rarer_deltas(self, state: _Choice, delta: Json) -> None:
+        if "tool_calls" in delta or "function_call" in delta:
+            self._tool_deltas(state, delta)
+        for name in ("refusal", "reasoning", "reasoning_content", "thinking"):
+            extra = delta.get(name)
+            if extra and type(extra) is str:
+                if name == "refusal":
+                    state.text.append(extra)
+                else:
+                    state.reasoning_bytes += len(extra.encode())
+                self.output_bytes += len(extra.encode())
 
     def _tool_deltas(self, state: _Choice, delta: Json) -> None:
         deltas = delta.get("tool_calls")
@@ -368,6 +411,7 @@ class ChatStream:
                 known = None
             if known is None:
                 known = state.calls[position] = [call.id, call.name, []]
+                self.tools_called.add(call.name)
             else:
                 known[0] = known[0] or call.id
                 known[1] = known[1] or call.name
@@ -379,6 +423,7 @@ class ChatStream:
         if isinstance(legacy, dict):
             known = state.calls.setdefault(0, ["", "", []])
             known[1] = known[1] or str(legacy.get("name") or "")
+            self.tools_called.add(known[1])
             known[2].append(str(legacy.get("arguments") or ""))
             self.output_bytes += len(known[2][-1].encode())
 

@@ -8,10 +8,10 @@ No library's exception passes this seam; every failure is a `TransportError` wit
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from gateway.domain import Headers
+from gateway.values import frozen
 
 Phase = Literal["connect", "first_byte", "body"]
 Kind = Literal["refused", "dns", "tls", "timeout", "reset", "protocol", "too_large", "aborted"]
@@ -40,7 +40,7 @@ class UnsendableError(ValueError):
     """The request cannot be put on the wire as it is. Nothing was sent and no upstream is to blame."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Timeouts:
     """Limits of one exchange, in seconds. All are needed: a stalled upstream passes the others.
 
@@ -55,7 +55,7 @@ class Timeouts:
     total_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UpstreamRequest:
     """One request, whole.
 

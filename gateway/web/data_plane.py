@@ -23,6 +23,7 @@ from gateway.domain import Headers, Surface, Verdict
 from gateway.errors import (
     CallerError,
     GatewayError,
+    Refusal,
     UpstreamError,
     error_json,
     retry_headers,
@@ -79,6 +80,7 @@ class DataPlane:
         except ClientLeftError:
             return
         except GatewayError as error:
+            self._count(error)
             reply = error_reply(facts, error)
         except Exception:
             # The last line of defence: a bug answers in the surface's own grammar and refuses.
@@ -92,6 +94,17 @@ class DataPlane:
             client.close()
         if reply is not None and not client.started:
             await client.reply(reply)
+
+    def _count(self, error: GatewayError) -> None:
+        """Refusals by code and rule; what went wrong upstream is counted with its attempt."""
+        if isinstance(error, UpstreamError):
+            return
+        rule = error.ruling.rule if isinstance(error, Refusal) else ""
+        self.metrics.refusals.labels(error.code, rule).inc()
+        if error.code == "unknown_price":
+            self.metrics.unpriced.inc()
+        if error.code == "budget_store_unavailable":
+            self.metrics.store_errors.inc()
 
     async def _respond(
         self,
@@ -271,6 +284,7 @@ class HttpClient:
         if callback is None:
             self.close()
         elif self._timer is None and self._watch is None:
+            self._sender = asyncio.current_task()
             self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._begin_watch)
 
     def _begin_watch(self) -> None:
@@ -339,7 +353,6 @@ class HttpClient:
     async def _put(self, message: Message) -> None:
         if self.left:
             return
-        self._sender = asyncio.current_task()
         self._blocked_since = asyncio.get_running_loop().time()
         try:
             await self._send(message)

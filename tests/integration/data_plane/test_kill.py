@@ -166,3 +166,43 @@ def test_a_client_that_does_not_read_is_still_cut(
     connection.close()
     assert b"run_killed" in received[-2000:]
     assert received.count(b"data:") < 4000
+
+
+TOOLS = [
+    {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {}}}}
+    for name in ("delete_records", "look_up")
+]
+
+
+def test_a_killed_tool_is_withheld_and_the_run_goes_on(
+    gateway: ThreadedGateway, provider: ProviderServer
+) -> None:
+    kill(gateway, "tool:delete_records")
+    forced = {"type": "function", "function": {"name": "delete_records"}}
+    assert gateway.post(chat(tools=TOOLS, tool_choice=forced))[0] == 200
+    sent = json.loads(provider.journal.last.body)
+    assert [tool["function"]["name"] for tool in sent["tools"]] == ["look_up"]
+    assert "tool_choice" not in sent
+    assert gateway.post(chat(tools=TOOLS[:1], parallel_tool_calls=False))[0] == 200
+    assert not {"tools", "parallel_tool_calls"} & set(json.loads(provider.journal.last.body))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_of_a_killed_tool_is_not_delivered(
+    gateway: ThreadedGateway, provider: ProviderServer, stream: bool
+) -> None:
+    provider.script("rogue", Reply(tool_calls=[("delete_records", {"all": True})], flush_each=True))
+    assert gateway.post(chat("sim/rogue", tools=TOOLS, stream=stream))[0] == 200
+    kill(gateway, "tool:delete_records")
+    status, _, body = gateway.post(chat("sim/rogue", tools=TOOLS, stream=stream))
+    assert b'"tool_killed"' in body
+    assert b"delete_records" not in body.split(b'"error"')[0]
+    assert b'"all"' not in body
+    assert status == (200 if stream and b"data:" in body else 400)
+    assert gateway.attempts()[-1]["cost"] > 0
+
+    async def revive() -> None:
+        await gateway.worker.store.clear_kill("tool:delete_records")
+
+    gateway.run(revive)
+    wait_until(lambda: gateway.post(chat("sim/rogue", tools=TOOLS))[0] == 200, what="revival")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -16,7 +17,8 @@ from redis.crc import key_slot
 
 from gateway.admission import Admitted, CounterState, Denied, Hold, Kill, Rate, Window
 from gateway.errors import StoreUnavailable
-from gateway.stores.redis import Keys, RedisStore, UsedCounters
+from gateway.stores import embedded
+from gateway.stores.redis import Keys, RedisStore, UsedCounters, scripts
 from tests.support import store_values as make
 from tests.support.redis_server import FaultProxy, RedisServer
 
@@ -137,6 +139,27 @@ async def test_runs_with_hostile_names_are_told_apart(empty_redis: RedisServer) 
                 make.lookup(f"p2-{n}", name=f"n{name}", principal="p2", retry_key="y")
             )
             assert strange.is_new
+
+
+def test_the_scripts_and_the_specification_have_the_same_constants() -> None:
+    names = [
+        "DAY_MS",
+        "MINUTE_MS",
+        "RETRY_WINDOW_MS",
+        "MAX_RETRIES",
+        "INDEX_WIDTH",
+        "SETTLED_MEMORY_MS",
+        "PROVISIONAL_MEMORY_MS",
+        "UNSEEN_RUN_TTL_MS",
+        "UNDATED_COUNTER_MS",
+    ]
+    source = scripts()["admit"].source
+    values: dict[str, int] = {}
+    for name in names:
+        found = re.search(rf"^local {name} = (.+)$", source, re.MULTILINE)
+        assert found is not None, name
+        values[name] = eval(found[1], {}, values)
+    assert values == {name: getattr(embedded, name) for name in names}
 
 
 # -- kills --------------------------------------------------------------------------------------------
