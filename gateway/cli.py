@@ -80,7 +80,7 @@ def serve(
         str | None,
         typer.Option(
             envvar="GATEWAY_STORE_URL",
-            help="embedded, redis://…, rediss://…, redis+cluster://…, redis+sentinel://…",
+            help="embedded, redis://HOST:PORT/DB or rediss://…",
         ),
     ] = None,
     ledger: Annotated[

@@ -83,6 +83,11 @@ class Settings:
         """Raise `SettingsError` for combinations that would not be safe or would not work."""
         if self.workers < 1:
             raise SettingsError("--workers has to be at least 1")
+        if not self.embedded and not self.store_url.startswith(("redis://", "rediss://")):
+            raise SettingsError(
+                f"--store: got {self.store_url!r}, expected 'embedded', redis://HOST:PORT/DB or "
+                "rediss://HOST:PORT/DB (Sentinel and Cluster are not served by this version)"
+            )
         if self.embedded and self.workers > 1:
             raise SettingsError(
                 f"--workers {self.workers} needs a shared store: the embedded store lives in one process and "

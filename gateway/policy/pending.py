@@ -6,7 +6,7 @@ becomes enforced leaves `NOT_YET_ENFORCED`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ NOT_YET_ENFORCED: tuple[Pending, ...] = (
     Pending(("screening",)),
     Pending(("alerts",)),
     Pending(("passthrough",)),
+    Pending(("models", "*", "fallbacks")),
     Pending(("budgets", "*", "per"), frozenset({"tool"})),
     Pending(("budgets", "*", "on_exceed"), _LANDINGS, instead="; it acts as stop"),
     Pending(("runs", "on_exceed"), _LANDINGS, instead="; it acts as stop"),
@@ -68,8 +69,12 @@ def _paths(data: Any, pattern: KeyPath, done: KeyPath = ()) -> Iterator[KeyPath]
         return
     part, rest = pattern[0], pattern[1:]
     if part == "*":
-        indexes = range(len(data)) if isinstance(data, list) else ()
-        for index in indexes:
-            yield from _paths(data[index], rest, (*done, index))
+        entries: Iterable[tuple[str | int, Any]] = ()
+        if isinstance(data, list):
+            entries = enumerate(data)
+        elif isinstance(data, dict):
+            entries = data.items()
+        for key, value in entries:
+            yield from _paths(value, rest, (*done, key))
     elif isinstance(data, dict) and value_at(data, (part,)) is not None:
         yield from _paths(data[part], rest, (*done, part))

@@ -285,16 +285,26 @@ class Pipe:
         """The reply to a command, error replies included as values. Raises: `StoreUnavailable`."""
         link = self._link
         if link is None:
-            waited = asyncio.get_running_loop().time() - self._down_since
-            if waited >= self._timeout_s:
-                raise Unsent
-            await self.wait_linked(self._timeout_s - waited)
-            link = self._link
-            if link is None:
-                raise Unsent
+            return await self._call_when_linked(packed)
         if link.silent_s > 2 * self._timeout_s:
             raise Unsent
         return await link.send(packed)
+
+    async def _call_when_linked(self, packed: bytes) -> Reply:
+        """Wait for a link and for the reply, no longer for both than for one."""
+        patience = self._timeout_s - (asyncio.get_running_loop().time() - self._down_since)
+        if patience <= 0:
+            raise Unsent
+        sent = False
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self.wait_linked(patience)
+                if self._link is None:
+                    raise Unsent
+                sent = True
+                return await self._link.send(packed)
+        except TimeoutError:
+            raise (StoreUnavailable if sent else Unsent) from None
 
     def reconnect(self) -> None:
         """The server at the other end is not the one to talk to (any more): dial again."""

@@ -33,12 +33,8 @@ class Client:
     driver: str
     model: str = "sim/steps-5"
     job: dict[str, Any] = field(default_factory=dict)
-    attempts: int = 3
-    """Tries of one call that fails retriably, with the client's own defaults."""
     tells_retries: bool = True
     """Sends `x-stainless-retry-count`."""
-    tools: bool = True
-    """Offers tools on the wire."""
     ends: str = "completed"
     """The status of a run that has got its answer."""
 
@@ -53,19 +49,15 @@ OPENAI = [
     Client("openai-3.52", "agents", "openai_loop.py"),
 ]
 """The plain SDK at four ages."""
-REACT = Client("react", "openai-2", "openai_loop.py", job={"style": "react"}, tools=False)
-REACT_OLD = Client(
-    "react-1.40", "openai-1.40", "openai_loop.py", job={"style": "react"}, tools=False, tells_retries=False
-)
+REACT = Client("react", "openai-2", "openai_loop.py", job={"style": "react"})
+REACT_OLD = Client("react-1.40", "openai-1.40", "openai_loop.py", job={"style": "react"}, tells_retries=False)
 LANGGRAPH = Client("langgraph", "agents", "langgraph_agent.py")
 AGENTS = Client("openai-agents", "agents", "openai_agents.py")
 # This one answers by a tool, so nothing on the wire says that it has ended.
 SMOL_TOOLS = Client("smolagents-tools", "agents", "smol_agents.py", "sim/smol-tools", ends="running")
-SMOL_CODE = Client(
-    "smolagents-code", "agents", "smol_agents.py", "sim/smol-code", {"style": "code"}, tools=False
-)
+SMOL_CODE = Client("smolagents-code", "agents", "smol_agents.py", "sim/smol-code", {"style": "code"})
 NODE = Client("openai-node", "node", "openai_loop.mjs")
-NODE_REACT = Client("react-node", "node", "openai_loop.mjs", job={"style": "react"}, tools=False)
+NODE_REACT = Client("react-node", "node", "openai_loop.mjs", job={"style": "react"})
 
 PYTHON = [*OPENAI, REACT, REACT_OLD, LANGGRAPH, AGENTS, SMOL_TOOLS, SMOL_CODE]
 EVERY = [*PYTHON, NODE, NODE_REACT]

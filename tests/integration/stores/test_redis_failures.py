@@ -263,8 +263,8 @@ async def test_cut_connections_come_back_and_every_wait_is_bounded(server: Redis
                     done, held = done + 1, held + answer.reserved
                 else:
                     refused += 1
-        assert done >= 150
-        assert refused >= 10
+        assert done >= 100
+        assert refused >= 5
         begun = loop.time()
         while (await store.counters(["spent"]))["spent"] != CounterState(0, held):
             assert loop.time() - begun < 3, "what was admitted for nobody is given back"

@@ -105,6 +105,7 @@ def test_what_is_not_enforced_yet_warns_with_its_place() -> None:
         "p.yaml:34: routing: validated, not yet enforced by this version",
         "p.yaml:37: screening: validated, not yet enforced by this version",
         "p.yaml:41: alerts: validated, not yet enforced by this version",
+        "p.yaml:9: models.gpt-4o.fallbacks: validated, not yet enforced by this version",
         "p.yaml:19: budgets[0].on_exceed: wrap_up is validated, "
         "not yet enforced by this version; it acts as stop",
         "p.yaml:23: runs.on_exceed: wrap_up is validated, not yet enforced by this version; it acts as stop",
@@ -115,7 +116,7 @@ def test_every_pending_part_of_the_language_warns() -> None:
     text = """
 version: 1
 providers: {a: {dialect: openai, base_url: http://a/v1}}
-models: {m: {provider: a}}
+models: {m: {provider: a, fallbacks: [n]}, n: {provider: a}}
 loops: {mode: shadow}
 tools: {t: {allow: false}}
 routing: {rules: [{name: r, when: {model: m}, use: m}]}

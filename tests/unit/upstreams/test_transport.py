@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import pytest
 
-from gateway.upstreams.aiohttp_transport import MAX_HEADER_LINE, AiohttpTransport
+from gateway.upstreams.http1_transport import MAX_HEADER_LINE, Http1Transport
 from gateway.upstreams.transport import (
     Timeouts,
     Transport,
@@ -126,9 +126,19 @@ async def upstream() -> AsyncIterator[Upstream]:
     server.close()
 
 
+Kind = type[Http1Transport]
+
+
+@pytest.fixture(params=[Http1Transport])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Every implementation."""
+    found: Kind = request.param
+    return found
+
+
 @pytest.fixture
-async def transport() -> AsyncIterator[Transport]:
-    made = AiohttpTransport()
+async def transport(kind: Kind) -> AsyncIterator[Transport]:
+    made = kind()
     yield made
     await made.aclose()
 
@@ -318,9 +328,9 @@ async def test_waiting_reader_is_woken_by_abort(upstream: Upstream, transport: T
     await asyncio.wait_for(upstream.gone.wait(), 1)
 
 
-async def test_cancelled_sends_leave_no_slot_taken(upstream: Upstream) -> None:
+async def test_cancelled_sends_leave_no_slot_taken(upstream: Upstream, kind: Kind) -> None:
     upstream.plays(0.2, plain(b"ok"))
-    narrow = AiohttpTransport(connections_per_host=2)
+    narrow = kind(connections_per_host=2)
     for _ in range(20):
         tasks = [asyncio.create_task(narrow.send(post(upstream.url))) for _ in range(4)]
         await asyncio.sleep(0.01)
@@ -355,6 +365,58 @@ async def test_slow_reader_holds_the_upstream_back(upstream: Upstream, transport
     assert sent == before
     assert await anext(stream), "the upstream was not idle: the reader was slow"
     reply.abort()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        plain(b"ok", b"connection: close"),
+        plain(b"ok") + b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged",
+        plain(b"ok") + b"forged",
+        b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok",
+    ],
+    ids=["close", "second answer", "garbage", "old server"],
+)
+async def test_connection_with_anything_left_over_is_not_used_again(
+    upstream: Upstream, transport: Transport, answer: bytes
+) -> None:
+    upstream.plays(answer)
+    for _ in range(3):
+        assert await (await transport.send(post(upstream.url))).read(100) == b"ok"
+    assert upstream.connections == 3
+
+
+async def test_answer_that_nobody_asked_for_reaches_nobody(upstream: Upstream, transport: Transport) -> None:
+    upstream.plays(plain(b"ok"), 0.05, plain(b"forged"))
+    for _ in range(3):
+        assert await (await transport.send(post(upstream.url))).read(100) == b"ok"
+        await asyncio.sleep(0.1)
+    assert upstream.connections == 3
+
+
+async def test_head_request_ends_with_its_head(upstream: Upstream, transport: Transport) -> None:
+    upstream.plays(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
+    reply = await transport.send(post(upstream.url, b"", method="HEAD"))
+    assert (reply.status, await reply.read(10_000)) == (200, b"")
+
+
+async def test_many_at_once_each_get_their_own_answer(upstream: Upstream, kind: Kind) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            request = await upstream.take_request(reader)
+            await asyncio.sleep(0.001)
+            writer.write(plain(request.partition(b"\r\n\r\n")[2]))
+
+    upstream.script = script
+    narrow = kind(connections_per_host=5)
+
+    async def one(i: int) -> None:
+        reply = await narrow.send(post(upstream.url, b"%d" % i))
+        assert await reply.read(100) == b"%d" % i
+
+    await asyncio.gather(*(one(i) for i in range(300)))
+    assert upstream.connections == 5
+    await narrow.aclose()
 
 
 # Cuts
@@ -459,9 +521,9 @@ async def test_tls_handshake_that_never_ends_is_a_connect_timeout(
     assert await failure_of(transport.send(request)) == ("connect", "timeout")
 
 
-async def test_waiting_for_a_free_connection_counts_as_connecting(upstream: Upstream) -> None:
+async def test_waiting_for_a_free_connection_counts_as_connecting(upstream: Upstream, kind: Kind) -> None:
     upstream.plays("watch")
-    narrow = AiohttpTransport(connections_per_host=1)
+    narrow = kind(connections_per_host=1)
     limits = Timeouts(connect_s=0.2, first_byte_s=2, idle_s=5, total_s=5)
     first = asyncio.create_task(narrow.send(post(upstream.url)))
     await asyncio.sleep(0.05)
@@ -572,9 +634,9 @@ async def test_request_that_cannot_be_written_blames_nobody(
     assert upstream.requests == []
 
 
-async def test_closed_transport_refuses_and_cuts_what_was_open(upstream: Upstream) -> None:
+async def test_closed_transport_refuses_and_cuts_what_was_open(upstream: Upstream, kind: Kind) -> None:
     upstream.plays(STREAM, "watch")
-    closing = AiohttpTransport()
+    closing = kind()
     reply = await closing.send(post(upstream.url))
     reading = asyncio.create_task(drain(reply))
     await asyncio.sleep(0.05)
@@ -583,8 +645,8 @@ async def test_closed_transport_refuses_and_cuts_what_was_open(upstream: Upstrea
     assert await failure_of(closing.send(post(upstream.url))) == ("connect", "aborted")
 
 
-def test_own_trust_store_is_accepted() -> None:
+def test_own_trust_store_is_accepted(kind: Kind) -> None:
     async def build() -> None:
-        await AiohttpTransport(ssl=ssl.create_default_context()).aclose()
+        await kind(ssl=ssl.create_default_context()).aclose()
 
     asyncio.run(build())
