@@ -1,4 +1,4 @@
-"""The bytes that the benchmark sends and receives: a small call, an agent's history, a stream of 50 chunks."""
+"""The bytes that are sent and received: a small call, an agent's history, a stream of 50 chunks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def small() -> bytes:
 
 
 def streamed() -> bytes:
-    """The small call as a stream. The caller does not ask for usage, so the gateway does, and takes it out."""
+    """The small call as a stream. The caller asks for no usage, so the gateway does, and takes it out."""
     return orjson.dumps({**orjson.loads(small()), "stream": True})
 
 
@@ -128,7 +128,7 @@ _USAGE = {
 
 
 def stream_pieces() -> list[bytes]:
-    """A streamed answer as OpenAI sends it when usage was asked for: `CHUNKS` events, the last one `[DONE]`."""
+    """A streamed answer as OpenAI sends it when asked for usage: `CHUNKS` events, the last one `[DONE]`."""
     words = _WORDS.split()
 
     def event(choices: list[dict[str, Any]], usage: dict[str, Any] | None) -> bytes:

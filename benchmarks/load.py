@@ -18,7 +18,6 @@ from benchmarks.processes import KEY, Target
 
 WRK = shutil.which("wrk")
 PATH = "/v1/chat/completions"
-AFTERWARDS_S = 0.4
 
 _LUA = """
 wrk.method = "POST"
@@ -60,9 +59,10 @@ def script(directory: Path, name: str, body: bytes) -> Path:
 
 
 def burst(target: Target, lua: Path, *, seconds: int, connections: int, core: int) -> Throughput:
-    """Load one target with `wrk`. Raises `RuntimeError` when any request failed: such a figure means nothing.
+    """Load one target with `wrk`. Raises `RuntimeError` when any request failed: no figure would mean anything.
 
-    The CPU is read a moment after the last answer, so that what a gateway leaves for later (its ledger) counts.
+    The CPU is read when the process has come to rest, so that what a gateway leaves for later (its ledger)
+    counts, and burdens nobody else's turn.
     """
     if WRK is None:
         raise RuntimeError("wrk is not installed (apt-get install wrk)")
@@ -84,7 +84,7 @@ def burst(target: Target, lua: Path, *, seconds: int, connections: int, core: in
         raise RuntimeError(f"{target.name}: {errors} of {requests} requests failed")
     cpu = None
     if target.program is not None:
-        time.sleep(AFTERWARDS_S)
+        target.program.wait_calm()
         cpu = (target.program.cpu_s() - before) / requests * 1e6
     return Throughput(requests, duration_us / 1e6, cpu)
 

@@ -1,4 +1,4 @@
-"""The processes of a run, each on its core: what is measured on one, everything that drives it on the other."""
+"""The processes of a run, each on its core: what is measured on one, what drives it on the other."""
 
 from __future__ import annotations
 
@@ -83,6 +83,17 @@ class Program:
         """CPU seconds used so far by all threads, in user mode and in the kernel."""
         times = self._ps.cpu_times()
         return times.user + times.system
+
+    def wait_calm(self, timeout_s: float = 20.0) -> None:
+        """Until it uses less than a tenth of a core."""
+        deadline = time.monotonic() + timeout_s
+        before = self.cpu_s()
+        while time.monotonic() < deadline:
+            time.sleep(0.3)
+            now = self.cpu_s()
+            if now - before <= 0.03:
+                return
+            before = now
 
     @property
     def rss_mb(self) -> float:

@@ -1,4 +1,4 @@
-"""Measures, compares, prints. The figures and what they are held against are explained in docs/benchmarks.md."""
+"""Measures, compares, prints. docs/benchmarks.md explains the figures and what they are held against."""
 
 from __future__ import annotations
 

@@ -61,7 +61,8 @@ IN_FLIGHT_TOKENS = 32
 seen, and at least so many tokens."""
 AFTER_FINISH_S = 1.0
 """How long a stream whose answer is complete may take for its usage after the client has left."""
-INDEX_GRACE_MS = 86_400_000
+INDEX_GRACE_MS = 3_600_000
+"""How long beyond its idle TTL a run can be found again, to be continued by a new one."""
 
 
 class Client(Protocol):

@@ -151,7 +151,8 @@ class Pipeline:
         facts.step = run.retry_ordinal or run.steps + 1
         tags = dict(hints.tags)
         end_user = _end_user(policy, hints, step)
-        scopes = scopes_of(caller, step, run.run_id, run.session, end_user, tags)
+        named = hints.session is not None or hints.weak_session is not None
+        scopes = scopes_of(caller, step, run.run_id, run.session, named, end_user, tags)
         return Turn(
             caller=caller,
             step=step,

@@ -18,7 +18,9 @@ from gateway.values import frozen
 
 SCOPE_LIFE_MS = 35 * 86_400_000
 """How long a budget without a window remembers a scope that is not used: longer than any provider keeps
-a conversation."""
+a conversation. Runs, and sessions that nobody named, cannot be found again after `FOUND_AGAIN_MS` beyond
+their idle TTL, so neither are their counters kept."""
+FOUND_AGAIN_MS = 3_600_000
 GLOBAL_ID = "all"
 
 
@@ -29,6 +31,8 @@ class Scopes:
     principal: str
     run: str
     session: str
+    session_named: bool
+    """The caller gave the session's name, so it can come back at any time."""
     user: str
     key: str
     team: str | None
@@ -59,7 +63,13 @@ class Scopes:
 
 
 def scopes_of(
-    caller: Principal, step: Step, run_id: str, session: str, end_user: str | None, tags: Mapping[str, str]
+    caller: Principal,
+    step: Step,
+    run_id: str,
+    session: str,
+    session_named: bool,
+    end_user: str | None,
+    tags: Mapping[str, str],
 ) -> Scopes:
     """Where a step counts. A key without a user is its own user."""
     user = f"{caller.key}/{end_user}" if end_user is not None else caller.user or caller.key
@@ -67,6 +77,7 @@ def scopes_of(
         principal=caller.id,
         run=run_id,
         session=session,
+        session_named=session_named,
         user=user,
         key=caller.key,
         team=caller.team,
@@ -106,6 +117,7 @@ class Rulebook:
         self._charges: dict[str, Charge] = {}
         """By counter, for scopes that outlive a run."""
         runs = policy.runs
+        self._found_again_ms = int(runs.idle_ttl_s * 1000) + FOUND_AGAIN_MS
         self.limits = RunLimits(
             enforced=runs.mode == "enforce",
             max_steps=(runs.max_steps or 0) if runs.mode != "off" else 0,
@@ -123,6 +135,7 @@ class Rulebook:
             scope_id = scopes.id_of(budget.per)
             if scope_id is None or not applies(budget.match, scopes):
                 continue
+            fleeting = budget.per == "run" or (budget.per == "session" and not scopes.session_named)
             limit = own_limit + (topups.get((budget.name, scope_id), 0) if topups else 0)
             counter = self._key(budget.name, budget.per, scopes, scope_id)
             windows = self.windows(budget, now)
@@ -136,9 +149,9 @@ class Rulebook:
                     enforced=budget.mode == "enforce" and budget.on_exceed != "notify",
                     windows=windows,
                     warn_at=int(limit * budget.warn_at) if budget.warn_at else 0,
-                    ttl_ms=SCOPE_LIFE_MS,
+                    ttl_ms=self._found_again_ms if fleeting else SCOPE_LIFE_MS,
                 )
-                if budget.per != "run":
+                if not fleeting:
                     if len(self._charges) > 4096:
                         self._charges.clear()
                     self._charges[counter] = charge
