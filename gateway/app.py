@@ -22,8 +22,9 @@ from gateway.attempt import Attempt, Machinery, Outcome
 from gateway.auth import Authenticator
 from gateway.auth import KeyRecord as CallerKey
 from gateway.control import Control
-from gateway.domain import NANO_PER_USD, USAGE_BUCKETS
+from gateway.domain import NANO_PER_USD, USAGE_BUCKETS, Millis, Nano
 from gateway.drain import Drain
+from gateway.errors import StoreUnavailable
 from gateway.journal import Journal, Opened, orphaned_files, read_journal
 from gateway.live import LiveCalls
 from gateway.metering import tokens
@@ -94,6 +95,7 @@ class Worker:
         self.journal = Journal(settings.data_dir / "journal", self.id)
         self.journal.start()
         self.store = self._make_store()
+        self.drain = Drain(self.store, self.ledger)
         self.settler = Settler(self.store, self.journal, self.ledger.has_attempt)
         if settings.embedded:
             # The store is empty yet: what a dead process left goes to the ledger, which seeds the store.
@@ -103,7 +105,6 @@ class Worker:
             await self._replay_into_store()
         self.live = LiveCalls(self.store, self.id, settings.lease_s, on_stopped=self._kill_obeyed)
         self.tool_kills = ToolKills(self.store)
-        self.drain = Drain(self.store, self.ledger)
         self.control = Control(self.ledger, self.store, self.clock, on_change=self._control_changed)
         self.transport = Http1Transport()
         generation = self._generation(policy)
@@ -141,7 +142,14 @@ class Worker:
             )
         from gateway.stores.redis import RedisStore
 
-        return RedisStore(settings.store_url, used_counters=self.ledger.used_counters, worker_id=self.id)
+        return RedisStore(settings.store_url, used_counters=self._fold_of_the_ledger, worker_id=self.id)
+
+    async def _fold_of_the_ledger(self, now: Millis) -> dict[str, tuple[Nano, Millis]]:
+        """What a store that lost its state is seeded with. Events that it still holds come first: they are
+        spent and not in the ledger yet."""
+        with contextlib.suppress(StoreUnavailable):
+            await self.drain.flush()
+        return await self.ledger.used_counters(now)
 
     def _generation(self, policy: Policy) -> Generation:
         router = Router(policy, builtin=self._simulated, refs={SIM_PROVIDER: SIMULATED})

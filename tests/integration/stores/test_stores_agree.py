@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies
 
 from gateway.admission import (
     Admission,
@@ -474,5 +475,37 @@ def test_redis_answers_as_the_specification_and_money_adds_up(
             await history.step()
             if step % 10 == 9:
                 await history.compare()
+
+    runner.run(play())
+
+
+@settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+    ],
+)
+@given(choices=strategies.randoms(use_true_random=False), steps=strategies.integers(5, 40))
+def test_a_history_that_hypothesis_chooses_agrees_and_shrinks(
+    choices: random.Random,
+    steps: int,
+    runner: asyncio.Runner,
+    clocked: tuple[RedisStore, list[int]],
+    redis_server: RedisServer,
+) -> None:
+    store, clock = clocked
+    client = redis_server.client()
+    client.flushall()
+    client.set(store.keys.epoch, client.info("server")["run_id"])
+    clock[0] = 1_800_000_000_000
+
+    async def play() -> None:
+        history = History(choices, store, clock)
+        for _ in range(steps):
+            await history.step()
+        await history.compare()
 
     runner.run(play())
