@@ -1,0 +1,125 @@
+"""Reading chat: bodies, streams split anywhere, and edits that leave every other byte alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.domain import Role
+from gateway.errors import CallerError
+from gateway.surfaces import chat
+from gateway.surfaces.body import parse_object, with_fields
+from gateway.surfaces.sse import EventSplitter, data_of
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(alphabet="abc\"\\é", max_size=3), inner, max_size=3),
+    max_leaves=12,
+)  # fmt: skip
+OBJECTS = st.dictionaries(st.text(alphabet='abc"\\é', max_size=3), VALUES, max_size=4)
+
+
+@given(OBJECTS, st.sampled_from([None, 2]), st.booleans())
+def test_every_honest_object_is_read_as_it_is(
+    body: dict[str, Any], indent: int | None, ascii_only: bool
+) -> None:
+    raw = json.dumps(body, indent=indent, ensure_ascii=ascii_only).encode()
+    assert parse_object(raw, max_depth=128) == json.loads(raw)
+
+
+@given(OBJECTS.filter(bool), st.data())
+def test_a_key_twice_is_refused_at_any_depth(body: dict[str, Any], data: st.DataObject) -> None:
+    key = data.draw(st.sampled_from(sorted(body)))
+    twice = "{" + json.dumps(key) + ":1," + json.dumps(body)[1:]
+    for raw in (twice, '{"deep":[{"er":' + twice + "}]}"):
+        with pytest.raises(CallerError) as refused:
+            parse_object(raw.encode(), max_depth=128)
+        assert refused.value.code == "invalid_json"
+
+
+@given(OBJECTS)
+def test_new_fields_are_spliced_in_and_nothing_else_moves(body: dict[str, Any]) -> None:
+    body = {"model": "m", **body}
+    raw = json.dumps(body, indent=1).encode() + b" \n"
+    out = with_fields(raw, body, {"zz": {"a": 1}})
+    assert out.startswith(raw.rstrip()[:-1])
+    assert json.loads(out) == {**json.loads(raw), "zz": {"a": 1}}
+
+
+@given(
+    st.lists(st.sampled_from([b"data: {}", b": c", b"event: x\ndata: 1", b"data: a\ndata: b", b"data:x"]), max_size=6),
+    st.sampled_from([b"\n", b"\r\n", b"\r"]),
+    st.data(),
+)  # fmt: skip
+def test_events_are_the_same_however_the_bytes_arrive(
+    events: list[bytes], newline: bytes, data: st.DataObject
+) -> None:
+    raw = b"".join(event.replace(b"\n", newline) + newline * 2 for event in events)
+    splitter = EventSplitter()
+    found: list[bytes] = []
+    rest = raw
+    while rest:
+        size = data.draw(st.integers(1, len(rest)))
+        found += splitter.feed(rest[:size])
+        rest = rest[size:]
+    assert b"".join(found) + splitter.pending == raw
+    payloads = [data_of(event) for event in found]
+    assert [p for p in payloads if p is not None] == [
+        {b"data: {}": b"{}", b"event: x\ndata: 1": b"1", b"data: a\ndata: b": b"a\nb", b"data:x": b"x"}[e]
+        for e in events if e != b": c"
+    ][: len([p for p in payloads if p is not None])]  # fmt: skip
+
+
+def test_a_request_becomes_items_with_their_roles_texts_and_calls() -> None:
+    step = chat.parse(orjson.dumps({
+        "model": "m", "max_tokens": 5, "max_completion_tokens": 9, "n": 2, "stream": True,
+        "stream_options": {"include_usage": True},
+        "tools": [{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}},
+                  {"type": "custom", "custom": {"name": "c"}}],
+        "messages": [
+            {"role": "developer", "content": "s"},
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}}]},
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+            {"role": "tool", "tool_call_id": "call_1", "content": "r"},
+        ],
+    }))  # fmt: skip
+    assert [item.role for item in step.items] == [Role.SYSTEM, Role.USER, Role.ASSISTANT, Role.TOOL]
+    assert step.items[1].texts[0].pointer == ("messages", 1, "content", 0, "text")
+    assert (step.items[1].media[0].kind, step.items[1].media[0].detail) == ("image", "low")
+    assert (step.items[2].calls[0].id, step.items[3].call_id) == ("call_1", "call_1")
+    assert [tool.name for tool in step.tools] == ["f", "c"]
+    assert (step.output_limit, step.choices, step.wants_usage) == (9, 2, True)
+
+
+def test_choices_of_a_stream_are_kept_apart_and_calls_put_together() -> None:
+    stream = chat.ChatStream(strip_usage=True)
+    for delta in (
+        {"index": 0, "delta": {"content": "a"}},
+        {"index": 1, "delta": {"content": "x", "tool_calls": [{"index": 0, "id": "c1", "function": {"name": "f", "arguments": '{"a"'}}]}},
+        {"index": 0, "delta": {"content": "b"}, "finish_reason": "stop"},
+        {"index": 1, "delta": {"tool_calls": [{"index": 0, "function": {"arguments": ":1}"}}, {"index": 0, "id": "c2", "function": {"name": "g", "arguments": "{}"}}]}},
+        {"index": 1, "delta": {}, "finish_reason": "tool_calls"},
+    ):  # fmt: skip
+        event = b"data: " + orjson.dumps({"id": "i", "choices": [delta], "usage": None}) + b"\n\n"
+        assert b"usage" not in stream.feed(event)
+    assert not stream.done
+    assert stream.finished
+    assert stream.feed(b'data: {"choices":[],"usage":{"prompt_tokens":1}}\n\n') == b""
+    answer = stream.answer()
+    assert answer.texts == ("ab", "x")
+    assert [(c.id, c.name, c.arguments) for c in answer.calls] == [("c1", "f", '{"a":1}'), ("c2", "g", "{}")]
+    assert stream.usage == {"usage": {"prompt_tokens": 1}}
+
+
+def test_withheld_tools_leave_a_request_that_providers_take() -> None:
+    body = {"tools": [{"type": "function", "function": {"name": "a"}}, {"type": "function", "function": {"name": "b"}}],
+            "tool_choice": {"type": "function", "function": {"name": "a"}}}  # fmt: skip
+    assert chat.withhold_tools(body, {"a"}) == {"tools": [body["tools"][1]]}  # type: ignore[index]
+    assert chat.withhold_tools(body, {"a", "b"}) == {}
+    assert chat.withhold_tools({**body, "tool_choice": "auto"}, {"a"})["tool_choice"] == "auto"
