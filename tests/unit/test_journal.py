@@ -38,7 +38,7 @@ def crashed(tmp_path: Path) -> Path:
     journal.opened("att_2", 2, 200, HOLDS, ORPHAN)
     journal.settled(settlement("att_1"))
     os.close(journal._fd)
-    (path,) = tmp_path.glob("*.journal")
+    (path,) = tmp_path.glob("w1*.journal")
     return path
 
 
