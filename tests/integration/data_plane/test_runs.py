@@ -314,3 +314,14 @@ def test_run_limits_stop_with_their_own_codes(make_gateway: MakeGateway, provide
         assert row["status"] == status
         assert row["steps"] == len(provider.journal)
         provider.journal.clear()
+
+
+def test_a_call_of_a_final_tool_ends_the_run(make_gateway: MakeGateway, provider: ProviderServer) -> None:
+    gateway = make_gateway("runs: {final_tools: [final_answer]}\n")
+    provider.script("smol", Scenario([Reply(tool_calls=[("look_up", {"query": "x"})]), Reply(tool_calls=[("final_answer", {"answer": "42"})])]))  # fmt: skip
+    agent = Agent(gateway, "sim/smol")
+    agent.follow(agent.step())
+    assert run_row(gateway, agent.runs[0])["status"] == "running"
+    agent.step()
+    assert run_row(gateway, agent.runs[0])["status"] == "completed"
+    assert len(set(agent.runs)) == 1
