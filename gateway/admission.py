@@ -15,7 +15,7 @@ from gateway.values import frozen
 
 MAX_RETRIES = 10
 RETRY_WINDOW_MS = 60_000
-INDEX_WIDTH = 8
+INDEX_WIDTH = 128
 """How many runs one index entry remembers; twins with equal transcripts share an entry."""
 
 

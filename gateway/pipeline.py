@@ -12,6 +12,7 @@ Two store round trips stand before the provider, one after it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -163,7 +164,8 @@ class Pipeline:
             chain=chain,
             retry_key=retry_key,
             policy=generation.version,
-            began_at=self.clock(),
+            # When the request was read, not when its run was found: `clock` and this are one moment.
+            began_at=self.clock() - round((time.perf_counter() - call.clock) * 1000),
             clock=call.clock,
         )
 

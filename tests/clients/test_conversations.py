@@ -220,7 +220,6 @@ def search(number: int, **more: Any) -> Reply:
     return Reply(tool_calls=[("search", {"query": f"part {number} of the whole archive"})], **more)
 
 
-@pytest.mark.xfail(reason="a step's end is told late by the time its upload took", strict=True)
 def test_a_slow_upload_of_one_step_does_not_outlast_the_answer_after_it(gateway: ThreadedGateway) -> None:
     chat = Talk(gateway, "sim/steps-2")
     chat.messages.append({"role": "user", "content": PROMPT})

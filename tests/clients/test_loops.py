@@ -66,7 +66,6 @@ def test_a_loop_of_five_steps_is_one_run(
 
 
 @pytest.mark.parametrize("client", each([SMOL_TOOLS]))
-@pytest.mark.xfail(reason="an answer by a final tool does not end a run", strict=True)
 def test_an_answer_by_a_final_tool_completes_the_run(
     client: Client, drivers: Drivers, make_gateway: MakeGateway
 ) -> None:
@@ -102,7 +101,6 @@ def test_thirty_equal_agents_at_once_are_thirty_runs(
 
 
 @pytest.mark.parametrize("client", each([REACT, SMOL_CODE, NODE_REACT]))
-@pytest.mark.xfail(reason="an index entry remembers eight runs, the ninth twin drops the first", strict=True)
 def test_thirty_equal_agents_that_only_their_words_could_tell_apart_are_thirty_runs(
     client: Client, drivers: Drivers, gateway: ThreadedGateway
 ) -> None:

@@ -41,8 +41,8 @@ keys:
 """
 ALICE = "gk-alice-0123456789"
 BOB = "gk-bob-0123456789"
-ADMIN_TOKEN = "test-admin-token-0123456789"  # noqa: S105 - for tests
-SECRET_KEY = "test-secret-key-0123456789"  # noqa: S105 - for tests
+ADMIN_TOKEN = "test-admin-token-0123456789"
+SECRET_KEY = "test-secret-key-0123456789"
 
 
 def base_policy(upstream: str, extra: str = "") -> str:
@@ -78,7 +78,7 @@ class Gateway:
 
     def admin(self, method: str, path: str, body: Any = None, token: str | None = None) -> Any:
         """An admin call; the parsed answer. Raises `urllib.error.HTTPError` for 4xx and 5xx."""
-        request = urllib.request.Request(  # noqa: S310 - loopback only
+        request = urllib.request.Request(
             f"{self.url}/admin/v1{path}",
             method=method,
             data=json.dumps(body).encode() if body is not None else None,
@@ -87,7 +87,7 @@ class Gateway:
                 "content-type": "application/json",
             },
         )
-        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=20) as answer:
             raw = answer.read()
         return json.loads(raw) if raw else None
 
@@ -100,9 +100,9 @@ class Gateway:
         if key is not None:
             sent["authorization"] = f"Bearer {key}"
         sent.update({name.replace("_", "-"): value for name, value in headers.items()})
-        request = urllib.request.Request(self.url + path, data=data, headers=sent)  # noqa: S310
+        request = urllib.request.Request(self.url + path, data=data, headers=sent)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read()
         except urllib.error.HTTPError as error:
             return error.code, {k.lower(): v for k, v in error.headers.items()}, error.read()
@@ -237,7 +237,7 @@ def process_gateway(
         **{f"GATEWAY_{name.upper()}": str(value) for name, value in options.items()},
     }
     with log_path.open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(
             [sys.executable, "-m", "gateway", "serve"],
             env=environment,
             stdout=log,
@@ -264,10 +264,12 @@ def wait_ready(gateway: ProcessGateway, timeout: float = 30) -> None:
     while time.monotonic() < deadline:
         if gateway.process.poll() is not None:
             break
-        with contextlib.suppress(OSError, urllib.error.URLError):
-            with urllib.request.urlopen(f"{gateway.url}/readyz", timeout=2) as answer:  # noqa: S310
-                if answer.status == 200:
-                    return
+        with (
+            contextlib.suppress(OSError, urllib.error.URLError),
+            urllib.request.urlopen(f"{gateway.url}/readyz", timeout=2) as answer,
+        ):
+            if answer.status == 200:
+                return
         time.sleep(0.05)
     raise RuntimeError(f"the gateway did not start:\n{gateway.log_path.read_text()[-4000:]}")
 

@@ -11,6 +11,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def test_every_recorded_answer_reaches_the_client_byte_equal_and_costs_what_it_s
             continue
         assert (status, answer) == (expected, raw), (record["id"], answer[:300])
         checked += 1
-        attempt = replaying.run(lambda: last_attempt(replaying, headers["x-guardrail-run-id"]))
+        attempt = replaying.run(partial(last_attempt, replaying, headers["x-guardrail-run-id"]))
         if expected >= 400:
             assert attempt["cost"] == 0
             continue

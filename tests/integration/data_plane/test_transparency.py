@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gateway.testing import ProviderServer, Reply
-from tests.support.gateway import ThreadedGateway, base_policy
 from tests.integration.conftest import MakeGateway
+from tests.support.gateway import ThreadedGateway, base_policy
 
 SENTINEL = "sk-client-secret-sentinel-000000"
 

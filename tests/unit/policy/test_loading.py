@@ -64,7 +64,7 @@ screening:
   secrets:   {mode: enforce, action: block}
 alerts:
   - {name: slack, url: ${SLACK_WEBHOOK_URL}, on: [budget_warning, run_stopped, injection, breaker_open, spend_anomaly]}
-"""  # noqa: E501  (verbatim)
+"""
 
 ENV = {
     "OPENAI_API_KEY": "sk-openai-0123456789",
