@@ -10,6 +10,10 @@ MODEL = "gpt-4o-mini"
 CHUNKS = 50
 """Pieces of a streamed answer; each is an event, a chunk of the transfer encoding and a write of its own."""
 
+SERIAL = b"0000000000"
+"""Stands once in every body, for a number that makes each request another one: equal ones would be taken for
+repetitions, of which nobody sends thousands."""
+
 _WORDS = (
     "The deployment failed because the health check of the payments service timed out after the last "
     "migration; roll back the index change, drain the queue and compare the two error logs before retrying. "
@@ -26,11 +30,11 @@ def small() -> bytes:
         "model": MODEL,
         "messages": [
             {"role": "system", "content": _text(180)},
-            {"role": "user", "content": ""},
+            {"role": "user", "content": f"Incident {SERIAL.decode()}: "},
         ],
         "max_tokens": 200,
     }
-    body["messages"][1]["content"] = _text(500 - len(orjson.dumps(body)))
+    body["messages"][1]["content"] += _text(500 - len(orjson.dumps(body)))
     return orjson.dumps(body)
 
 
@@ -63,7 +67,7 @@ def agent() -> bytes:
     ]
     messages: list[dict[str, Any]] = [
         {"role": "system", "content": _text(4_000)},
-        {"role": "user", "content": _text(600)},
+        {"role": "user", "content": f"Incident {SERIAL.decode()}: {_text(600)}"},
     ]
     for step in range(10):
         call_id = f"call_{step:02d}Yx7QkVb2mNp4RtLw9Zs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from typing import cast
 
 import uvloop
 
+from benchmarks.bodies import SERIAL
 from benchmarks.processes import KEY, Target
 
 WRK = shutil.which("wrk")
@@ -26,8 +28,15 @@ wrk.headers["authorization"] = "Bearer {key}"
 wrk.headers["user-agent"] = "OpenAI/Python 2.8.0"
 wrk.headers["accept"] = "application/json"
 local file = io.open("{body}", "rb")
-wrk.body = file:read("*a")
+local body = file:read("*a")
 file:close()
+local first, last = body:find("{serial}", 1, true)
+local before, after = body:sub(1, first - 1), body:sub(last + 1)
+local number = (os.time() % 1000000) * 10000
+request = function()
+  number = number + 1
+  return wrk.format(nil, nil, nil, before .. string.format("%010d", number) .. after)
+end
 done = function(summary, latency, requests)
   local e = summary.errors
   io.write(string.format("RESULT %d %d %d\\n", summary.requests, summary.duration,
@@ -54,7 +63,7 @@ def script(directory: Path, name: str, body: bytes) -> Path:
     path = directory / f"{name}.json"
     path.write_bytes(body)
     lua = directory / f"{name}.lua"
-    lua.write_text(_LUA.format(key=KEY, body=path))
+    lua.write_text(_LUA.format(key=KEY, body=path, serial=SERIAL.decode()))
     return lua
 
 
@@ -138,7 +147,7 @@ async def _at_rate(port: int, body: bytes, rate: float, seconds: float) -> list[
         f"authorization: Bearer {KEY}\r\nuser-agent: OpenAI/Python 2.8.0\r\naccept: application/json\r\n"
         f"content-length: {len(body)}\r\n\r\n"
     ).encode()
-    request = head + body
+    numbers = itertools.count(time.time_ns() % 10**9)
     idle: list[_Client] = []
     latencies: list[float] = []
 
@@ -147,7 +156,7 @@ async def _at_rate(port: int, body: bytes, rate: float, seconds: float) -> list[
             client = idle.pop()
         else:
             _, client = await loop.create_connection(_Client, "127.0.0.1", port)
-        latencies.append(await client.exchange(request))
+        latencies.append(await client.exchange(head + body.replace(SERIAL, b"%010d" % next(numbers))))
         idle.append(client)
 
     started = loop.time()

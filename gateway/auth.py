@@ -103,6 +103,9 @@ def invalid_key() -> CallerError:
     return CallerError("invalid_api_key", "The API key is missing or not valid for this gateway.")
 
 
+MAX_DIGESTS = 1024
+
+
 @dataclass(slots=True)
 class Authenticator:
     """Finds the principal of a request under one policy. Stored keys are replaced as they change."""
@@ -111,6 +114,8 @@ class Authenticator:
     secrets: Secrets
     stored: dict[str, KeyRecord] = field(default_factory=dict)
     _configured: dict[str, tuple[Principal, float | None]] = field(default_factory=dict)
+    _digests: dict[bytes, tuple[str]] = field(default_factory=dict, repr=False)
+    """Of credentials that were valid once; whether they still are is looked up every time."""
 
     def __post_init__(self) -> None:
         for key in self.policy.keys:
@@ -145,17 +150,19 @@ class Authenticator:
         return self._key(credential)
 
     def _key(self, credential: bytes) -> Principal:
-        for digest in self.secrets.digests(credential):
+        for digest in self._digests.get(credential) or self.secrets.digests(credential):
             configured = self._configured.get(digest)
             if configured is not None:
                 principal, expires = configured
                 if expires is not None and time.time() >= expires:
                     raise invalid_key()
+                self._remember(credential, digest)
                 return principal
             stored = self.stored.get(digest)
             if stored is not None:
                 if stored.expires_at is not None and time.time() * 1000 >= stored.expires_at:
                     raise invalid_key()
+                self._remember(credential, digest)
                 return Principal(
                     id=stored.id,
                     key=stored.name,
@@ -164,6 +171,12 @@ class Authenticator:
                     models=frozenset(stored.models) if stored.models is not None else None,
                 )
         raise invalid_key()
+
+    def _remember(self, credential: bytes, digest: str) -> None:
+        if credential not in self._digests:
+            if len(self._digests) >= MAX_DIGESTS:
+                self._digests.clear()
+            self._digests[credential] = (digest,)
 
 
 def ensure_local(headers: Mapping[bytes, bytes]) -> None:

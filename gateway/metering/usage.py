@@ -147,7 +147,7 @@ def read_chat_usage(reply: Mapping[str, Any]) -> ReadUsage | None:
     hosted = _inner(usage, "server_tool_use_details") or _inner(usage, "server_tool_use")
     searches = read.count(hosted, "web_search_requests") or 0
     model = reply.get("model")
-    if not searches and isinstance(model, str) and _SEARCH_MODEL.search(model):
+    if not searches and isinstance(model, str) and "-search-" in model and _SEARCH_MODEL.search(model):
         searches = 1
     return ReadUsage(
         usage=Usage(
@@ -159,7 +159,7 @@ def read_chat_usage(reply: Mapping[str, Any]) -> ReadUsage | None:
             tool_requests=searches,
             source="provider",
         ),
-        anomalies=tuple(dict.fromkeys(read.anomalies)),
+        anomalies=tuple(dict.fromkeys(read.anomalies)) if read.anomalies else (),
         reported_cost=cost,
         context=reply_context(reply),
         input_trusted=prompt is not None,

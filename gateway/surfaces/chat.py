@@ -322,15 +322,22 @@ class ChatStream:
 
     def feed(self, chunk: bytes) -> bytes:
         """Bytes for the client; empty while an event is incomplete."""
-        events = self._splitter.feed(chunk)
-        if len(events) == 1:
-            return self._event(events[0])
-        return b"".join([self._event(event) for event in events])
+        if (
+            chunk.startswith(b"data: ")
+            and chunk.endswith(b"\n\n")
+            and chunk.count(b"\n") == 2
+            and b"\r" not in chunk
+            and not self._splitter.pending
+        ):
+            # One whole event of one line, as nearly every chunk is.
+            return self._data(chunk[6:-2], chunk)
+        return b"".join([self._event(event) for event in self._splitter.feed(chunk)])
 
     def _event(self, event: bytes) -> bytes:
         data = data_of(event)
-        if data is None:
-            return event
+        return event if data is None else self._data(data, event)
+
+    def _data(self, data: bytes, event: bytes) -> bytes:
         if data.startswith(b"[DONE]"):
             self.done = True
             return event

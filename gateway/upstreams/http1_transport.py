@@ -1,4 +1,4 @@
-"""The transport as an HTTP/1.1 client of our own on httptools (docs/decisions/0003-own-http1-client.md).
+"""The transport as an HTTP/1.1 client of our own on httptools (docs/decisions/0006-own-http1-client.md).
 
 httptools (llhttp) parses, asyncio gives sockets and TLS, aiohappyeyeballs connects. Left to us are the pool
 and the clocks:
@@ -433,7 +433,7 @@ class Http1Reply:
         while not self._head_done:
             if self._failure is not None:
                 raise self._failure
-            await self._wait()
+            await self._awaited()
 
     async def read(self, limit: int) -> bytes:
         parts: list[bytes] = []
@@ -458,7 +458,7 @@ class Http1Reply:
             elif self._complete:
                 return
             else:
-                await self._wait()
+                await self._awaited()
 
     async def aclose(self) -> None:
         if not self._complete:
@@ -479,12 +479,10 @@ class Http1Reply:
                 self._connection.watch(self.limit())
         return taken
 
-    async def _wait(self) -> None:
+    def _awaited(self) -> asyncio.Future[None]:
+        """Done at the next news. One reader at a time."""
         self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -44,6 +44,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _RUN_PREFIX = re.compile(rb"/r/([^/]{1,384})(/v1/.*)")
+DISCARD_BYTES = 64 * 1024 * 1024
+DISCARD_S = 5.0
 BODY_TIMEOUT_S = 60.0
 """A body that trickles in for longer holds a connection for nothing."""
 WATCH_AFTER_S = 0.02
@@ -223,7 +225,9 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], server: Serve
     limit = server.max_body_bytes
     length = headers.get(b"content-length")
     if length is not None and length.isdigit() and int(length) > limit:
-        raise CallerError("request_too_large", f"The request body is larger than {limit} bytes.")
+        if b"expect" not in headers:
+            await _discard(receive)
+        raise _too_large(limit)
     encoding = headers.get(b"content-encoding")
     message = await receive()
     body: bytes = message.get("body", b"")
@@ -238,11 +242,15 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], server: Serve
                 "invalid_request", "The request body did not arrive in time.", status=408
             ) from None
     if len(body) > limit:
-        raise CallerError("request_too_large", f"The request body is larger than {limit} bytes.")
+        raise _too_large(limit)
     if encoding is not None:
         # A megabyte decompresses in milliseconds, the cap in tens of them: not in the event loop.
         body = await asyncio.to_thread(decode, body, [encoding], server.max_decompressed_bytes)
     return body
+
+
+def _too_large(limit: int) -> CallerError:
+    return CallerError("request_too_large", f"The request body is larger than {limit} bytes.")
 
 
 async def _rest(receive: Receive, first: bytes, limit: int) -> bytes:
@@ -255,11 +263,28 @@ async def _rest(receive: Receive, first: bytes, limit: int) -> bytes:
             raise ClientLeftError
         part = message.get("body", b"")
         size += len(part)
-        if size > limit:
-            raise CallerError("request_too_large", f"The request body is larger than {limit} bytes.")
-        parts.append(part)
         more = message.get("more_body", False)
+        if size > limit:
+            if more:
+                await _discard(receive)
+            raise _too_large(limit)
+        parts.append(part)
     return b"".join(parts)
+
+
+async def _discard(receive: Receive) -> None:
+    """Take what a client is still sending and keep nothing of it: one that is cut off in mid-upload never
+    reads the answer, and tries again. A flood gets no more than this."""
+    size = 0
+    try:
+        async with asyncio.timeout(DISCARD_S):
+            while size < DISCARD_BYTES:
+                message = await receive()
+                if message["type"] != "http.request" or not message.get("more_body"):
+                    return
+                size += len(message.get("body", b""))
+    except TimeoutError:
+        return
 
 
 @dataclass(slots=True)
@@ -329,9 +354,9 @@ class HttpClient:
         self.started = True
         await self._put({"type": "http.response.start", "status": status, "headers": self._with_id(headers)})
 
-    async def send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> Coroutine[Any, Any, None]:
         """Send a piece; waits while the client is slow, and gives up on one that takes nothing."""
-        await self._put({"type": "http.response.body", "body": data, "more_body": True})
+        return self._put({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self) -> None:
         """End the answer."""

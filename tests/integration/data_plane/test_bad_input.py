@@ -195,6 +195,7 @@ def test_a_chunked_body_without_end_is_cut_at_the_cap(make_gateway: MakeGateway)
         )
         for _ in range(12):
             sock.sendall(b"2710\r\n" + b"x" * 10_000 + b"\r\n")
+        # What comes after the cap is taken for a moment, so that the answer can be read; then it is given.
         assert b" 413 " in sock.recv(4096)
 
 
