@@ -112,7 +112,7 @@ class Worker:
             generation=generation,
             store=self.store,
             transport=self.transport,
-            machinery=Machinery(self.settler, self.live, self.lineage, self.id, self._record),
+            machinery=Machinery(self.settler, self.live, self.lineage, self.id, self._record, self.notify),
             lineage=self.lineage,
             clock=self.clock,
             topups={},

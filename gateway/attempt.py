@@ -60,7 +60,7 @@ IN_FLIGHT_TOKENS = 32
 """What a provider may have generated beyond what arrived when a stream breaks off: so long at the speed
 seen, and at least so many tokens."""
 AFTER_FINISH_S = 1.0
-"""How long a stream whose answer is complete may take for its usage after the client has left."""
+"""How long a stream whose answer is complete may take for its usage and its end."""
 INDEX_GRACE_MS = 3_600_000
 """How long beyond its idle TTL a run can be found again, to be continued by a new one."""
 
@@ -101,6 +101,8 @@ class Machinery:
     lineage: Lineage
     worker: str
     record: Callable[[Attempt, Outcome], None]
+    notify: Callable[[str, dict[str, Any]], None]
+    """Tells operators: (kind, facts)."""
 
 
 @dataclass(slots=True)
@@ -140,11 +142,11 @@ class Attempt:
     usage: Usage = field(default_factory=Usage)
     cost: Nano = 0
     sent_at: float = 0.0
-    head_at: float = 0.0
     first_at: float = 0.0
     done_at: float = 0.0
     status: int | None = None
     _reply: UpstreamReply | None = None
+    _parser: chat.ChatStream | None = None
     _task: asyncio.Task[Any] | None = None
     _client_left: bool = False
     _shutting_down: bool = False
@@ -166,7 +168,12 @@ class Attempt:
     def client_left(self) -> None:
         """The caller has gone."""
         self._client_left = True
-        if self.server.on_disconnect == "abort":
+        if self.server.on_disconnect == "drain":
+            return
+        if self._parser is not None and self._parser.finished:
+            # The answer is complete and its usage on the way: worth a moment, for it makes the bill exact.
+            asyncio.get_running_loop().call_later(AFTER_FINISH_S, self._interrupt)
+        else:
             self._interrupt()
 
     def _interrupt(self) -> None:
@@ -214,7 +221,6 @@ class Attempt:
                 raise self._interruption() from None
             raise
         self._reply = reply
-        self.head_at = time.perf_counter()
         self.status = reply.status
         gone = self._client_left and self.server.on_disconnect == "abort"
         if self.kill is not None or self._shutting_down or gone:
@@ -327,6 +333,7 @@ class Attempt:
         credentials or are an outage."""
         name = self.route.provider_name
         if reply.status in (401, 402, 403) and self.turn.caller.credential is None:
+            self.machinery.notify("upstream_credentials_rejected", {"provider": name, "status": reply.status})
             raise UpstreamError(
                 "upstream_credentials_rejected",
                 f"Provider {name!r} rejected the gateway's credentials; its operator has been told.",
@@ -364,7 +371,7 @@ class Attempt:
             self.machinery.live.remove(self)
 
     async def _stream(self, client: Client, reply: UpstreamReply) -> None:
-        parser = chat.ChatStream(strip_usage=self.strips_usage)
+        parser = self._parser = chat.ChatStream(strip_usage=self.strips_usage)
         started = False
         out = b""
         failure: GatewayError | None = None
@@ -395,8 +402,6 @@ class Attempt:
                 out = b""
         except TransportError as error:
             failure = self._upstream_error(error)
-            if self._client_left and parser.finished and not parser.usage and self.kill is None:
-                failure = ClientLeftError()
         except EventTooLargeError:
             reply.abort()
             failure = self._broken("sent an event without end")
@@ -484,7 +489,9 @@ class Attempt:
         if read is not None and read.input_trusted and read.output_trusted:
             source = "free" if self.route.rates.free else "provider"
             return read.usage, self.router.cost(self.route, read, self.admitted.admitted_at), source
-        usage = estimated_usage(self.turn.step, answer.texts, answer.calls, model=self.route.upstream_model)
+        usage = estimated_usage(
+            self.turn.step, (*answer.texts, answer.reasoning), answer.calls, model=self.route.upstream_model
+        )
         if read is not None:
             usage = repaired(read, usage)
         return usage, self.route.rates.cost(usage), "estimated"
@@ -614,6 +621,9 @@ class Attempt:
             "finish_reason": answer.finish_reason if answer is not None else None,
             "error": error,
             "tool_calls": [{"id": c.id, "name": c.name} for c in answer.calls] if answer else [],
+            "decisions": [
+                {"rule": rule, "mode": "shadow", "decision": "refuse"} for rule in self.admitted.shadow_denied
+            ],
             "charges": [[hold.counter, hold.expires_at] for hold in self.admitted.holds],
             "run_status": status.value,
         }

@@ -231,6 +231,8 @@ class Answer:
 
     texts: tuple[str, ...] = ()
     """One per choice."""
+    reasoning: str = ""
+    """What the model thought aloud, all choices together: generated and billed, no part of the answer."""
     calls: tuple[ToolCall, ...] = ()
     finish_reason: str | None = None
     response_id: str | None = None

@@ -289,7 +289,6 @@ class Pipeline:
             "started_at": turn.began_at,
             "verdict": facts.verdict.value,
             "decision": facts.decision_id,
-            "decisions": [],
             "tool_results": [{"call_id": i.call_id} for i in step.items[-8:] if i.call_id is not None],
             "policy": turn.policy,
             "saved": 0,

@@ -5,8 +5,6 @@ from __future__ import annotations
 from gateway.rules.budgets import Scopes
 from gateway.rules.identity import SCOPE_WORDS
 
-KILL_SCOPES = ("run", "session", "user", "key", "team", "model", "tool", "global")
-
 
 def kill_names(scopes: Scopes, run_name: str | None, upstream_model: str, key_id: str) -> tuple[str, ...]:
     """Every flag that stops this step, the narrowest first, as they stand after `kill:` in Redis."""

@@ -29,6 +29,7 @@ _ROLES = {
     "tool": Role.TOOL,
     "function": Role.TOOL,
 }
+_REASONING = ("reasoning", "reasoning_content", "thinking")
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 
 
@@ -253,6 +254,7 @@ def read_answer(reply: Mapping[str, Any]) -> Answer:
     """What a plain reply says. Tolerant: a provider's oddity is no reason to lose an answer."""
     texts: list[str] = []
     calls: list[ToolCall] = []
+    reasoning = ""
     finish: str | None = None
     choices = reply.get("choices")
     for choice in choices if isinstance(choices, list) else ():
@@ -263,12 +265,15 @@ def read_answer(reply: Mapping[str, Any]) -> Answer:
         if isinstance(content, list):
             content = "".join(str(p.get("text") or "") for p in content if isinstance(p, dict))
         texts.append((content if isinstance(content, str) else "") + str(message.get("refusal") or ""))
+        # Some servers say it under two names; it was generated once.
+        reasoning += next((t for n in _REASONING if isinstance(t := message.get(n), str) and t), "")
         calls.extend(_calls(message.get("tool_calls"), message.get("function_call")))
         reason = choice.get("finish_reason")
         finish = reason if isinstance(reason, str) else finish
     response_id, model = reply.get("id"), reply.get("model")
     return Answer(
         texts=tuple(texts),
+        reasoning=reasoning,
         calls=tuple(calls),
         finish_reason=finish,
         response_id=response_id if isinstance(response_id, str) else None,
@@ -279,7 +284,7 @@ def read_answer(reply: Mapping[str, Any]) -> Answer:
 @dataclass(slots=True)
 class _Choice:
     text: list[str] = field(default_factory=list)
-    reasoning_bytes: int = 0
+    reasoning: list[str] = field(default_factory=list)
     calls: dict[int, list[Any]] = field(default_factory=dict)
     """By the delta's index: [id, name, argument pieces]."""
     finish: str | None = None
@@ -400,7 +405,7 @@ class ChatStream:
                 if name == "refusal":
                     state.text.append(extra)
                 else:
-                    state.reasoning_bytes += len(extra.encode())
+                    state.reasoning.append(extra)
                 self.output_bytes += len(extra.encode())
 
     def _tool_deltas(self, state: _Choice, delta: Json) -> None:
@@ -459,6 +464,7 @@ class ChatStream:
         finishes = [c.finish for _, c in sorted(self._choices.items()) if c.finish]
         return Answer(
             texts=tuple("".join(c.text) for _, c in sorted(self._choices.items())),
+            reasoning="".join("".join(c.reasoning) for _, c in sorted(self._choices.items())),
             calls=tuple(calls),
             finish_reason=finishes[-1] if finishes else None,
             response_id=self.response_id,

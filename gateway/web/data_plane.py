@@ -63,7 +63,6 @@ class DataPlane:
     authenticator: Authenticator
     metrics: Metrics
     active: int = 0
-    draining: bool = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One HTTP request. WebSocket upgrades never get here as such; see `refuse_upgrade`."""

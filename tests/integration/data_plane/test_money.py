@@ -293,3 +293,34 @@ keys: [{{name: alice, key: {ALICE}}}]
     status, _, _ = gateway.post(chat("gratis"))
     assert status == 200
     assert gateway.attempts()[-1]["cost"] == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_reasoning_that_is_seen_is_counted_when_no_usage_comes(
+    gateway: ThreadedGateway, provider: ProviderServer, stream: bool
+) -> None:
+    thoughts = "First I compare the two offers, then I add up what each would cost in a year. " * 10
+    provider.script("thinks", Reply("Take the second.", reasoning=thoughts, usage=ABSENT), models=["gpt-4o"])
+    gateway.post(chat("gpt-4o", stream=stream))
+    (attempt,) = gateway.attempts()
+    served = journal_cost(provider)
+    assert attempt["cost_source"] == "estimated"
+    assert 0.85 * served <= attempt["cost"] <= 1.15 * served
+
+
+def test_a_client_that_leaves_after_the_last_word_is_billed_exactly(
+    gateway: ThreadedGateway, provider: ProviderServer
+) -> None:
+    provider.script("late", Reply("one two three", chunks=3, stall_at="usage", stall_s=0.3, flush_each=True))
+    read_stream(gateway, chat("sim/late", stream=True), stop_after=5)
+    (attempt,) = wait_until(gateway.attempts, what="settlement")
+    assert (attempt["cost_source"], attempt["cost"]) == ("provider", journal_cost(provider))
+
+
+def test_what_a_shadow_budget_would_have_refused_is_on_record(
+    make_gateway: MakeGateway, provider: ProviderServer
+) -> None:
+    gateway = make_gateway("budgets: [{name: dry, per: key, limit_usd: 0.000001, mode: shadow}]\n")
+    assert gateway.post(chat())[0] == 200
+    (attempt,) = gateway.attempts()
+    assert attempt["decisions"] == [{"rule": "dry", "mode": "shadow", "decision": "refuse"}]
