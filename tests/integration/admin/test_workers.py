@@ -11,10 +11,15 @@ import pytest
 
 from gateway.testing import ProviderServer
 from tests.integration.admin.calls import Stream
-from tests.support.gateway import base_policy, process_gateway, wait_until
+from tests.support.gateway import ProcessGateway, base_policy, process_gateway, wait_until
 from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
+
+
+def kill_nobody(gateway: ProcessGateway) -> Any:
+    """Whoever obeys a kill is at work."""
+    return gateway.admin("POST", "/kills", {"scope": "user", "id": "nobody", "reason": "roll call"})
 
 
 def test_a_kill_and_a_stop_reach_every_worker(provider: ProviderServer, tmp_path: Path) -> None:
@@ -22,6 +27,8 @@ def test_a_kill_and_a_stop_reach_every_worker(provider: ProviderServer, tmp_path
     options: dict[str, Any] = {"store_url": redis.url, "workers": "2", "drain_s": "1"}
     try:
         with process_gateway(base_policy(provider.base_url), tmp_path, **options) as gateway:
+            # The port is open from the first worker on: the second may still be starting.
+            wait_until(lambda: len(kill_nobody(gateway)["workers"]) == 2, what="two workers at work")
             # Connections are spread by the kernel: so many that each worker has some.
             streams = [Stream(gateway).open("sim/slow") for _ in range(12)]
             began = time.monotonic()
@@ -34,7 +41,7 @@ def test_a_kill_and_a_stop_reach_every_worker(provider: ProviderServer, tmp_path
                 assert stream.ended.wait(1)
                 assert stream.failure is None
                 assert stream.last()["error"]["code"] == "user_killed"
-            assert gateway.admin("GET", "/kills")["data"][0]["streams"] == 12
+            assert {k["id"]: k["streams"] for k in gateway.admin("GET", "/kills")["data"]} == {"alice": 12, "nobody": 0}
 
             # A key made by one worker is known to all within a second, and a revoked one to none.
             gateway.admin("DELETE", "/kills/user/alice")
