@@ -20,7 +20,7 @@ import orjson
 
 from gateway.admission import Admitted, Kill, Settlement
 from gateway.domain import USAGE_BUCKETS, Answer, Headers, Nano, RunStatus, ToolCall, Usage, Verdict, usd
-from gateway.errors import GatewayError, Refusal, Ruling, StoreUnavailable, UpstreamError, error_json
+from gateway.errors import GatewayError, Refusal, Ruling, StoreUnavailable, UpstreamError
 from gateway.journal import JournalUnavailable
 from gateway.live import LiveCalls
 from gateway.metering.estimate import Quote, estimated_usage, repaired
@@ -431,8 +431,7 @@ class Attempt:
         if not started:
             raise failure
         self.facts.verdict = Verdict.REFUSE if isinstance(failure, Refusal) else self.facts.verdict
-        body = error_json(self.turn.step.surface, failure, self.facts.context())
-        await client.send(chat.stream_error(body))
+        await client.send(parser.failure(failure, self.facts.context(), codex=self.turn.hints.codex))
         await client.end()
 
     def _broken(self, what: str) -> UpstreamError:

@@ -179,6 +179,13 @@ class Step:
     """The caller asked for the usage chunk of a stream itself."""
     text_bytes: int
     """UTF-8 bytes of everything the model will read as text: an upper bound of its input tokens."""
+    state: tuple[str, ...] = ()
+    """Ids of conversations that the provider keeps and this step goes on from: a previous response, a
+    conversation, a previous message. Strongest first."""
+    references: tuple[str, ...] = ()
+    """Ids of other things that the provider keeps: items, files, containers, prompts."""
+    background: bool = False
+    """The answer is to be fetched later."""
 
 
 @frozen
@@ -237,4 +244,7 @@ class Answer:
     finish_reason: str | None = None
     response_id: str | None = None
     model: str | None = None
-    usage: Usage | None = None
+    state: tuple[str, ...] = ()
+    """Ids under which the provider keeps what was said: the response, its conversation, its items."""
+    background: bool = False
+    """The provider has only begun: neither what is said nor its usage is known yet."""

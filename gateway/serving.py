@@ -43,7 +43,7 @@ class DrainingServer(uvicorn.Server):
         # look so often at the small values that every step leaves behind.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(GC_THRESHOLD, 20, 20)
+        gc.set_threshold(GC_THRESHOLD, 20, 1_000_000)
         self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

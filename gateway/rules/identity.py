@@ -53,6 +53,8 @@ class Hints:
     parent: str | None = None
     tags: tuple[tuple[str, str], ...] = ()
     retry_count: int = 0
+    codex: bool = False
+    """The client is Codex, which has its own idea of which errors end a turn."""
 
 
 def read_hints(headers: Mapping[bytes, bytes], body: Json | None, url_run: str | None) -> Hints:
@@ -89,6 +91,7 @@ def read_hints(headers: Mapping[bytes, bytes], body: Json | None, url_run: str |
         parent=parent,
         tags=read_tags(headers.get(b"x-guardrail-tags")),
         retry_count=int(retry) if retry.isdigit() and len(retry) < 4 else 0,
+        codex=headers.get(b"user-agent", b"").startswith(_CODEX_AGENTS),
     )
 
 

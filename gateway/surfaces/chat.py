@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from gateway.domain import Answer, Item, Json, Media, Role, Step, Surface, Text, ToolCall, ToolDef
-from gateway.errors import CallerError
+from gateway.errors import CallerError, ErrorContext, GatewayError, error_json
+from gateway.surfaces.base import AnswerStream
 from gateway.surfaces.body import parse_object, with_fields
 from gateway.surfaces.sse import EventSplitter, data_of
 
@@ -454,6 +455,10 @@ class ChatStream:
         """Bytes after the last whole event."""
         return self._splitter.pending
 
+    def failure(self, error: GatewayError, context: ErrorContext, *, codex: bool) -> bytes:
+        """An error after the first byte: the only ending that every client notices."""
+        return b"data: %b\n\n%b" % (error_json(Surface.CHAT, error, context), DONE)
+
     def answer(self) -> Answer:
         """Everything received so far, as one answer."""
         calls = [
@@ -472,6 +477,10 @@ class ChatStream:
         )
 
 
-def stream_error(error: bytes) -> bytes:
-    """An error after the first byte: the only ending that every client notices."""
-    return b"data: %b\n\n%b" % (error, DONE)
+def stream(*, strip_usage: bool) -> ChatStream:
+    """The reader of one stream; see `ChatStream`."""
+    return ChatStream(strip_usage=strip_usage)
+
+
+if TYPE_CHECKING:
+    _stream: AnswerStream = ChatStream(strip_usage=False)

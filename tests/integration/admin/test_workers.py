@@ -41,7 +41,10 @@ def test_a_kill_and_a_stop_reach_every_worker(provider: ProviderServer, tmp_path
                 assert stream.ended.wait(1)
                 assert stream.failure is None
                 assert stream.last()["error"]["code"] == "user_killed"
-            assert {k["id"]: k["streams"] for k in gateway.admin("GET", "/kills")["data"]} == {"alice": 12, "nobody": 0}
+            assert {k["id"]: k["streams"] for k in gateway.admin("GET", "/kills")["data"]} == {
+                "alice": 12,
+                "nobody": 0,
+            }
 
             # A key made by one worker is known to all within a second, and a revoked one to none.
             gateway.admin("DELETE", "/kills/user/alice")
