@@ -49,6 +49,7 @@ from gateway.testing.server import ProviderServer
 from gateway.tool_kills import ToolKills
 from gateway.upstreams.http1_transport import Http1Transport
 from gateway.web.data_plane import DataPlane, Message, Receive, Scope, Send
+from gateway.web.exchange import config as server_config
 
 log = logging.getLogger("gateway")
 
@@ -393,15 +394,7 @@ class App:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
-        config = uvicorn.Config(
-            self._admin_or_health,
-            interface="asgi3",
-            lifespan="off",
-            log_level="warning",
-            access_log=False,
-            ws="none",
-            proxy_headers=False,
-        )
+        config = server_config(self._admin_or_health, interface="asgi3", lifespan="off")
         self._admin_server = _SecondServer(config)
         self._admin_task = asyncio.create_task(self._admin_server.serve(sockets=[listener]))
 

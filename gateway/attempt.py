@@ -68,7 +68,9 @@ INDEX_GRACE_MS = 3_600_000
 class Client(Protocol):
     """The caller's connection."""
 
-    left: bool
+    @property
+    def left(self) -> bool:
+        """The caller has gone."""
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head of a streamed answer."""
@@ -204,6 +206,9 @@ class Attempt:
             raise GatewayError(
                 "guardrail_unavailable", "The gateway cannot write its journal.", retry_after_s=2
             ) from error
+        if self._client_left and self.server.on_disconnect == "abort":
+            await self._end_unanswered(True, "disconnected")
+            raise ClientLeftError
         machinery.live.add(self)
         self.sent_at = time.perf_counter()
         try:
@@ -326,7 +331,7 @@ class Attempt:
 
     def _whole(self, reply: UpstreamReply, body: bytes) -> Reply:
         self.facts.cost = self.cost
-        return Reply(reply.status, [*header_rules.to_client(reply.headers), *self.facts.headers()], body)
+        return Reply(reply.status, self.facts.headers(header_rules.to_client(reply.headers)), body)
 
     def _provider_error(self, reply: UpstreamReply, body: bytes) -> Reply:
         """A provider's own refusal: its words to the caller, unless they concern the gateway's own
@@ -348,12 +353,8 @@ class Attempt:
                 f"Provider {name!r} answered with a redirect, which is not followed.",
                 status=502,
             )
-        headers = [
-            *header_rules.to_client(reply.headers),
-            *header_rules.retry_advice(reply.headers),
-            *self.facts.headers(),
-        ]
-        return Reply(reply.status, headers, body)
+        given = [*header_rules.to_client(reply.headers), *header_rules.retry_advice(reply.headers)]
+        return Reply(reply.status, self.facts.headers(given), body)
 
     # -- streams ------------------------------------------------------------------------------------
 
@@ -454,8 +455,7 @@ class Attempt:
 
     def _stream_headers(self, reply: UpstreamReply) -> Headers:
         return [
-            *header_rules.to_client(reply.headers),
-            *self.facts.headers(),
+            *self.facts.headers(header_rules.to_client(reply.headers)),
             (b"cache-control", b"no-cache"),
             (b"x-accel-buffering", b"no"),
         ]

@@ -1,9 +1,12 @@
 """The write-ahead journal of one worker: what was sent upstream, and what it cost, before anyone is told.
 
-Each line is one JSON record, appended with a single `write` and no `fsync`: it survives a killed process,
-and the ledger survives a lost machine. `open` records stand before an attempt is dispatched, `settle`
-records before the last byte of its answer goes out. A file belongs to the process that holds its lock;
-one whose lock is free was left by a process that died, and is replayed by whoever finds it.
+Each line is one JSON record, copied into a mapped file of fixed size, without a system call and without
+`fsync`: the pages belong to the kernel, so it survives a killed process, and the ledger survives a lost
+machine. The file's blocks are allocated when it is begun, so a full disk is met there and nowhere else.
+
+`open` records stand before an attempt is dispatched, `settle` records before the last byte of its answer
+goes out. A file belongs to the process that holds its lock; one whose lock is free was left by a process
+that died, and is replayed by whoever finds it.
 
 Replay is idempotent, so a file is removed only after everything in it is known to be settled.
 """
@@ -11,6 +14,7 @@ Replay is idempotent, so a file is removed only after everything in it is known 
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -22,7 +26,7 @@ import orjson
 from gateway.admission import Hold, Settlement
 from gateway.domain import Nano
 
-ROTATE_BYTES = 8 * 1024 * 1024
+FILE_BYTES = 8 * 1024 * 1024
 _SETTLEMENT_FIELDS = {f.name for f in fields(Settlement)}
 
 
@@ -31,13 +35,14 @@ class JournalUnavailable(Exception):  # noqa: N818 - read as a state, like the o
 
 
 class Journal:
-    """Append-only, one file at a time; a new one is begun when it grows and nothing in it is open."""
+    """Append-only, one file at a time; when it is full, what is still needed goes into a new one."""
 
     def __init__(self, directory: Path, worker: str) -> None:
         self._directory = directory
         self._worker = worker
         self._serial = 0
         self._fd = -1
+        self._map: mmap.mmap | None = None
         self._path = directory
         self._size = 0
         self._open: dict[str, bytes] = {}
@@ -47,16 +52,23 @@ class Journal:
         """Open this worker's first file. Raises `JournalUnavailable`."""
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            self._begin_file()
+            self._begin_file(FILE_BYTES)
         except OSError as error:
             raise JournalUnavailable(str(error)) from error
 
-    def _begin_file(self) -> None:
+    def _begin_file(self, size: int) -> None:
         self._serial += 1
         path = self._directory / f"{self._worker}.{self._serial}.journal"
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._fd, self._path, self._size = fd, path, 0
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.posix_fallocate(fd, 0, size)
+            mapped = mmap.mmap(fd, size)
+        except OSError:
+            os.close(fd)
+            path.unlink(missing_ok=True)
+            raise
+        self._fd, self._map, self._path, self._size = fd, mapped, path, 0
 
     def opened(
         self, attempt_id: str, ordinal: int, reserved: Nano, holds: tuple[Hold, ...], orphan: bytes
@@ -74,8 +86,8 @@ class Journal:
 
     def settled(self, settlement: Settlement) -> None:
         """The attempt is over; the store has not been told yet."""
-        # orjson writes dataclasses by their fields; `default` is asked for the one value that is bytes.
-        line = b'{"s":%b}\n' % orjson.dumps(settlement, default=bytes.decode)
+        # orjson writes dataclasses by their fields; `default` is asked for the one that is JSON already.
+        line = b'{"s":%b}\n' % orjson.dumps(settlement, default=_fragment)
         self._append(line)
         self._open.pop(settlement.attempt_id, None)
         self._unconfirmed[settlement.attempt_id] = line
@@ -83,27 +95,32 @@ class Journal:
     def confirmed(self, attempt_id: str) -> None:
         """The store has taken the settlement; nothing of this attempt is needed any more."""
         self._unconfirmed.pop(attempt_id, None)
-        if self._size > ROTATE_BYTES:
-            self._rotate()
 
     def _append(self, line: bytes) -> None:
+        start = self._size
+        end = start + len(line)
+        if self._map is None or end > len(self._map):
+            self._rotate(len(line))
+            start, end = self._size, self._size + len(line)
+        assert self._map is not None
+        self._map[start:end] = line
+        self._size = end
+
+    def _rotate(self, room: int) -> None:
+        """Carry what is still needed into a new file and drop the old one. Raises `JournalUnavailable`."""
+        fd, mapped, path = self._fd, self._map, self._path
+        needed = [*self._open.values(), *self._unconfirmed.values()]
+        carried = b"".join(needed)
         try:
-            written = os.write(self._fd, line)
-            if written != len(line):
-                # A torn line is skipped by the reader; the record goes out once more, whole.
-                os.write(self._fd, b"\n" + line)
+            # At least as much room again as is carried, so that it is not done over for every record.
+            self._begin_file(max(FILE_BYTES, 2 * (len(carried) + room)))
         except OSError as error:
             raise JournalUnavailable(str(error)) from error
-        self._size += len(line)
-
-    def _rotate(self) -> None:
-        """Carry what is still needed into a new file and drop the old one."""
-        fd, path = self._fd, self._path
-        self._begin_file()
-        for line in (*self._open.values(), *self._unconfirmed.values()):
-            self._append(line)
+        assert self._map is not None
+        self._map[: len(carried)] = carried
+        self._size = len(carried)
         path.unlink(missing_ok=True)
-        os.close(fd)
+        _release(fd, mapped)
 
     @property
     def is_empty(self) -> bool:
@@ -116,8 +133,19 @@ class Journal:
             return
         if self.is_empty:
             self._path.unlink(missing_ok=True)
-        os.close(self._fd)
-        self._fd = -1
+        _release(self._fd, self._map)
+        self._fd, self._map = -1, None
+
+
+def _fragment(event: bytes) -> orjson.Fragment:
+    return orjson.Fragment(event or b"null")
+
+
+def _release(fd: int, mapped: mmap.mmap | None) -> None:
+    """Close a file and its mapping: the lock goes with the last of both."""
+    if mapped is not None:
+        mapped.close()
+    os.close(fd)
 
 
 def orphaned_files(directory: Path) -> list[tuple[Path, int]]:
@@ -153,7 +181,8 @@ def read_journal(path: Path, conservative: Callable[[Opened], Settlement]) -> li
     that was dispatched and never ended. Lines that were torn by the crash are passed over."""
     opened: dict[str, dict[str, Any]] = {}
     settled: dict[str, Settlement] = {}
-    for line in path.read_bytes().split(b"\n"):
+    # What was never written is zeros; a line that was being written ends in them.
+    for line in path.read_bytes().rstrip(b"\0").split(b"\n"):
         if not line:
             continue
         try:
@@ -176,7 +205,8 @@ def read_journal(path: Path, conservative: Callable[[Opened], Settlement]) -> li
 
 def _settlement(record: dict[str, Any]) -> Settlement:
     values = {name: record[name] for name in _SETTLEMENT_FIELDS}
-    values["event"] = values["event"].encode()
+    # An event without a text stands as `null`.
+    values["event"] = orjson.dumps(values["event"]) if values["event"] is not None else b""
     values["links"] = tuple(values["links"])
     values["holds"] = tuple(Hold(**hold) for hold in values["holds"])
     return Settlement(**values)

@@ -19,6 +19,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import multiprocess
 
 from gateway.settings import Settings, SettingsError
+from gateway.web.exchange import config as server_config
 
 if TYPE_CHECKING:
     from gateway.app import App
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 GRACE_S = 0.6
 """For the error events of the streams that were stopped to go out."""
 BACKLOG = 2048
-GC_THRESHOLD = 10_000
+GC_THRESHOLDS = (10_000, 5, 1_000_000)
 
 
 class DrainingServer(uvicorn.Server):
@@ -40,10 +41,11 @@ class DrainingServer(uvicorn.Server):
         """Start the application, then listen."""
         await super().startup(sockets)
         # What stands now stands for good: the garbage collector need not walk over it again and again, nor
-        # look so often at the small values that every step leaves behind.
+        # look so often at the small values that every step leaves behind. Runs live for hours: a collection
+        # of everything would walk over all of them, and is left to the housekeeping.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(GC_THRESHOLD, 20, 1_000_000)
+        gc.set_threshold(*GC_THRESHOLDS)
         self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -119,20 +121,14 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _config(settings: Settings) -> uvicorn.Config:
-    return uvicorn.Config(
+    return server_config(
         "gateway.app:create_app",
         factory=True,
         loop="uvloop",
-        http="httptools",
-        ws="none",
         workers=settings.workers,
         backlog=BACKLOG,
         log_config=None,
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=settings.drain_s + GRACE_S,  # type: ignore[arg-type]  # seconds, any number
+        timeout_graceful_shutdown=settings.drain_s + GRACE_S,
     )
 
 

@@ -50,13 +50,24 @@ class Facts:
     run_cost: Nano | None = None
     run_remaining: Nano | None = None
 
+    def _id_names(self) -> tuple[bytes, ...]:
+        if self.surface is Surface.MESSAGES:
+            return (b"x-request-id", b"request-id")
+        return (b"x-request-id",)
+
     def context(self) -> ErrorContext:
         """The identifiers that belong into an error."""
         return ErrorContext(self.request_id, self.run_id, self.decision_id)
 
-    def headers(self) -> Headers:
-        """The gateway's own headers, as far as known now."""
+    def headers(self, given: Headers) -> Headers:
+        """The headers of an answer: those `given`, and the gateway's own as far as known now.
+
+        A provider's own request id is worth more to its reader than ours.
+        """
+        names = {name for name, _ in given}
         out: Headers = [
+            *given,
+            *((name, self.request_id.encode()) for name in self._id_names() if name not in names),
             (b"x-guardrail-decision-id", self.decision_id.encode()),
             (b"x-guardrail-verdict", self.verdict.value.encode()),
             (b"x-guardrail-policy", self.policy.encode()),

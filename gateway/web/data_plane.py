@@ -10,8 +10,8 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -35,6 +35,7 @@ from gateway.surfaces.encoding import decode
 from gateway.telemetry.metrics import Metrics
 from gateway.turn import Facts, new_id
 from gateway.upstreams.headers import ensure_unambiguous
+from gateway.web.exchange import EXTENSION, Exchange
 
 log = logging.getLogger("gateway.web")
 
@@ -48,11 +49,6 @@ DISCARD_BYTES = 64 * 1024 * 1024
 DISCARD_S = 5.0
 BODY_TIMEOUT_S = 60.0
 """A body that trickles in for longer holds a connection for nothing."""
-WATCH_AFTER_S = 0.02
-"""From when on a caller's leaving is watched for: an answer that is faster is not worth a task."""
-WRITE_CHECK_S = 5.0
-WRITE_TIMEOUT_S = 120.0
-"""A client that takes no byte for so long is treated as gone."""
 
 
 @dataclass(slots=True)
@@ -74,7 +70,7 @@ class DataPlane:
             request_id=new_id("req"),
             decision_id=new_id("dec"),
         )
-        client = HttpClient(receive, send, facts)
+        client: Exchange = scope["extensions"][EXTENSION]
         self.active += 1
         try:
             reply = await self._respond(scope, raw_headers, receive, facts, client, started)
@@ -92,9 +88,8 @@ class DataPlane:
             )
         finally:
             self.active -= 1
-            client.close()
-        if reply is not None and not client.started:
-            await client.reply(reply)
+        if reply is not None and not client.response_started:
+            client.reply(reply.status, reply.headers, reply.body)
 
     def _count(self, error: GatewayError) -> None:
         """Refusals by code and rule; what went wrong upstream is counted with its attempt."""
@@ -113,7 +108,7 @@ class DataPlane:
         raw_headers: Headers,
         receive: Receive,
         facts: Facts,
-        client: HttpClient,
+        client: Exchange,
         started: float,
     ) -> Reply | None:
         headers = dict(raw_headers)
@@ -146,7 +141,7 @@ class DataPlane:
         headers: dict[bytes, bytes],
         receive: Receive,
         facts: Facts,
-        client: HttpClient,
+        client: Exchange,
         url_run: str | None,
         started: float,
     ) -> Reply | None:
@@ -191,7 +186,7 @@ class DataPlane:
                     "unknown_model", f"Model {name[:128]!r} is not configured.", status=404, param="model"
                 )
             body = _model_object(name)
-        return Reply(200, [(b"content-type", b"application/json"), *facts.headers()], orjson.dumps(body))
+        return Reply(200, facts.headers([(b"content-type", b"application/json")]), orjson.dumps(body))
 
 
 def _model_object(name: str) -> dict[str, Any]:
@@ -209,11 +204,7 @@ def error_reply(facts: Facts, error: GatewayError) -> Reply:
     """An error as a whole answer, with every header that its reader needs."""
     if not isinstance(error, UpstreamError):
         facts.verdict = Verdict.REFUSE
-    headers: Headers = [
-        (b"content-type", b"application/json"),
-        *facts.headers(),
-        *retry_headers(error),
-    ]
+    headers = facts.headers([(b"content-type", b"application/json"), *retry_headers(error)])
     if error.code == "upgrade_required":
         headers.append((b"connection", b"close"))
     return Reply(status_on(facts.surface, error), headers, error_json(facts.surface, error, facts.context()))
@@ -284,108 +275,3 @@ async def _discard(receive: Receive) -> None:
                 size += len(message.get("body", b""))
     except TimeoutError:
         return
-
-
-@dataclass(slots=True)
-class HttpClient:
-    """The caller's side of one exchange; implements `gateway.attempt.Client`."""
-
-    _receive: Receive
-    _send: Send
-    _facts: Facts
-    left: bool = False
-    started: bool = False
-    _callback: Callable[[], None] | None = None
-    _timer: asyncio.TimerHandle | None = None
-    _watch: asyncio.Task[None] | None = field(default=None)
-    _sender: asyncio.Task[Any] | None = None
-    _blocked_since: float = 0.0
-    _gave_up: bool = False
-
-    def on_leave(self, callback: Callable[[], None] | None) -> None:
-        """Watch the connection while an answer is being made."""
-        self._callback = callback
-        if callback is None:
-            self.close()
-        elif self._timer is None and self._watch is None:
-            self._sender = asyncio.current_task()
-            self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._begin_watch)
-
-    def _begin_watch(self) -> None:
-        self._watch = asyncio.ensure_future(self._wait_for_disconnect())
-        self._timer = asyncio.get_running_loop().call_later(WRITE_CHECK_S, self._check_progress)
-
-    def _check_progress(self) -> None:
-        """Give up on a client that has taken nothing for too long: whoever waits to send is woken."""
-        loop = asyncio.get_running_loop()
-        if self._blocked_since and loop.time() - self._blocked_since > WRITE_TIMEOUT_S:
-            self._gave_up = True
-            if self._sender is not None:
-                self._sender.cancel()
-            return
-        self._timer = loop.call_later(WRITE_CHECK_S, self._check_progress)
-
-    async def _wait_for_disconnect(self) -> None:
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                self._leave()
-                return
-
-    def _leave(self) -> None:
-        self.left = True
-        callback, self._callback = self._callback, None
-        if callback is not None:
-            callback()
-
-    def close(self) -> None:
-        """Stop watching."""
-        self._callback = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
-
-    async def start(self, status: int, headers: Headers) -> None:
-        """Send the head of a streamed answer."""
-        self.started = True
-        await self._put({"type": "http.response.start", "status": status, "headers": self._with_id(headers)})
-
-    def send(self, data: bytes) -> Coroutine[Any, Any, None]:
-        """Send a piece; waits while the client is slow, and gives up on one that takes nothing."""
-        return self._put({"type": "http.response.body", "body": data, "more_body": True})
-
-    async def end(self) -> None:
-        """End the answer."""
-        await self._put({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def reply(self, reply: Reply) -> None:
-        """Send a whole answer."""
-        self.started = True
-        headers = [*self._with_id(reply.headers), (b"content-length", b"%d" % len(reply.body))]
-        await self._put({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await self._put({"type": "http.response.body", "body": reply.body, "more_body": False})
-
-    def _with_id(self, headers: Headers) -> Headers:
-        """A provider's own request id is worth more to its reader than ours."""
-        if any(name == b"x-request-id" for name, _ in headers):
-            return headers
-        return [*headers, (b"x-request-id", self._facts.request_id.encode())]
-
-    async def _put(self, message: Message) -> None:
-        if self.left:
-            return
-        self._blocked_since = asyncio.get_running_loop().time()
-        try:
-            await self._send(message)
-        except OSError:
-            self._leave()
-        except asyncio.CancelledError:
-            if not self._gave_up or self._sender is None:
-                raise
-            self._sender.uncancel()
-            self._leave()
-        finally:
-            self._blocked_since = 0.0

@@ -24,6 +24,7 @@ import uvicorn
 
 from gateway.app import App, Worker
 from gateway.settings import from_environment
+from gateway.web.exchange import config as server_config
 
 T = TypeVar("T")
 
@@ -159,18 +160,7 @@ def threaded_gateway(policy: str, directory: Path, **options: Any) -> Iterator[T
         **options,
     )
     app = App(settings)
-    config = uvicorn.Config(
-        app,
-        host="127.0.0.1",
-        port=port,
-        http="httptools",
-        ws="none",
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=2,
-    )
+    config = server_config(app, host="127.0.0.1", port=port, timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     gateway = ThreadedGateway(port, settings.data_dir, policy_path, app=app)
     started = threading.Event()

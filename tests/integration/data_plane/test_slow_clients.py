@@ -10,15 +10,14 @@ import time
 import pytest
 
 from gateway.testing import ProviderServer, Reply
-from gateway.web import data_plane
+from gateway.web import data_plane, exchange
 from tests.support.gateway import ALICE, ThreadedGateway, wait_until
 
 
 def test_a_client_that_takes_nothing_is_given_up(
     gateway: ThreadedGateway, provider: ProviderServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_plane, "WRITE_CHECK_S", 0.2)
-    monkeypatch.setattr(data_plane, "WRITE_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(exchange, "WRITE_TIMEOUT_S", 1.0)
     provider.script("flood", Reply("word " * 1_600_000, chunks=4000, ignore_limits=True))
     connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
     body = {"model": "sim/flood", "stream": True, "messages": [{"role": "user", "content": "x"}]}
