@@ -18,9 +18,11 @@ import orjson
 import uvicorn
 
 from gateway.admission import Kill, Settlement
+from gateway.ancillary import Ancillary
 from gateway.attempt import Attempt, Machinery, Outcome
 from gateway.auth import Authenticator
 from gateway.auth import KeyRecord as CallerKey
+from gateway.background import Background
 from gateway.control import Control
 from gateway.domain import NANO_PER_USD, USAGE_BUCKETS, Millis, Nano
 from gateway.drain import Drain
@@ -35,6 +37,7 @@ from gateway.policy.messages import Mistake, PolicyError
 from gateway.policy.models import Model, Policy, Provider, Target
 from gateway.policy.reload import PolicySource
 from gateway.protocols import Store
+from gateway.provider_state import ProviderState
 from gateway.rules.budgets import Rulebook
 from gateway.rules.lineage import Lineage
 from gateway.rules.route import Router
@@ -48,7 +51,8 @@ from gateway.testing.models import CATALOGUE
 from gateway.testing.server import ProviderServer
 from gateway.tool_kills import ToolKills
 from gateway.upstreams.http1_transport import Http1Transport
-from gateway.web.data_plane import DataPlane, Message, Receive, Scope, Send
+from gateway.web.asgi import Message, Receive, Scope, Send
+from gateway.web.data_plane import DataPlane
 from gateway.web.exchange import config as server_config
 
 log = logging.getLogger("gateway")
@@ -106,23 +110,40 @@ class Worker:
             await self._replay_into_store()
         self.live = LiveCalls(self.store, self.id, settings.lease_s, on_stopped=self._kill_obeyed)
         self.tool_kills = ToolKills(self.store)
+        self.provider_state = ProviderState(self.store, self.lineage)
         self.control = Control(self.ledger, self.store, self.clock, on_change=self._control_changed)
         self.transport = Http1Transport()
+        self.background = Background(self.transport)
         generation = self._generation(policy)
         self.pipeline = Pipeline(
             generation=generation,
             store=self.store,
             transport=self.transport,
-            machinery=Machinery(self.settler, self.live, self.lineage, self.id, self._record, self.notify),
+            machinery=Machinery(
+                self.settler,
+                self.live,
+                self.lineage,
+                self.provider_state,
+                self.background,
+                self.id,
+                self._record,
+                self.notify,
+            ),
             lineage=self.lineage,
             clock=self.clock,
             topups={},
             notify=self.notify,
             estimates=OutputEstimates(),
             tool_kills=self.tool_kills,
+            provider_state=self.provider_state,
             builtin_models=self._builtin_models(),
         )
-        self.data_plane = DataPlane(self.pipeline, Authenticator(policy, self.secrets), self.metrics)
+        self.data_plane = DataPlane(
+            self.pipeline,
+            Authenticator(policy, self.secrets),
+            self.metrics,
+            Ancillary(self.pipeline, self.live),
+        )
         await self.control.start()
         self.settler.start()
         await self.live.start()
@@ -299,6 +320,7 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.control.close()
+        await self.background.close()
         await self.live.close()
         await self.tool_kills.close()
         await self.settler.close()

@@ -10,34 +10,50 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
+from urllib.parse import quote as quote_url
 
 import orjson
 
 from gateway.admission import Admitted, Kill, Settlement
-from gateway.domain import USAGE_BUCKETS, Answer, Headers, Nano, RunStatus, ToolCall, Usage, Verdict, usd
+from gateway.background import Background
+from gateway.domain import (
+    USAGE_BUCKETS,
+    Answer,
+    Headers,
+    Nano,
+    RunStatus,
+    Surface,
+    ToolCall,
+    Usage,
+    Verdict,
+    usd,
+)
 from gateway.errors import GatewayError, Refusal, Ruling, StoreUnavailable, UpstreamError
 from gateway.journal import JournalUnavailable
 from gateway.live import LiveCalls
-from gateway.metering.estimate import Quote, estimated_usage, repaired
+from gateway.metering.estimate import GENERATES_NOTHING, Quote, estimated_usage, repaired
 from gateway.metering.prices import MTOK
 from gateway.metering.usage import ReadUsage, read_usage
 from gateway.policy.models import Server
+from gateway.provider_state import Held, ProviderState
+from gateway.relay import Relay, plain_answer
 from gateway.rules.kills import parse_kill_name
 from gateway.rules.lineage import Lineage
 from gateway.rules.route import Route, Router
 from gateway.settling import Settler
-from gateway.surfaces import chat
 from gateway.surfaces.body import joined
 from gateway.surfaces.encoding import decode
 from gateway.surfaces.sse import EventTooLargeError
 from gateway.tool_kills import ToolKills
 from gateway.turn import Facts, Turn
 from gateway.upstreams import headers as header_rules
+from gateway.upstreams.dialects import Wire
 from gateway.upstreams.transport import (
     Transport,
     TransportError,
@@ -47,9 +63,18 @@ from gateway.upstreams.transport import (
 )
 from gateway.values import frozen
 
+log = logging.getLogger("gateway.attempt")
+
 Outcome = Literal["ok", "failed", "disconnected", "cut", "killed", "stopped"]
 
+_SAID = ("choices", "output", "content", "data", "usage")
+"""Where a reply of any surface says something; a provider's error under 200 has none of them."""
+_NO_CONVERSATION = GENERATES_NOTHING | {Surface.COMPLETIONS, Surface.PASSTHROUGH}
+_UNFINISHED = ("pause_turn", "compaction")
+"""Finish reasons after which the client asks the model to go on."""
 MAX_REPLY_BYTES = 64 * 1024 * 1024
+MAX_READ_JSON = 1024 * 1024
+"""A JSON answer of an unknown API is read up to this size, for the id of what was made."""
 EXTENSION_TOKENS = 512
 """A stream that outgrows its reservation asks for so much more at a time; a budget can be overshot by at
 most one such slice per open stream."""
@@ -61,6 +86,8 @@ IN_FLIGHT_TOKENS = 32
 seen, and at least so many tokens."""
 AFTER_FINISH_S = 1.0
 """How long a stream whose answer is complete may take for its usage and its end."""
+AFTER_LAST_S = 0.25
+"""How long a stream is read after its last event, for its connection to be used again."""
 INDEX_GRACE_MS = 3_600_000
 """How long beyond its idle TTL a run can be found again, to be continued by a new one."""
 
@@ -80,6 +107,9 @@ class Client(Protocol):
 
     async def end(self) -> None:
         """End it cleanly."""
+
+    def cut(self) -> None:
+        """Break the connection, so that what was sent is not taken for the whole."""
 
     def on_leave(self, callback: Callable[[], None] | None) -> None:
         """Call back when the client leaves before the end."""
@@ -101,6 +131,8 @@ class Machinery:
     settler: Settler
     live: LiveCalls
     lineage: Lineage
+    provider_state: ProviderState
+    background: Background
     worker: str
     record: Callable[[Attempt, Outcome], None]
     notify: Callable[[str, dict[str, Any]], None]
@@ -118,6 +150,7 @@ class Attempt:
     route: Route
     transport: Transport
     request: UpstreamRequest
+    wire: Wire
     turn: Turn
     facts: Facts
     quote: Quote
@@ -136,6 +169,7 @@ class Attempt:
     covered_tokens: int = 0
     """Output tokens of all choices that are reserved for by now."""
     kill: Kill | None = None
+    wants_cancel: bool = False
     settled: bool = False
     run_completed: bool = False
     """The run ended with this answer."""
@@ -148,7 +182,10 @@ class Attempt:
     done_at: float = 0.0
     status: int | None = None
     _reply: UpstreamReply | None = None
-    _parser: chat.ChatStream | None = None
+    _relay: Relay | None = None
+    _followed: str = ""
+    """Id of the answer that the provider works on in the background."""
+    _stir: asyncio.Event | None = None
     _task: asyncio.Task[Any] | None = None
     _client_left: bool = False
     _shutting_down: bool = False
@@ -159,6 +196,7 @@ class Attempt:
         """An operator's stop: end the call wherever it is."""
         if self.kill is None and not self.settled:
             self.kill = kill
+            self.wants_cancel = True
             self._interrupt()
 
     def shut_down(self) -> None:
@@ -172,13 +210,15 @@ class Attempt:
         self._client_left = True
         if self.server.on_disconnect == "drain":
             return
-        if self._parser is not None and self._parser.finished:
+        if self._relay is not None and self._relay.upstream.finished:
             # The answer is complete and its usage on the way: worth a moment, for it makes the bill exact.
             asyncio.get_running_loop().call_later(AFTER_FINISH_S, self._interrupt)
         else:
             self._interrupt()
 
     def _interrupt(self) -> None:
+        if self._stir is not None:
+            self._stir.set()
         if self._reply is not None:
             self._reply.abort()
         elif self._task is not None:
@@ -278,13 +318,15 @@ class Attempt:
         client.on_leave(self.client_left)
         try:
             reply = await self._send()
-            if _is_event_stream(reply.headers) and reply.status == 200:
+            streams = self.wire.surface not in GENERATES_NOTHING and _is_event_stream(reply.headers)
+            if streams and reply.status == 200:
                 await self._stream(client, reply)
                 return None
             return await self._plain(reply)
         finally:
             client.on_leave(None)
-            self.machinery.live.remove(self)
+            if not self._followed:
+                self.machinery.live.remove(self)
 
     async def _plain(self, reply: UpstreamReply) -> Reply:
         try:
@@ -317,21 +359,29 @@ class Attempt:
                 f"Provider {self.route.provider_name!r} answered with something that is no JSON object.",
                 status=502,
             )
-        if parsed.get("error") and not parsed.get("choices"):
+        if parsed.get("error") and not any(parsed.get(name) for name in _SAID):
             await self._settle("failed", Usage(), 0, "provider", error="upstream_error")
-        else:
-            answer = chat.read_answer(parsed)
-            usage, cost, source = self._bill(read_usage(self.turn.step.surface, parsed), answer)
-            refusal = self.tool_kills.refusal((c.name for c in answer.calls), self.turn.run.run_id)
-            if refusal is not None:
-                await self._settle("stopped", usage, cost, source, answer=answer, error=refusal.code)
-                raise refusal
-            await self._settle(self._outcome("ok"), usage, cost, source, answer=answer)
-        return self._whole(reply, body)
+            return self._whole(reply, body)
+        answer, shown = plain_answer(self.wire, self.turn.step, parsed)
+        if answer.background and answer.response_id is not None:
+            await self._keep(answer)
+            self._follow(answer.response_id)
+            return self._whole(reply, body)
+        usage, cost, source = self._bill(read_usage(self.wire.surface, parsed), answer)
+        refusal = self.tool_kills.refusal((c.name for c in answer.calls), self.turn.run.run_id)
+        if refusal is not None:
+            await self._settle("stopped", usage, cost, source, answer=answer, error=refusal.code)
+            raise refusal
+        outcome: Outcome = "failed" if parsed.get("status") == "failed" else self._outcome("ok")
+        await self._settle(outcome, usage, cost, source, answer=answer)
+        return self._whole(reply, body if shown is None else orjson.dumps(shown), anew=shown is not None)
 
-    def _whole(self, reply: UpstreamReply, body: bytes) -> Reply:
+    def _whole(self, reply: UpstreamReply, body: bytes, *, anew: bool = False) -> Reply:
         self.facts.cost = self.cost
-        return Reply(reply.status, self.facts.headers(header_rules.to_client(reply.headers)), body)
+        headers = header_rules.to_client(reply.headers)
+        if anew:
+            headers = [pair for pair in headers if pair[0] != b"content-encoding"]
+        return Reply(reply.status, self.facts.headers(headers), body)
 
     def _provider_error(self, reply: UpstreamReply, body: bytes) -> Reply:
         """A provider's own refusal: its words to the caller, unless they concern the gateway's own
@@ -354,7 +404,67 @@ class Attempt:
                 status=502,
             )
         given = [*header_rules.to_client(reply.headers), *header_rules.retry_advice(reply.headers)]
+        if self.wire.translation is not None:
+            body = self.wire.translation.error(reply.status, body)
+            given = [pair for pair in given if pair[0] != b"content-encoding"]
         return Reply(reply.status, self.facts.headers(given), body)
+
+    # -- anything else ------------------------------------------------------------------------------
+
+    async def run_opaque(self, client: Client) -> Reply | None:
+        """Send, and hand on what comes without reading it. It costs what the policy declares for a request,
+        unless the provider refuses it. A `Reply` for a short JSON answer or a refusal, else None."""
+        client.on_leave(self.client_left)
+        try:
+            reply = await self._send()
+            if reply.status >= 300 or _is_short_json(reply.headers):
+                return await self._opaque_reply(reply)
+            await self._opaque_stream(client, reply)
+            return None
+        finally:
+            client.on_leave(None)
+            self.machinery.live.remove(self)
+
+    async def _opaque_reply(self, reply: UpstreamReply) -> Reply:
+        cost = self.route.rates.cost(Usage()) if reply.status < 300 else 0
+        try:
+            body = await reply.read(MAX_REPLY_BYTES)
+        except TransportError as error:
+            await self._settle(
+                self._outcome("cut"), Usage(), cost, "policy", error="upstream_stream_interrupted"
+            )
+            raise self._upstream_error(error) from error
+        finally:
+            await reply.aclose()
+        self.done_at = self.first_at = time.perf_counter()
+        if reply.status >= 300:
+            await self._settle("failed", Usage(), 0, "policy", error=f"upstream_{reply.status}")
+            return self._provider_error(reply, body)
+        made = _parse_object(body, reply.headers)
+        made_id = made.get("id") if made is not None else None
+        state = (made_id,) if isinstance(made_id, str) else ()
+        await self._settle(self._outcome("ok"), Usage(), cost, "policy", answer=Answer(state=state))
+        return self._whole(reply, body)
+
+    async def _opaque_stream(self, client: Client, reply: UpstreamReply) -> None:
+        cost = self.route.rates.cost(Usage())
+        self.first_at = time.perf_counter()
+        await client.start(reply.status, self._stream_headers(reply))
+        try:
+            async for chunk in reply.chunks():
+                await client.send(chunk)
+        except TransportError as error:
+            failure = self._upstream_error(error)
+            outcome = self._failure_outcome(failure)
+            await self._settle(outcome, Usage(), cost, "policy", error=failure.code)
+            # There is no grammar to say it in: the connection breaks, which no client takes for the end.
+            client.cut()
+            return
+        finally:
+            await reply.aclose()
+        self.done_at = time.perf_counter()
+        await self._settle(self._outcome("ok"), Usage(), cost, "policy", answer=Answer())
+        await client.end()
 
     # -- streams ------------------------------------------------------------------------------------
 
@@ -369,27 +479,29 @@ class Attempt:
             return None
         finally:
             client.on_leave(None)
-            self.machinery.live.remove(self)
+            if not self._followed:
+                self.machinery.live.remove(self)
 
     async def _stream(self, client: Client, reply: UpstreamReply) -> None:
-        parser = self._parser = chat.ChatStream(strip_usage=self.strips_usage)
+        relay = self._relay = Relay(self.wire, self.turn.step, strip_usage=self.strips_usage)
+        parser = relay.upstream
         started = False
         out = b""
         failure: GatewayError | None = None
         try:
             async for chunk in reply.chunks():
-                out += parser.feed(chunk)
+                out += relay.feed(chunk)
+                if out and not self.first_at:
+                    self.first_at = time.perf_counter()
+                if parser.done:
+                    break
                 if not out:
                     continue
-                if not self.first_at:
-                    self.first_at = time.perf_counter()
                 if parser.tools_called:
                     failure = self.tool_kills.refusal(parser.tools_called, self.turn.run.run_id)
                     if failure is not None:
                         reply.abort()
                         break
-                if parser.done:
-                    break
                 if parser.output_bytes > self.covered_tokens * BYTES_PER_TOKEN:
                     failure = await self._extend(parser.output_bytes)
                     if failure is not None:
@@ -408,31 +520,39 @@ class Attempt:
             failure = self._broken("sent an event without end")
         except BaseException:
             reply.abort()
-            await self._settle_stream("disconnected", parser, None)
+            await self._settle_stream("disconnected", relay, None)
             raise
         if failure is None and self.kill is not None:
             failure = self._interruption()
+        if failure is None and parser.tools_called:
+            failure = self.tool_kills.refusal(parser.tools_called, self.turn.run.run_id)
         if failure is None and not parser.clean:
             failure = self._broken("ended its stream without finishing the answer")
         self.done_at = time.perf_counter()
         if failure is None:
-            await self._settle_stream("failed" if parser.error else "ok", parser, None)
+            await self._settle_stream("failed" if parser.error else "ok", relay, None)
             if not self._client_left:
                 if not started:
                     await client.start(200, self._stream_headers(reply))
-                if tail := out + parser.pending:
+                if tail := out + relay.end():
                     await client.send(tail)
-                await client.end()
-            await self._release(reply)
+            await self._release(reply, relay, client)
+            await client.end()
             return
-        await self._settle_stream(self._failure_outcome(failure), parser, failure)
+        if self.turn.step.background and parser.response_id is not None and not parser.done:
+            # The provider goes on without a reader, unless it is told to stop.
+            self.wants_cancel = self.wants_cancel or isinstance(failure, Refusal)
+            self._follow(parser.response_id)
+        else:
+            await self._settle_stream(self._failure_outcome(failure), relay, failure)
         await reply.aclose()
         if self._client_left:
             return
         if not started:
             raise failure
         self.facts.verdict = Verdict.REFUSE if isinstance(failure, Refusal) else self.facts.verdict
-        await client.send(parser.failure(failure, self.facts.context(), codex=self.turn.hints.codex))
+        ending = relay.client.failure(failure, self.facts.context(), codex=self.turn.hints.codex)
+        await client.send(ending)
         await client.end()
 
     def _broken(self, what: str) -> UpstreamError:
@@ -445,12 +565,14 @@ class Attempt:
             return "stopped"
         return "disconnected" if isinstance(failure, ClientLeftError) else "cut"
 
-    async def _release(self, reply: UpstreamReply) -> None:
-        """Let the connection go back to the pool if the stream really ends after its last event."""
-        with contextlib.suppress(TransportError, TimeoutError):
-            async with asyncio.timeout(AFTER_FINISH_S):
-                async for _ in reply.chunks():
-                    pass
+    async def _release(self, reply: UpstreamReply, relay: Relay, client: Client) -> None:
+        """Let the connection go back to the pool if the stream really ends after its last event. Some send a
+        terminator of another surface after it."""
+        with contextlib.suppress(TransportError, TimeoutError, EventTooLargeError):
+            async with asyncio.timeout(AFTER_LAST_S):
+                async for chunk in reply.chunks():
+                    if out := relay.feed(chunk):
+                        await client.send(out)
         await reply.aclose()
 
     def _stream_headers(self, reply: UpstreamReply) -> Headers:
@@ -476,6 +598,54 @@ class Attempt:
         self.covered_tokens = target
         return None
 
+    # -- in the background --------------------------------------------------------------------------
+
+    def _follow(self, response_id: str) -> None:
+        self._followed = response_id
+        self._stir = asyncio.Event()
+        self.machinery.background.follow(self)
+
+    def is_unwanted(self) -> bool:
+        """After a kill or a refusal: the provider is to stop working."""
+        return self.wants_cancel
+
+    async def stirred(self) -> None:
+        """Returns when somebody wants the followed answer stopped, or this process ends."""
+        if self._stir is not None:
+            await self._stir.wait()
+
+    def look(self, *, cancel: bool) -> UpstreamRequest:
+        """The request that asks how the followed answer stands, or cancels it."""
+        below = f"/{quote_url(self._followed, safe='')}" + ("/cancel" if cancel else "")
+        route, wire = self.route, self.wire
+        return replace(
+            self.request,
+            method="POST" if cancel else "GET",
+            url=wire.dialect.url(route.provider, wire.surface, route.upstream_model, b"", below),
+            body=b"",
+        )
+
+    async def ended(self, reply: Mapping[str, Any] | None) -> None:
+        """Settle what was followed: at its usage, or at its reservation when the provider tells none."""
+        try:
+            read = read_usage(self.wire.surface, reply) if reply is not None else None
+            status = reply.get("status") if reply is not None else None
+            outcome: Outcome = "ok" if status in ("completed", "incomplete") else "failed"
+            if self.kill is not None:
+                outcome = "killed"
+            elif self.wants_cancel:
+                outcome = "stopped"
+            elif status == "cancelled":
+                outcome = "disconnected"
+            answer = self.wire.codec.read_answer(reply) if reply is not None else None
+            if read is not None and answer is not None:
+                usage, cost, source = self._bill(read, answer)
+            else:
+                usage, cost, source = Usage(source="missing"), self.reserved, "reserved"
+            await self._settle(outcome, usage, cost, source, answer=answer)
+        finally:
+            self.machinery.live.remove(self)
+
     # -- the end ------------------------------------------------------------------------------------
 
     def _outcome(self, otherwise: Outcome) -> Outcome:
@@ -493,13 +663,11 @@ class Attempt:
         )
         if read is not None:
             usage = repaired(read, usage)
-        return usage, self.route.rates.cost(usage), "estimated"
+        return usage, self.route.rates.cost(usage), "free" if self.route.rates.free else "estimated"
 
-    async def _settle_stream(
-        self, outcome: Outcome, parser: chat.ChatStream, failure: GatewayError | None
-    ) -> None:
-        answer = parser.answer()
-        read = read_usage(self.turn.step.surface, parser.usage) if parser.usage is not None else None
+    async def _settle_stream(self, outcome: Outcome, relay: Relay, failure: GatewayError | None) -> None:
+        parser, answer = relay.upstream, relay.client.answer()
+        read = read_usage(self.wire.surface, parser.usage) if parser.usage is not None else None
         if outcome == "failed" and read is None and not parser.output_bytes:
             usage, cost, source = Usage(), 0, "provider"
         else:
@@ -538,6 +706,8 @@ class Attempt:
         self.usage, self.cost = usage, cost
         self.calls = answer.calls if answer is not None else ()
         settlement = self._settlement(outcome, usage, cost, source, answer, error)
+        if answer is not None and answer.state:
+            await self._keep(answer)
         try:
             settled = await self.machinery.settler.settle(settlement)
             if settled is not None:
@@ -546,6 +716,19 @@ class Attempt:
                 self.run_completed = settled.applied and settled.status is RunStatus.COMPLETED
         finally:
             self.machinery.record(self, outcome)
+
+    async def _keep(self, answer: Answer) -> None:
+        """Put on record what the provider keeps of this answer, so that its caller can go on from it."""
+        step, run = self.turn.step, self.turn.run
+        tokens = self.usage.input_total + self.usage.output_total
+        if self.usage.source != "provider":
+            # A provider counts what it keeps among the input; our own count does not know of it.
+            tokens += self.turn.stored_tokens
+        held = Held(self.route.provider_name, step.model, run.run_id, run.session, tokens)
+        try:
+            await self.machinery.provider_state.remember(self.turn.caller, answer.state, held)
+        except StoreUnavailable:
+            log.warning("what the provider keeps of attempt %s is not on record", self.attempt_id)
 
     def _settlement(
         self,
@@ -559,11 +742,12 @@ class Attempt:
         turn = self.turn
         links: tuple[str, ...] = ()
         head = ""
-        if outcome == "ok" and answer is not None:
+        if outcome == "ok" and answer is not None and self.wire.surface not in _NO_CONVERSATION:
             links, head = self.machinery.lineage.links(turn.caller.id, turn.chain, answer)
         completes = (
             outcome == "ok"
             and answer is not None
+            and answer.finish_reason not in _UNFINISHED
             and all(call.name in self.final_tools for call in answer.calls)
         )
         status = RunStatus.COMPLETED if completes and not turn.run.explicit else RunStatus.RUNNING
@@ -662,6 +846,15 @@ def _content_type(headers: Headers) -> bytes:
         if name == b"content-type":
             return value.lower()
     return b""
+
+
+def _is_short_json(headers: Headers) -> bool:
+    length = next((value for name, value in headers if name == b"content-length"), b"")
+    return (
+        _content_type(headers).startswith(b"application/json")
+        and length.isdigit()
+        and int(length) <= MAX_READ_JSON
+    )
 
 
 def _is_event_stream(headers: Headers) -> bool:

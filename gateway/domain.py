@@ -156,6 +156,9 @@ class Item:
     media: tuple[Media, ...] = ()
     calls: tuple[ToolCall, ...] = ()
     call_id: str | None = None
+    aside: bool = False
+    """Not a turn of the conversation: reasoning, or what a tool that the provider hosts was given and said.
+    Clients keep or drop it as they like."""
 
 
 @dataclass(slots=True)
@@ -186,6 +189,11 @@ class Step:
     """Ids of other things that the provider keeps: items, files, containers, prompts."""
     background: bool = False
     """The answer is to be fetched later."""
+
+    @property
+    def kept(self) -> bool:
+        """The step refers to something that the provider keeps."""
+        return bool(self.state or self.references)
 
 
 @frozen

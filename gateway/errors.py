@@ -52,6 +52,7 @@ CODES: dict[str, tuple[int, Retry]] = {
     "unknown_price": (400, "never"),
     "model_not_allowed": (400, "never"),
     "unknown_route": (404, "never"),
+    "unknown_reference": (404, "never"),
     "invalid_api_key": (401, "never"),
     "invalid_json": (400, "never"),
     "invalid_request": (400, "never"),

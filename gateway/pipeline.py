@@ -12,11 +12,12 @@ Two store round trips stand before the provider, one after it.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 
@@ -24,25 +25,29 @@ from gateway.admission import Admission, Admitted, Charge, Denied, Lookup, RunVi
 from gateway.attempt import Attempt, Client, Machinery, Reply
 from gateway.domain import Headers, Nano, Principal, RunSource, RunStatus, Step, Surface, usd
 from gateway.errors import CallerError, GatewayError, Refusal, Ruling
-from gateway.metering.estimate import Quote, output_bound, quote
+from gateway.metering.estimate import Quote, output_bound, quote, thinking_budget
 from gateway.metering.learned import OutputEstimates
 from gateway.metering.usage import request_context
-from gateway.policy.models import Policy, Provider
+from gateway.policy.models import PassthroughRoute, Policy, Provider
 from gateway.protocols import Clock, Store
+from gateway.provider_state import ProviderState
 from gateway.rules.budgets import Rulebook, scopes_of
 from gateway.rules.identity import Hints, read_hints
 from gateway.rules.kills import kill_names, parse_kill_name
 from gateway.rules.lineage import Lineage
 from gateway.rules.route import Route, Router
-from gateway.surfaces import chat
+from gateway.surfaces import CODECS
 from gateway.surfaces.body import joined
 from gateway.tool_kills import ToolKills
 from gateway.turn import Facts, Turn, new_id
-from gateway.upstreams import azure_openai, openai
 from gateway.upstreams import headers as header_rules
-from gateway.upstreams.transport import Timeouts, Transport, UpstreamRequest
+from gateway.upstreams import openai
+from gateway.upstreams.dialects import DIALECTS, Dialect, Wire, passthrough_url, wire_for
+from gateway.upstreams.transport import Timeouts, Transport, Upload, UpstreamRequest
 from gateway.values import frozen
 
+_USAGE_ON_REQUEST = (Surface.CHAT, Surface.COMPLETIONS)
+"""Surfaces whose streams tell their usage only when asked to."""
 MIN_OUTPUT_TOKENS = 256
 """An answer clamped to less than this is not worth its input."""
 
@@ -69,6 +74,17 @@ class Call:
     """`time.perf_counter()` when its head was read."""
 
 
+@frozen
+class _Held:
+    """A step that was let in, and what is reserved for it."""
+
+    attempt_id: str
+    admission: Admission
+    admitted: Admitted
+    bound: Quote
+    base: dict[str, Any]
+
+
 @dataclass(slots=True)
 class Generation:
     """One policy with everything made from it. Steps finish on the generation that they began on."""
@@ -78,9 +94,12 @@ class Generation:
     router: Router
     version: str = field(init=False)
     """The policy's content hash."""
+    handed_on: list[tuple[re.Pattern[bytes], PassthroughRoute]] = field(init=False)
+    """Paths that the policy lets pass."""
 
     def __post_init__(self) -> None:
         self.version = self.policy.version
+        self.handed_on = [(_path_pattern(route.path), route) for route in self.policy.passthrough]
 
 
 @dataclass(slots=True)
@@ -98,6 +117,7 @@ class Pipeline:
     """Tells of what operators may want to know: (kind, facts)."""
     estimates: OutputEstimates
     tool_kills: ToolKills
+    provider_state: ProviderState
     builtin_models: Sequence[str] = ()
     """Models that no policy names and that are offered all the same."""
 
@@ -105,17 +125,78 @@ class Pipeline:
         """One step. None when the answer was streamed into `client`. Raises `GatewayError` before the
         first byte."""
         generation = self.generation
-        step = chat.parse(call.body, max_depth=generation.policy.server.max_json_depth)
+        max_depth = generation.policy.server.max_json_depth
+        step = CODECS[call.surface].parse(call.body, max_depth=max_depth)
+        if step.surface is Surface.MESSAGES and step.body.get("fallbacks"):
+            # They would run other models at the provider, past the key's models and every price.
+            raise CallerError(
+                "invalid_request",
+                "'fallbacks' is not carried: name fallbacks in the gateway's policy.",
+                param="fallbacks",
+            )
         withheld = await self.tool_kills.stopped([tool.name for tool in step.tools]) if step.tools else ()
         turn = await self._find_run(generation, call, step, facts)
-        route = generation.router.choose(call.caller, step.model, turn.began_at, request_context(step.body))
-        dialect = dialect_of(route)
+        route = generation.router.choose(
+            call.caller,
+            step.model,
+            turn.began_at,
+            request_context(step.body),
+            free=step.surface is Surface.MODERATIONS,
+        )
+        wire = wire_for(route, step.surface)
+        put = wire.put(step, max_depth=max_depth)
         facts.model = route.upstream_model
         facts.checks = ["kill", "limits", "rates", "budgets"]
-        attempt = await self._admit(generation, call, turn, route, dialect, withheld, facts)
+        attempt = await self._admit(generation, call, turn, route, wire, put, withheld, facts)
         if step.stream:
             return await attempt.run_stream(client)
         return await attempt.run_plain(client)
+
+    async def hand_on(
+        self,
+        call: Call,
+        path: str,
+        declared: PassthroughRoute,
+        method: str,
+        upload: Upload | None,
+        facts: Facts,
+        client: Client,
+    ) -> Reply | None:
+        """A request that is none of the wire APIs and that the policy lets pass, at the price it declares."""
+        generation = self.generation
+        step = Step(
+            surface=Surface.PASSTHROUGH,
+            model=declared.path,
+            stream=False,
+            body={},
+            # Nothing of such a request is known, so none is ever taken for a repetition of another.
+            raw=facts.request_id.encode(),
+            items=(),
+            tools=(),
+            output_limit=None,
+            choices=1,
+            wants_usage=False,
+            text_bytes=0,
+        )
+        call = replace(call, body=step.raw)
+        turn = await self._find_run(generation, call, step, facts)
+        route = generation.router.passthrough(call.caller, declared)
+        wire = Wire(DIALECTS[route.provider.dialect], Surface.PASSTHROUGH, CODECS[Surface.CHAT], None)
+        facts.checks = ["kill", "limits", "rates", "budgets"]
+        held = await self._reserve(generation, turn, route, step, facts)
+        framing = [(n, call.headers[n]) for n in (b"content-type", b"content-encoding") if n in call.headers]
+        request = _request(
+            call,
+            route.provider,
+            wire.dialect,
+            method,
+            passthrough_url(route.provider, path, call.query),
+            [*framing, *wire.dialect.defaults(call.headers)],
+            held.attempt_id,
+        )
+        request = replace(request, upload=upload)
+        attempt = self._attempt(generation, turn, route, wire, request, held, facts, False)
+        return await attempt.run_opaque(client)
 
     # -- which run ----------------------------------------------------------------------------------
 
@@ -124,9 +205,13 @@ class Pipeline:
         policy, caller = generation.policy, call.caller
         hints = read_hints(call.headers, step.body, call.url_run)
         session = hints.session
+        held = await self.provider_state.find(caller, (*step.state, *step.references)) if step.kept else {}
+        known = next((held[i] for i in step.state if i in held), None)
+        if session is None and known is not None:
+            session = known.session
         if session is None and hints.weak_session is not None:
             session = f"ses_{self.lineage.key(caller.id, 'session', hints.weak_session)[:24]}"
-        chain = self.lineage.chain(f"{caller.id}\0{hints.session or ''}", step.items)
+        chain = self.lineage.chain(f"{caller.id}\0{hints.session or ''}\0{hints.agent}", step.items)
         retry_scope = f"{caller.id}\0{hints.run_name or ''}\0{hints.session or ''}"
         retry_key = self.lineage.body_key(retry_scope, step.surface.value, call.body)
         name = hints.run_name
@@ -142,7 +227,7 @@ class Pipeline:
                 principal=caller.id,
                 retry_key=retry_key,
                 retry_declared=hints.retry_count > 0,
-                evidence=self.lineage.evidence(caller.id, chain) if name is None else (),
+                evidence=self.lineage.evidence(caller.id, chain, step.state) if name is None else (),
                 speaks_text=not step.tools,
                 idle_ttl_ms=int(policy.runs.idle_ttl_s * 1000),
                 text_gap_ms=int(policy.runs.text_agent_gap_s * 1000),
@@ -167,6 +252,7 @@ class Pipeline:
             # When the request was read, not when its run was found: `clock` and this are one moment.
             began_at=self.clock() - round((time.perf_counter() - call.clock) * 1000),
             clock=call.clock,
+            stored_tokens=known.tokens if known is not None else 0,
         )
 
     # -- admission ----------------------------------------------------------------------------------
@@ -177,21 +263,53 @@ class Pipeline:
         call: Call,
         turn: Turn,
         route: Route,
-        dialect: Dialect,
+        wire: Wire,
+        put: Step,
         withheld: Collection[str],
         facts: Facts,
     ) -> Attempt:
         """Reserve what the step may cost, or refuse it and say so in the ledger."""
-        policy, step = generation.policy, turn.step
-        wanted = output_bound(step, route.output_cap, policy.default_max_output_tokens)
-        bound = quote(step, route.rates, wanted, model=route.upstream_model)
+        held = await self._reserve(generation, turn, route, put, facts)
+        asks_usage = put.stream and wire.surface in _USAGE_ON_REQUEST and route.provider.stream_usage
+        body = wire.codec.forward(
+            put,
+            model=route.upstream_model,
+            limit_field=openai.limit_field(route.provider),
+            output_limit=_limit_to_send(put, held.bound, held.admitted),
+            inject_usage=asks_usage,
+            withheld=withheld,
+        )
+        url = wire.dialect.url(route.provider, wire.surface, route.upstream_model, call.query)
+        headers = [(b"content-type", b"application/json"), *wire.dialect.defaults(call.headers)]
+        request = _request(call, route.provider, wire.dialect, "POST", url, headers, held.attempt_id)
+        return self._attempt(
+            generation,
+            turn,
+            route,
+            wire,
+            replace(request, body=body),
+            held,
+            facts,
+            asks_usage and not put.wants_usage,
+        )
+
+    async def _reserve(
+        self, generation: Generation, turn: Turn, route: Route, put: Step, facts: Facts
+    ) -> _Held:
+        """What the step is reserved at. Raises the refusal of a rule."""
+        policy = generation.policy
+        wanted = output_bound(put, route.output_cap, policy.default_max_output_tokens)
+        stored = turn.stored_tokens
+        bound = quote(put, route.rates, wanted, model=route.upstream_model, stored_tokens=stored)
         attempt_id = new_id("att")
         base = self._base_event(attempt_id, turn, route, facts, policy)
         admission = self._admission(generation, turn, route, bound, attempt_id, base)
         outcome = await self.store.admit(admission)
         if isinstance(outcome, Denied) and outcome.code.endswith("_budget_exceeded"):
             # The bound counts bytes. Near a limit it is worth counting tokens before saying no.
-            bound = quote(step, route.rates, wanted, model=route.upstream_model, exact=True)
+            bound = quote(
+                put, route.rates, wanted, model=route.upstream_model, stored_tokens=stored, exact=True
+            )
             admission = replace(admission, fixed_nano=bound.base_nano, input_tokens=bound.input_tokens)
             outcome = await self.store.admit(admission)
         if isinstance(outcome, Denied):
@@ -200,33 +318,40 @@ class Pipeline:
         facts.run_cost, facts.run_remaining = turn.run.cost, outcome.run_remaining
         for rule in outcome.warned:
             self.notify("budget_warning", {"rule": rule, "run": turn.run.run_id, **turn.meta()})
-        body = chat.forward(
-            step,
-            model=route.upstream_model,
-            limit_field=openai.limit_field(route.provider),
-            output_limit=_limit_to_send(step, route, outcome),
-            inject_usage=step.stream and route.provider.stream_usage,
-            withheld=withheld,
-        )
+        return _Held(attempt_id, admission, outcome, bound, base)
+
+    def _attempt(
+        self,
+        generation: Generation,
+        turn: Turn,
+        route: Route,
+        wire: Wire,
+        request: UpstreamRequest,
+        held: _Held,
+        facts: Facts,
+        strips_usage: bool,
+    ) -> Attempt:
+        policy = generation.policy
         return Attempt(
-            attempt_id=attempt_id,
-            kill_names=frozenset(admission.kill_names),
+            attempt_id=held.attempt_id,
+            kill_names=frozenset(held.admission.kill_names),
             machinery=self.machinery,
             router=generation.router,
             route=route,
             transport=self.transport,
-            request=_request(call, route, dialect, body, attempt_id),
+            request=request,
+            wire=wire,
             turn=turn,
             facts=facts,
-            quote=bound,
-            admitted=outcome,
+            quote=held.bound,
+            admitted=held.admitted,
             server=policy.server,
             final_tools=policy.runs.final_tools,
-            strips_usage=step.stream and route.provider.stream_usage and not step.wants_usage,
-            base_event=base,
-            tightest=self._tightest(admission.charges, outcome),
+            strips_usage=strips_usage,
+            base_event=held.base,
+            tightest=self._tightest(held.admission.charges, held.admitted),
             tool_kills=self.tool_kills,
-            reserve_tokens=admission.reserve_tokens,
+            reserve_tokens=held.admission.reserve_tokens,
         )
 
     def _admission(
@@ -421,32 +546,6 @@ def refusal_of(denied: Denied, run: RunView) -> GatewayError:
     return Refusal(ruling, message, retry_after_s=wait)
 
 
-class Dialect(Protocol):
-    """How one kind of provider is addressed."""
-
-    def url(self, provider: Provider, surface: Surface, upstream_model: str, query: bytes) -> str:
-        """Where a surface's requests go."""
-
-    def credentials(self, secret: str | None) -> Headers:
-        """The headers that carry a key."""
-
-
-_DIALECTS: dict[str, Dialect] = {"openai": openai, "azure_openai": azure_openai}
-
-
-def dialect_of(route: Route) -> Dialect:
-    """How the route's provider is addressed, or `CallerError` when chat cannot reach it."""
-    dialect = _DIALECTS.get(route.provider.dialect)
-    if dialect is None:
-        raise CallerError(
-            "model_not_allowed",
-            f"Model {route.requested[:128]!r} is served by a provider of dialect "
-            f"{route.provider.dialect!r}, which chat completions cannot reach.",
-            param="model",
-        )
-    return dialect
-
-
 def _end_user(policy: Policy, hints: Hints, step: Step) -> str | None:
     """The end user that counts, where the policy lets the caller name one."""
     if policy.auth.user_from == "header":
@@ -460,12 +559,15 @@ def _end_user(policy: Policy, hints: Hints, step: Step) -> str | None:
 
 
 def _floor(step: Step) -> int:
-    """The least output worth admitting: the caller's own limit when that is smaller."""
-    return min(MIN_OUTPUT_TOKENS, step.output_limit or MIN_OUTPUT_TOKENS)
+    """The least output worth admitting beyond what is thought, or the caller's own limit if it is smaller."""
+    least = MIN_OUTPUT_TOKENS + thinking_budget(step)
+    return min(least, step.output_limit or least)
 
 
-def _limit_to_send(step: Step, route: Route, admitted: Admitted) -> int | None:
-    """The output limit to set upstream; None leaves the caller's own as it is."""
+def _limit_to_send(step: Step, bound: Quote, admitted: Admitted) -> int | None:
+    """The output limit to set upstream; None leaves the caller's own as it is, or where none is generated."""
+    if not bound.output_tokens:
+        return None
     if step.output_limit is not None and admitted.output_tokens >= step.output_limit:
         return None
     return admitted.output_tokens
@@ -484,23 +586,40 @@ def _run_opened(turn: Turn) -> bytes:
     )
 
 
-def _request(call: Call, route: Route, dialect: Dialect, body: bytes, attempt_id: str) -> UpstreamRequest:
-    provider = route.provider
+def _path_pattern(path: str) -> re.Pattern[bytes]:
+    """What a declared path matches: `{name}` is one plain segment, so nothing climbs out of it."""
+    parts = [
+        r"(?!\.{1,2}(?:/|$))([A-Za-z0-9_.~-]+)" if re.fullmatch(r"\{\w+\}", part) else re.escape(part)
+        for part in path.split("/")
+    ]
+    return re.compile("/".join(parts).encode())
+
+
+def _request(
+    call: Call,
+    provider: Provider,
+    dialect: Dialect,
+    method: str,
+    url: str,
+    headers: Headers,
+    attempt_id: str,
+) -> UpstreamRequest:
+    """A request to a provider, without its body: the client's headers, ours, and the credential."""
     secret = call.caller.credential
     if secret is None and provider.api_key is not None:
         secret = provider.api_key.get_secret_value()
     added: Headers = [
-        (b"content-type", b"application/json"),
+        *headers,
         (b"accept-encoding", b"identity"),
         (b"x-guardrail-attempt-id", attempt_id.encode()),
         *dialect.credentials(secret),
     ]
     timeouts = provider.timeouts
     return UpstreamRequest(
-        method="POST",
-        url=dialect.url(provider, call.surface, route.upstream_model, call.query),
+        method=method,
+        url=url,
         headers=header_rules.to_upstream(call.raw_headers, call.headers, added),
-        body=body,
+        body=b"",
         timeouts=Timeouts(
             connect_s=timeouts.connect_s,
             first_byte_s=timeouts.first_byte_s,

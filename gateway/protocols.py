@@ -53,6 +53,15 @@ class Store(Protocol):
     async def reap(self) -> int:
         """Settle provisionally what outlived its lease, abandon idle runs; how many reservations ended."""
 
+    async def remember(self, objects: Mapping[str, bytes], ttl_ms: int) -> None:
+        """Keep small records about things that a provider holds, each under an opaque key."""
+
+    async def recall(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """Those of the records that are there."""
+
+    async def forget(self, keys: Sequence[str]) -> None:
+        """Drop records."""
+
     async def note(self, event: bytes) -> None:
         """Append an event that moves no money to the ledger stream."""
 

@@ -109,6 +109,8 @@ class Turn:
     began_at: Millis
     clock: float
     """`time.perf_counter()` when the request was read."""
+    stored_tokens: int
+    """Input that the provider keeps, besides what the request shows."""
 
     def meta(self) -> dict[str, Any]:
         """What the ledger keeps of a run besides its sums."""

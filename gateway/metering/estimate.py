@@ -2,14 +2,14 @@
 
 Two looks at the input: `input_bound` from sizes alone, cheap and never too small for what the request
 carries; `input_count` by tokenizer, for a step that only just does not fit and for settling without usage.
-What a provider adds on its own side (search results, a stored conversation) is in neither: hosted tools get
-an allowance, and `stored_tokens` is for what the caller knows to be there.
+What a provider adds on its own side is in neither: tools that it runs itself get an allowance by their name
+(`hosted_allowance`), and `stored_tokens` is for a conversation that the caller knows to be kept there.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,53 +29,198 @@ from gateway.metering.tokens import (
 from gateway.metering.usage import ReadUsage
 from gateway.values import frozen
 
+GENERATES_NOTHING = frozenset({Surface.EMBEDDINGS, Surface.MODERATIONS})
+"""Surfaces without output: a step costs its input, and there is no limit to set."""
+_BARE = GENERATES_NOTHING | {Surface.COMPLETIONS}
+"""Surfaces whose model reads the inputs as they are, with no messages around them and no tools."""
+_TOKEN_IDS = {Surface.EMBEDDINGS: "input", Surface.COMPLETIONS: "prompt"}
+"""Fields in which an input may stand as token ids; such an input is media of kind `other` in the items."""
+
 REQUEST_BOUND = 64
 ITEM_BOUND = 16
 TOOL_BOUND = 32
 TOOL_PROMPT_BOUND = 1_024
 """Above every prompt that a provider is known to add when tools are offered (`hidden_tokens`)."""
+INPUT_BOUND = 4
+"""What stands around a bare input: two tokens in BERT's family, one in most others."""
 
-HOSTED_USES = 5
-"""Uses of a hosted tool to reserve for when the request sets no limit (`max_uses`, `max_tool_calls`)."""
-HOSTED_USE_TOKENS = 8_000
-"""Input that one use brings in; OpenAI bills a web search of its small models as a block of 8,000:
-https://platform.openai.com/docs/pricing#built-in-tools"""
-
-_CLIENT_TOOLS = ("function", "custom", "client")
+_CLIENT_TOOLS = (None, "function", "custom", "client")
 _SCHEMA_SHARE = 0.7
 """OpenAI shows the model a schema in fewer tokens than its JSON has; from recorded traffic."""
+_SEALED = ("encrypted_content", "signature", "thinking")
+_SEALED_CHARS = 3
+"""Ciphertext of replayed thoughts and search results has more characters than this for a token inside."""
+
+
+# -- tools that a provider defines ------------------------------------------------------------------
+
+HOSTED_USE_TOKENS = 8_000
+"""Input that one web search brings in. OpenAI bills one of its small models as a block of 8,000, one of the
+others as what it finds: https://platform.openai.com/docs/pricing#built-in-tools"""
+
+
+@frozen
+class _Tool:
+    """A tool that a request only names. Figures are allowances, above what recorded traffic shows."""
+
+    prompt: int
+    """Tokens of its definition."""
+    result: int = 0
+    """Tokens that one use brings in."""
+    uses: int = 0
+    """Uses to reserve for when the request sets no limit; 0 when the caller runs it."""
+    priced: bool = False
+    """By the piece, besides its tokens."""
+
+
+_MCP = _Tool(prompt=8_000, result=4_000, uses=3)
+_ON_MESSAGES: tuple[tuple[str, _Tool], ...] = (
+    # https://platform.claude.com/docs/en/about-claude/pricing#tool-use-pricing and recorded traffic.
+    ("web_search", _Tool(prompt=4_000, result=HOSTED_USE_TOKENS, uses=3, priced=True)),
+    ("web_fetch", _Tool(prompt=4_000, result=HOSTED_USE_TOKENS, uses=3)),
+    ("code_execution", _Tool(prompt=3_000, result=4_000, uses=3)),
+    ("tool_search_tool", _Tool(prompt=1_000, result=1_000, uses=3)),
+    ("advisor", _Tool(prompt=1_500, result=2_000, uses=3)),
+    # Belongs to one of `mcp_servers`, which are counted.
+    ("mcp_toolset", _Tool(prompt=0)),
+    ("bash", _Tool(prompt=300)),
+    ("text_editor", _Tool(prompt=800)),
+    ("memory", _Tool(prompt=1_400)),
+    ("computer_toolset", _Tool(prompt=6_000)),
+    ("computer", _Tool(prompt=1_400)),
+    ("browser_toolset", _Tool(prompt=6_000)),
+)
+_ELSEWHERE: tuple[tuple[str, _Tool], ...] = (
+    ("web_search", _Tool(prompt=4_500, result=HOSTED_USE_TOKENS, uses=5, priced=True)),
+    # Up to 20 chunks of 800 tokens: https://platform.openai.com/docs/guides/tools-file-search
+    ("file_search", _Tool(prompt=500, result=16_000, uses=2, priced=True)),
+    ("code_interpreter", _Tool(prompt=1_000, result=4_000, uses=3)),
+    ("programmatic_tool_calling", _Tool(prompt=1_000, result=4_000, uses=3)),
+    ("image_generation", _Tool(prompt=1_000, result=2_000, uses=1)),
+    ("mcp", _MCP),
+    ("tool_search", _Tool(prompt=1_000, result=1_000, uses=3)),
+    ("shell", _Tool(prompt=1_000, result=4_000, uses=5)),
+    ("local_shell", _Tool(prompt=1_000)),
+    ("apply_patch", _Tool(prompt=1_000)),
+    ("computer", _Tool(prompt=1_000)),
+    # A group of the caller's own functions.
+    ("namespace", _Tool(prompt=0)),
+)
+_UNKNOWN = _Tool(prompt=4_500, result=HOSTED_USE_TOKENS, uses=5, priced=True)
+_MOST_USES = 10
+"""Anthropic's loop pauses the turn after ten rounds:
+https://platform.claude.com/docs/en/build-with-claude/handling-stop-reasons#pause-turn"""
+_ANY_USES = 100
+"""No answer comes near it; it keeps absurd limits out of the arithmetic."""
+_PRO_READS = 8
+_PRO_TOKENS = 2_000
+"""OpenAI's `reasoning.mode: pro` bills several passes: 1,549 tokens for a question of 19, as recorded."""
 
 
 @frozen
 class Hosted:
-    """Tools of the provider that a step may use."""
+    """What a provider does for a step on its own side."""
 
     uses: int
+    """Uses of tools that are priced by the piece."""
     tokens: int
+    """Input tokens of definitions and results, each as often as it is read."""
+    reads: int = 1
+    """How often the request itself is read, and billed: once, and again after every use of a tool."""
+
+
+_NOTHING_HOSTED = Hosted(0, 0)
 
 
 def hosted_allowance(step: Step) -> Hosted:
-    """An allowance for hosted tools: a guess where the request sets no limit, not a bound."""
-    tools = step.body.get("tools")
-    each: list[int] = []
+    """What to reserve for tools that the provider runs: as many uses as the request allows (`max_uses` on
+    messages, `max_tool_calls` on responses), a guess where it sets no limit.
+
+    Every use is a round of its own: the request and all results so far are read, and billed, once more.
+    """
+    if step.surface in _BARE:
+        return _NOTHING_HOSTED
+    body = step.body
+    offered = list(_provider_tools(step))
+    plugins = body.get("plugins")
+    extras = len(plugins) if isinstance(plugins, list) else 0
+    passes = _PRO_READS if _is_pro(body) else 1
+    if not offered and not extras and passes == 1 and not _compacts(body):
+        return _NOTHING_HOSTED
+    uses = _uses(step, offered)
+    # OpenRouter's plugins put what they find in front of the request, once.
+    prompt = sum([tool.prompt for tool, _ in offered])
+    result = max([tool.result for tool, limit in offered if tool.uses and limit != 0], default=0)
+    priced = sum([tool.uses if limit is None else limit for tool, limit in offered if tool.priced])
+    reads = (1 + uses + _compacts(body)) * passes
+    tokens = prompt * reads + result * (uses * (uses + 1) // 2) * passes + extras * HOSTED_USE_TOKENS
+    if passes > 1:
+        tokens += _PRO_TOKENS
+    return Hosted(min(uses, priced) + extras, tokens, reads)
+
+
+def _provider_tools(step: Step) -> Iterator[tuple[_Tool, int | None]]:
+    """The tools that the provider defines, each with the caller's limit of its uses. A limit counts only on
+    the surface that knows it: elsewhere it would be ignored."""
+    body = step.body
+    tools = body.get("tools")
+    read = _on_messages if step.surface is Surface.MESSAGES else _elsewhere
     for tool in tools if isinstance(tools, list) else ():
-        if isinstance(tool, dict) and tool.get("type", "function") not in _CLIENT_TOOLS:
-            limit = tool.get("max_uses")
-            each.append(limit if type(limit) is int and limit >= 0 else HOSTED_USES)
-    if step.surface is Surface.CHAT and isinstance(step.body.get("web_search_options"), dict):
-        each.append(1)
-    plugins = step.body.get("plugins")
-    if isinstance(plugins, list):
-        # OpenRouter's web search, once per request.
-        each += [1] * len(plugins)
-    uses = sum(each)
-    most = step.body.get("max_tool_calls")
-    if type(most) is int and most >= 0:
-        uses = min(uses, most)
-    # Anthropic's servers of tools are called by the provider too, and cost tokens alone.
-    servers = step.body.get("mcp_servers")
-    unpriced = HOSTED_USES * len(servers) if isinstance(servers, list) else 0
-    return Hosted(uses, (uses + unpriced) * HOSTED_USE_TOKENS)
+        if isinstance(tool, dict) and tool.get("type") not in _CLIENT_TOOLS:
+            yield read(str(tool["type"]), tool)
+    if step.surface is Surface.CHAT and isinstance(body.get("web_search_options"), dict):
+        yield _ELSEWHERE[0][1], 1
+    servers = body.get("mcp_servers")
+    for _ in servers if isinstance(servers, list) else ():
+        yield _MCP, None
+
+
+def _on_messages(kind: str, tool: Mapping[str, Any]) -> tuple[_Tool, int | None]:
+    known = next((known for start, known in _ON_MESSAGES if kind.startswith(start)), _UNKNOWN)
+    most = _limit(tool, "max_content_tokens")
+    return known if most is None else replace(known, result=most), _limit(tool, "max_uses")
+
+
+def _elsewhere(kind: str, tool: Mapping[str, Any]) -> tuple[_Tool, int | None]:
+    environment = tool.get("environment")
+    if kind == "shell" and isinstance(environment, dict) and environment.get("type") == "local":
+        kind = "local_shell"
+    return next((known for start, known in _ELSEWHERE if kind.startswith(start)), _UNKNOWN), None
+
+
+def _limit(source: Mapping[str, Any], name: str) -> int | None:
+    value = source.get(name)
+    return value if type(value) is int and value >= 0 else None
+
+
+def _uses(step: Step, offered: Iterable[tuple[_Tool, int | None]]) -> int:
+    """Uses of all the provider's tools together."""
+    limited = unlimited = 0
+    for tool, limit in offered:
+        if tool.uses:
+            if limit is None:
+                unlimited = max(unlimited, tool.uses)
+            else:
+                limited += limit
+    cap = _MOST_USES if step.surface is Surface.MESSAGES else _ANY_USES
+    most = _limit(step.body, "max_tool_calls") if step.surface is Surface.RESPONSES else None
+    return min(max(limited, unlimited), cap if most is None else min(most, cap))
+
+
+def _is_pro(body: Mapping[str, Any]) -> bool:
+    reasoning = body.get("reasoning")
+    return isinstance(reasoning, dict) and reasoning.get("mode") == "pro"
+
+
+def _compacts(body: Mapping[str, Any]) -> bool:
+    """Whether the provider may sum up the conversation first, which reads it once more."""
+    asked = body.get("context_management")
+    edits = asked.get("edits") if isinstance(asked, dict) else asked
+    kinds = [edit.get("type") for edit in edits if isinstance(edit, dict)] if isinstance(edits, list) else []
+    return body.get("compaction") is not None or any(str(kind).startswith("compact") for kind in kinds)
+
+
+# -- input ------------------------------------------------------------------------------------------
 
 
 @frozen
@@ -90,67 +235,142 @@ class InputTokens:
     def total(self) -> int:
         return self.text + self.audio + self.image
 
+    def with_hosted(self, hosted: Hosted) -> InputTokens:
+        """These tokens as often as they are read, and what the provider adds."""
+        reads = hosted.reads
+        return InputTokens(self.text * reads + hosted.tokens, self.audio * reads, self.image * reads)
+
 
 def _media(step: Step, model: str, context_window: int | None) -> tuple[int, int, int]:
     """Tokens of (images, audio, everything else). A request that is answered fits into the window."""
     images = audio = other = 0
     for item in step.items:
         for media in item.media:
-            tokens = _one(media, model, context_window)
             if media.kind == "image":
-                images += tokens
+                images += media_tokens(media, model)
             elif media.kind == "audio":
-                audio += tokens
-            else:
-                other += tokens
+                audio += media_tokens(media, model)
+            elif not _is_token_ids(step, media):
+                other += media_tokens(media, model)
+    if context_window is not None:
+        return min(images, context_window), min(audio, context_window), min(other, context_window)
     return images, audio, other
 
 
-def _one(media: Media, model: str, context_window: int | None) -> int:
-    tokens = media_tokens(media, model)
-    return tokens if context_window is None else min(tokens, context_window)
+def _is_token_ids(step: Step, media: Media) -> bool:
+    return media.kind == "other" and step.surface in _TOKEN_IDS
+
+
+def _token_ids(step: Step) -> int:
+    """How many token ids a bare step carries: each is one token, exactly."""
+    given = step.body.get(_TOKEN_IDS.get(step.surface, ""))
+    if not isinstance(given, list) or not given:
+        return 0
+    if type(given[0]) is int:
+        return len(given)
+    return sum([len(entry) for entry in given if isinstance(entry, list)])
 
 
 def bound_of(step: Step, *, model: str | None = None, context_window: int | None = None) -> InputTokens:
     """Upper bound of a step's input tokens, from sizes alone.
 
     A token is at least one byte of text in every tokenizer in use, so bytes bound tokens. `model` is the
-    one really called, where it is not the one asked for.
+    one really called, where it is not the one asked for. What the provider adds is an allowance.
     """
-    return _bound(step, model or step.model, context_window, hosted_allowance(step))
+    return _bound(step, model or step.model, context_window).with_hosted(hosted_allowance(step))
 
 
-def _bound(step: Step, model: str, context_window: int | None, hosted: Hosted) -> InputTokens:
+def _bound(step: Step, model: str, context_window: int | None) -> InputTokens:
     images, audio, other = _media(step, model, context_window)
+    if step.surface in _BARE:
+        inputs = sum([bool(item.texts) for item in step.items])
+        text = step.text_bytes + INPUT_BOUND * inputs + _token_ids(step) + other
+        return InputTokens(text, audio, images)
     text = step.text_bytes + REQUEST_BOUND + ITEM_BOUND * len(step.items) + other
     if step.tools:
         text += TOOL_PROMPT_BOUND + TOOL_BOUND * len(step.tools)
-    return InputTokens(text + hosted.tokens, audio, images)
+    return InputTokens(text, audio, images)
+
+
+@frozen
+class _Around:
+    """Tokens that a surface puts around parts of a request, beyond what chat does; from recorded traffic."""
+
+    request: int = 0
+    forced_tool: int = 0
+    """For a choice that demands a call."""
+    call: int = 0
+    form: int = 0
+    """Around the schema that the answer has to fit."""
+    schema_share: float = _SCHEMA_SHARE
+
+
+_AS_CHAT = _Around()
+_AROUND = {
+    Surface.MESSAGES: _Around(request=32, forced_tool=96, call=64, form=176, schema_share=1.0),
+    Surface.RESPONSES: _Around(request=8),
+}
 
 
 def count_of(step: Step, *, model: str | None = None) -> InputTokens:
-    """A step's input tokens by tokenizer: within a few percent for OpenAI's models, upward for others."""
+    """A step's input tokens by tokenizer, without what hosted tools add: within a few percent for OpenAI's
+    models on chat, embeddings and completions, upward elsewhere."""
     model = model or step.model
     images, audio, other = _media(step, model, None)
-    tokens = REPLY_TOKENS + hidden_tokens(model, len(step.tools)) + other
+    texts = sum([count(text.text, model) for item in step.items for text in item.texts])
+    if step.surface in _BARE:
+        return InputTokens(texts + _token_ids(step) + other, audio, images)
+    around = _AROUND.get(step.surface, _AS_CHAT)
+    tokens = REPLY_TOKENS + around.request + hidden_tokens(model, len(step.tools)) + texts + other
+    tokens += ITEM_TOKENS * len(step.items)
     for item in step.items:
-        tokens += ITEM_TOKENS
-        for text in item.texts:
-            tokens += count(text.text, model)
         for call in item.calls:
-            tokens += CALL_TOKENS + count(call.name, model) + count(call.arguments, model)
+            tokens += CALL_TOKENS + around.call + count(call.name, model) + count(call.arguments, model)
+    choice = step.body.get("tool_choice")
+    if isinstance(choice, dict) and choice.get("type") in ("any", "tool"):
+        tokens += around.forced_tool
     for tool in step.tools:
         tokens += TOOL_TOKENS + count(tool.name, model) + count(tool.description, model)
         if tool.schema is not None:
-            tokens += _schema_tokens(tool.schema, model)
-    answer_form = step.body.get("response_format") or step.body.get("text")
-    if isinstance(answer_form, dict) and len(answer_form) > 1:
-        tokens += _schema_tokens(answer_form, model)
+            tokens += _schema_tokens(tool.schema, model, around)
+    form = _answer_form(step)
+    if form is not None:
+        tokens += around.form + _schema_tokens(form, model, around)
+    if around is not _AS_CHAT:
+        sealed = step.body.get("messages" if step.surface is Surface.MESSAGES else "input")
+        tokens += -(-_sealed_chars(sealed) // _SEALED_CHARS)
     return InputTokens(tokens, audio, images)
 
 
-def _schema_tokens(schema: Mapping[str, Any], model: str) -> int:
-    return math.ceil(_SCHEMA_SHARE * count(orjson.dumps(schema, default=str).decode(), model))
+def _answer_form(step: Step) -> Mapping[str, Any] | None:
+    """The form that the answer is to have, where it is more than a name."""
+    body = step.body
+    form = body.get("response_format") or body.get("output_format")
+    for holder in ("text", "output_config"):
+        inside = body.get(holder)
+        if form is None and isinstance(inside, dict):
+            form = inside.get("format")
+    return form if isinstance(form, dict) and len(form) > 1 else None
+
+
+def _schema_tokens(schema: Mapping[str, Any], model: str, around: _Around) -> int:
+    return math.ceil(around.schema_share * count(orjson.dumps(schema, default=str).decode(), model))
+
+
+def _sealed_chars(value: Any) -> int:
+    """Characters of thoughts and of ciphertext that a conversation brings back; no item holds them."""
+    if isinstance(value, list):
+        return sum([_sealed_chars(entry) for entry in value])
+    if not isinstance(value, dict):
+        return 0
+    redacted = value.get("data") if value.get("type") == "redacted_thinking" else None
+    size = len(redacted) if isinstance(redacted, str) else 0
+    for key, inner in value.items():
+        if not isinstance(inner, str):
+            size += _sealed_chars(inner)
+        elif key in _SEALED:
+            size += len(inner)
+    return size
 
 
 def input_bound(step: Step, *, model: str | None = None, context_window: int | None = None) -> int:
@@ -163,15 +383,32 @@ def input_count(step: Step, *, model: str | None = None) -> int:
     return count_of(step, model=model).total
 
 
+# -- cost -------------------------------------------------------------------------------------------
+
+
 def output_bound(step: Step, model_cap: int | None, default_cap: int) -> int:
     """The most output tokens per choice: the caller's limit, else the default, never above the model's cap.
 
-    With no limit of the caller the result has to be set upstream, or it bounds nothing.
+    With no limit of the caller the result has to be set upstream, or it bounds nothing. A model's thinking
+    is inside its limit on every surface. 0 where nothing is generated.
     """
+    if step.surface in GENERATES_NOTHING:
+        return 0
     limit = default_cap if step.output_limit is None else step.output_limit
     if model_cap is not None:
         limit = min(limit, model_cap)
     return max(limit, 0)
+
+
+def thinking_budget(step: Step) -> int:
+    """Output tokens that the caller sets aside for thinking: a limit that is not above them is refused by the
+    provider, or leaves no answer. Messages has `thinking` for it, OpenRouter `reasoning`."""
+    budgets = [0]
+    for holder, name in (("thinking", "budget_tokens"), ("reasoning", "max_tokens")):
+        asked = step.body.get(holder)
+        if isinstance(asked, dict):
+            budgets.append(_limit(asked, name) or 0)
+    return max(budgets)
 
 
 @frozen
@@ -227,13 +464,10 @@ def quote(
     response that is continued). `exact` counts by tokenizer instead of bounding by size.
     """
     hosted = hosted_allowance(step)
-    if exact:
-        tokens = count_of(step, model=model)
-        tokens = replace(tokens, text=tokens.text + hosted.tokens)
-    else:
-        tokens = _bound(step, model or step.model, context_window, hosted)
+    tokens = count_of(step, model=model) if exact else _bound(step, model or step.model, context_window)
     if stored_tokens > 0:
         tokens = replace(tokens, text=tokens.text + stored_tokens)
+    tokens = tokens.with_hosted(hosted)
     r = rates.at(tokens.total)
     read = max(r.input_uncached, r.cache_read)
     if r.cache_write_5m > read or r.cache_write_1h > read:
@@ -251,6 +485,8 @@ def quote(
             made = max(made, r.image_out)
     if "image" in (model or step.model):
         made = max(made, r.image_out)
+    if step.surface in GENERATES_NOTHING:
+        made = output_tokens = 0
     return Quote(
         input_tokens=tokens.total,
         input_nano=-(-nano // MTOK),
@@ -277,12 +513,14 @@ def estimated_usage(
 ) -> Usage:
     """Usage of an attempt whose provider told none (a cut stream, a server without usage).
 
-    Input and the answer's text are counted; cached input is taken for uncached. `answer_text` is all that
-    was received, reasoning included. `output_tokens` replaces the count where nothing can be counted.
-    Source `estimated`; within 15 % of o200k for OpenAI's models.
+    Input and the answer's text are counted; cached input is taken for uncached, and hosted tools for used as
+    often as was reserved for, since what they read is not in the answer. `answer_text` is all that was
+    received, reasoning included. `output_tokens` replaces the count where nothing can be counted.
+    Source `estimated`; within 15 % of o200k for OpenAI's models on chat.
     """
     name = model or step.model
-    tokens = count_of(step, model=name)
+    hosted = hosted_allowance(step)
+    tokens = count_of(step, model=name).with_hosted(hosted)
     if output_tokens is None:
         texts = [answer_text] if isinstance(answer_text, str) else answer_text
         output_tokens = sum(count(text, name) for text in texts)
@@ -293,6 +531,7 @@ def estimated_usage(
         audio_in=tokens.audio,
         image_in=tokens.image,
         output_text=output_tokens,
+        tool_requests=hosted.uses,
         source="estimated",
     )
 

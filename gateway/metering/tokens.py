@@ -203,6 +203,9 @@ def media_tokens(media: Media, model: str) -> int:
         # No page takes less than some 150 bytes; plain text is at most one token per byte.
         pages = min(_MAX_PAGES, 1 + media.size // 150)
         return max(min(pages * _PAGE_TOKENS, MAX_FILE_TOKENS), min(media.size, MAX_FILE_TOKENS))
+    if media.detail == "opaque":
+        # Encrypted reasoning and summaries: in base64, with room to spare, four bytes are never two tokens.
+        return -(-media.size // 4)
     return media.size + _image_tokens(None, name)
 
 

@@ -236,8 +236,14 @@ def _matches(data: _Data) -> Iterator[Mistake]:
 
 
 def _passthrough(data: _Data) -> Iterator[Mistake]:
-    for path, _ in data.entries("passthrough"):
+    for path, entry in data.entries("passthrough"):
         yield from data.ensure_provider((*path, "provider"))
+        price = entry.get("price")
+        for name in price if isinstance(price, dict) else ():
+            if name != "request_usd":
+                here = (*path, "price", name)
+                problem = f"got {data.written(here)}, expected nothing: nobody can bound the tokens of an"
+                yield data.mistake(here, f"{problem} unknown API, so a path has a price per request")
 
 
 def _names(data: _Data) -> Iterator[Mistake]:

@@ -71,8 +71,9 @@ Bytes = Annotated[
     _says("a whole number of bytes such as 33554432", number=True, bounds="at least 1 byte"),
 ]
 JsonDepth = Annotated[
-    int, Field(ge=1, le=1000), _says("a whole number between 1 and 1000 such as 128", number=True)
+    int, Field(ge=1, le=250), _says("a whole number between 1 and 250 such as 128", number=True)
 ]
+"""The serialiser writes no more than 254 levels."""
 Seconds = Annotated[
     float,
     Field(gt=0, le=31_536_000, allow_inf_nan=False),

@@ -86,7 +86,8 @@ class Provider(Section):
     dialect: Literal["openai", "azure_openai", "anthropic"]
     """The wire API it speaks."""
     base_url: BaseUrl
-    """Where the dialect's paths begin: for `openai` up to and with `/v1`, for the others without it."""
+    """Where the dialect's paths begin: for `openai` up to and with `/v1`, for `anthropic` with or without it,
+    for `azure_openai` the resource, or with `/openai/v1`."""
     api_key: ProviderKey = None
     """The gateway's own credential there; `none` for a server that asks for no key."""
     timeouts: Timeouts = Timeouts()
@@ -98,6 +99,16 @@ class Provider(Section):
     price_table: Label | None = None
     """Whose prices hold here, by the price table's name (`openai`, `anthropic`, `azure`), where `base_url`
     does not tell: another proxy or a mirror in front of that provider."""
+    surfaces: (
+        Annotated[
+            tuple[Literal["chat", "responses", "messages", "embeddings", "completions", "moderations"], ...],
+            Field(min_length=1),
+            OneOrMore,
+        ]
+        | None
+    ) = None
+    """The wire APIs that it has; `null` means all of its dialect. A request of another one is translated
+    where that is possible: chat and messages to each other, responses to either."""
     stream_usage: Flag = True
     """Ask for the usage of chat streams (`stream_options.include_usage`) when the client does not."""
 

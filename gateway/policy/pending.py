@@ -31,7 +31,6 @@ NOT_YET_ENFORCED: tuple[Pending, ...] = (
     Pending(("routing",)),
     Pending(("screening",)),
     Pending(("alerts",)),
-    Pending(("passthrough",)),
     Pending(("models", "*", "fallbacks")),
     Pending(("budgets", "*", "per"), frozenset({"tool"})),
     Pending(("budgets", "*", "on_exceed"), _LANDINGS, instead="; it acts as stop"),

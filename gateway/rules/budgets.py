@@ -22,6 +22,8 @@ a conversation. Runs, and sessions that nobody named, cannot be found again afte
 their idle TTL, so neither are their counters kept."""
 FOUND_AGAIN_MS = 3_600_000
 GLOBAL_ID = "all"
+_NO_AGENT = frozenset({Surface.EMBEDDINGS, Surface.MODERATIONS, Surface.PASSTHROUGH})
+"""Calls of these are runs of one step each: an indexer makes thousands, and none of them can loop."""
 
 
 @frozen
@@ -175,7 +177,7 @@ class Rulebook:
             enforced=rule.mode == "enforce",
             requests_per_minute=rule.requests_per_minute or 0,
             tokens_per_minute=rule.tokens_per_minute or 0,
-            new_runs_per_minute=rule.new_runs_per_minute or 0,
+            new_runs_per_minute=0 if scopes.surface in _NO_AGENT else rule.new_runs_per_minute or 0,
             max_concurrency=rule.max_concurrency or 0,
         )
 

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from urllib.parse import unquote_to_bytes
 
+import orjson
+
 from gateway.domain import Json
 from gateway.errors import CallerError
 from gateway.values import frozen
@@ -53,6 +55,8 @@ class Hints:
     parent: str | None = None
     tags: tuple[tuple[str, str], ...] = ()
     retry_count: int = 0
+    agent: str = ""
+    """A sub-agent's own id inside its session: its conversation is not its parent's."""
     codex: bool = False
     """The client is Codex, which has its own idea of which errors end a turn."""
 
@@ -72,7 +76,7 @@ def read_hints(headers: Mapping[bytes, bytes], body: Json | None, url_run: str |
     if session is not None:
         ensure_name(session, "session")
     else:
-        session = _session_hint(headers)
+        session = _session_hint(headers) or _claude_session(body)
         given = session is not None
     user = _own(headers, b"x-guardrail-user-id")
     if user is not None:
@@ -91,6 +95,7 @@ def read_hints(headers: Mapping[bytes, bytes], body: Json | None, url_run: str |
         parent=parent,
         tags=read_tags(headers.get(b"x-guardrail-tags")),
         retry_count=int(retry) if retry.isdigit() and len(retry) < 4 else 0,
+        agent=_hint(headers.get(b"x-claude-code-agent-id", b"")) or "",
         codex=headers.get(b"user-agent", b"").startswith(_CODEX_AGENTS),
     )
 
@@ -138,12 +143,29 @@ def _hint(value: bytes) -> str | None:
     return text if _HINT.fullmatch(text) else None
 
 
+def _claude_session(body: Json | None) -> str | None:
+    """The session in `metadata.user_id` as Claude Code writes it: at the end of a longer name, or in JSON."""
+    metadata = body.get("metadata") if body is not None else None
+    value = metadata.get("user_id") if isinstance(metadata, dict) else None
+    if not isinstance(value, str) or "session" not in value or len(value) > 1024:
+        return None
+    if value.startswith("{"):
+        try:
+            told = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            return None
+        session = told.get("session_id") if isinstance(told, dict) else None
+    else:
+        session = value.rpartition("_session_")[2] if "_session_" in value else None
+    return session if isinstance(session, str) and _HINT.fullmatch(session) else None
+
+
 def _weak_session(body: Json | None) -> str | None:
     if body is None:
         return None
     metadata = body.get("metadata")
     if isinstance(metadata, dict):
-        for name in ("session_id", "litellm_session_id"):
+        for name in ("session_id", "litellm_session_id", "user_id"):
             value = metadata.get(name)
             if isinstance(value, str) and 0 < len(value) <= 512:
                 return f"metadata:{value}"

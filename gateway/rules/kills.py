@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.domain import Principal
 from gateway.rules.budgets import Scopes
 from gateway.rules.identity import SCOPE_WORDS
 
@@ -21,6 +22,16 @@ def kill_names(scopes: Scopes, run_name: str | None, upstream_model: str, key_id
         names.append(f"model:{upstream_model}")
     names.append("global")
     return tuple(names)
+
+
+def caller_kill_names(caller: Principal, model: str) -> tuple[str, ...]:
+    """Every flag that stops a call of this caller outside of any run."""
+    names = [f"user:{caller.user or caller.key}", f"key:{caller.key}"]
+    if caller.id != caller.key:
+        names.append(f"key:{caller.id}")
+    if caller.team is not None:
+        names.append(f"team:{caller.team}")
+    return (*names, f"model:{model}", "global")
 
 
 def kill_name(scope: str, target: str) -> str:

@@ -30,6 +30,8 @@ MAX_EVIDENCE = 16
 """How many ids, nodes and pairs are looked up, newest first: enough to survive any undo in practice."""
 MIN_PAIR_CHARS = 40
 _MAX_LINKED_PAIRS = 8
+_MAX_LINKED_STATE = 2
+"""The response and its conversation; nobody goes on from an item."""
 _COARSE_CHARS = 256
 _VOLATILE_WORD = re.compile(r"\S*\d\S*")
 _VOLATILE_BLOCK = "x-anthropic-billing-header"
@@ -70,6 +72,10 @@ class Lineage:
         h.update(f"{kind}\0{scope}\0{value}".encode("utf-8", "surrogatepass"))
         return h.hexdigest()
 
+    def state_key(self, principal: str, provider_id: str) -> str:
+        """The key of something that a provider keeps for this principal."""
+        return self.key(principal, "state", provider_id)
+
     def body_key(self, scope: str, surface: str, raw: bytes) -> str:
         """The key under which a repetition of this very request is recognised."""
         h = hashlib.blake2b(key=self._secret, digest_size=_DIGEST)
@@ -78,8 +84,9 @@ class Lineage:
         return h.hexdigest()
 
     def chain(self, scope: str, items: Sequence[Item]) -> Chain:
-        """Hash a conversation. System items are left out, but for a coarse digest of the leading ones."""
-        spoken = tuple(item for item in items if item.role is not Role.SYSTEM)
+        """Hash a conversation. System items are left out, but for a coarse digest of the leading ones, and so
+        is what clients do not always send back."""
+        spoken = tuple(item for item in items if item.role is not Role.SYSTEM and not item.aside)
         root = self._hash(b"root", scope.encode(), coarse_system(items))
         digests: list[bytes] = []
         nodes: list[str] = []
@@ -95,13 +102,17 @@ class Lineage:
         framed = b"".join([b"%d:%b" % (len(part), part) for part in parts])
         return hashlib.blake2b(framed, key=self._secret, digest_size=_DIGEST).digest()
 
-    def evidence(self, principal: str, chain: Chain) -> tuple[Evidence, ...]:
+    def evidence(self, principal: str, chain: Chain, state: Sequence[str] = ()) -> tuple[Evidence, ...]:
         """What might tie this request to a known run, strongest first.
 
-        The place nearest to the conversation's end wins; at the same place a tool-call id beats content.
+        `state` are ids under which the provider keeps what was said; the items are then what is new.
+        Else the place nearest to the conversation's end wins; at the same place a tool-call id beats content.
         Pairs of neighbouring items come last: they survive a truncated or summarised history.
         """
         anchored: list[Evidence] = []
+        if state:
+            speaks = any(item.role is Role.USER for item in chain.items)
+            anchored = [Evidence(self.state_key(principal, i), RunSource.SERVER_STATE, speaks) for i in state]
         tails: list[Evidence] = []
         seen: set[str] = set()
         ids = nodes = 0
@@ -145,6 +156,7 @@ class Lineage:
         keys = [self.key(principal, "call", call.id) for call in answer.calls if len(call.id) >= MIN_ID_CHARS]
         last = bytes.fromhex(chain.nodes[-1]) if chain.nodes else chain.root
         head = ""
+        keys += [self.state_key(principal, provider_id) for provider_id in answer.state[:_MAX_LINKED_STATE]]
         for reply in _replies(answer):
             digest = self._hash(b"item", canonical(reply))
             node = self._hash(last, digest).hex()
@@ -260,6 +272,8 @@ def coarse_system(items: Sequence[Item]) -> bytes:
     must not change it.
     """
     for item in items:
+        if item.aside:
+            continue
         if item.role is not Role.SYSTEM:
             break
         text = "".join(t.text for t in item.texts)

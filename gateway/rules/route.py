@@ -10,7 +10,7 @@ from gateway.domain import Millis, Nano, Principal
 from gateway.errors import CallerError
 from gateway.metering.prices import FREE, PriceBook, Rates, UnknownPrice, provider_ref
 from gateway.metering.usage import PriceContext, ReadUsage
-from gateway.policy.models import Policy, Price, Provider, Target, model_allowed
+from gateway.policy.models import PassthroughRoute, Policy, Price, Provider, Target, model_allowed
 from gateway.values import frozen
 
 
@@ -79,11 +79,15 @@ class Router:
             now,
         )
 
-    def choose(self, caller: Principal, model: str, now: Millis, context: PriceContext = ()) -> Route:
+    def choose(
+        self, caller: Principal, model: str, now: Millis, context: PriceContext = (), *, free: bool = False
+    ) -> Route:
         """The route for a model name, or `CallerError` with a close name: `unknown_model`,
-        `model_not_allowed`, `unknown_price`."""
+        `model_not_allowed`, `unknown_price`. `free` is for what providers do not bill."""
         target = self._policy.find_model(model)
         declared = self._declared.get(target.entry) if target is not None else None
+        if free:
+            declared = FREE
         named = target is not None
         if target is None:
             target = self._builtin(model)
@@ -125,6 +129,29 @@ class Router:
             label=target.entry
             if target.entry.endswith("*") and (declared or not named)
             else target.upstream_model,
+        )
+
+    def passthrough(self, caller: Principal, declared: PassthroughRoute) -> Route:
+        """The route of a path that is handed on, at the price that the policy declares for it.
+        Raises `CallerError` `model_not_allowed`."""
+        auth = self._policy.auth
+        provider = self._policy.providers.get(declared.provider)
+        if provider is None or (auth.mode == "passthrough" and declared.provider != auth.provider):
+            raise CallerError(
+                "model_not_allowed",
+                f"{declared.path!r} leads to provider {declared.provider!r}, which is not to be had here.",
+            )
+        return Route(
+            requested=declared.path,
+            provider_name=declared.provider,
+            provider=provider,
+            upstream_model=declared.path,
+            rates=FREE
+            if declared.price == "free"
+            else Rates.from_policy(request_usd=declared.price.request_usd),
+            declared=True,
+            output_cap=0,
+            label=declared.path,
         )
 
     def _table_rates(self, target: Target, now: Millis, context: PriceContext) -> Rates:

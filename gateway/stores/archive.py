@@ -1,4 +1,4 @@
-"""Where the embedded store keeps its runs and their index over a restart: one SQLite file.
+"""Where the embedded store keeps its runs, their index and its records over a restart: one SQLite file.
 
 Only what was touched since the last save is written, in one transaction on a thread of its own, so a process
 that is killed finds its last save whole. No money is kept here: the ledger and the journal have that.
@@ -29,6 +29,8 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (id TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, until INTEGER NOT NULL, runs TEXT NOT NULL)
     WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS objects (key TEXT PRIMARY KEY, until INTEGER NOT NULL, value BLOB NOT NULL)
+    WITHOUT ROWID;
 """
 _RUN_FIELDS = frozenset(field.name for field in fields(RunState))
 
@@ -40,6 +42,7 @@ class SqliteRunArchive:
         self._path = path
         self._runs: set[str] = set()
         self._entries: set[str] = set()
+        self._objects: set[str] = set()
         self._connection: sqlite3.Connection | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="run-archive")
         self._saving = asyncio.Lock()
@@ -49,6 +52,9 @@ class SqliteRunArchive:
 
     def touch_index(self, key: str) -> None:
         self._entries.add(key)
+
+    def touch_object(self, key: str) -> None:
+        self._objects.add(key)
 
     async def runs(self) -> list[RunState]:
         """Every run saved; one that cannot be read any more is left out."""
@@ -65,7 +71,22 @@ class SqliteRunArchive:
 
         return {key: (until, json.loads(ids)) for key, until, ids in await self._do(read)}
 
-    async def save(self, runs: Mapping[str, RunState], index: Mapping[str, tuple[Millis, list[str]]]) -> None:
+    async def objects(self, now: Millis) -> dict[str, tuple[Millis, bytes]]:
+        """Every record that has not expired; those that have are deleted."""
+
+        def read(db: sqlite3.Connection) -> list[tuple[str, int, bytes]]:
+            with db:
+                db.execute("DELETE FROM objects WHERE until < ?", (now,))
+            return db.execute("SELECT key, until, value FROM objects").fetchall()
+
+        return {key: (until, value) for key, until, value in await self._do(read)}
+
+    async def save(
+        self,
+        runs: Mapping[str, RunState],
+        index: Mapping[str, tuple[Millis, list[str]]],
+        objects: Mapping[str, tuple[Millis, bytes]],
+    ) -> None:
         """Save what was touched since the last save; rows of what is gone are deleted.
 
         A save that fails is made up for by the next one.
@@ -74,11 +95,14 @@ class SqliteRunArchive:
         async with self._saving:
             run_ids, self._runs = self._runs, set()
             keys, self._entries = self._entries, set()
-            if not run_ids and not keys:
+            names, self._objects = self._objects, set()
+            if not run_ids and not keys and not names:
                 return
             # The states change while the thread writes, so they are written down here.
             live_runs = [(i, _state(runs[i])) for i in run_ids if i in runs]
             live_entries = [(k, index[k][0], orjson.dumps(index[k][1]).decode()) for k in keys if k in index]
+            live_objects = [(k, *objects[k]) for k in names if k in objects]
+            gone_objects = [(k,) for k in names if k not in objects]
             gone_runs = [(i,) for i in run_ids if i not in runs]
             gone_entries = [(k,) for k in keys if k not in index]
 
@@ -86,6 +110,8 @@ class SqliteRunArchive:
                 with db:
                     db.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?)", live_runs)
                     db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", live_entries)
+                    db.executemany("INSERT OR REPLACE INTO objects VALUES (?, ?, ?)", live_objects)
+                    db.executemany("DELETE FROM objects WHERE key = ?", gone_objects)
                     db.executemany("DELETE FROM runs WHERE id = ?", gone_runs)
                     db.executemany("DELETE FROM entries WHERE key = ?", gone_entries)
 
@@ -94,6 +120,7 @@ class SqliteRunArchive:
             except BaseException:
                 self._runs |= run_ids
                 self._entries |= keys
+                self._objects |= names
                 raise
 
     async def close(self) -> None:

@@ -149,7 +149,18 @@ class RunArchive(Protocol):
     async def index(self, now: Millis) -> dict[str, tuple[Millis, list[str]]]:
         """Every index entry that has not expired."""
 
-    async def save(self, runs: Mapping[str, RunState], index: Mapping[str, tuple[Millis, list[str]]]) -> None:
+    def touch_object(self, key: str) -> None:
+        """The record has changed and is to be saved soon."""
+
+    async def objects(self, now: Millis) -> dict[str, tuple[Millis, bytes]]:
+        """Every record that has not expired."""
+
+    async def save(
+        self,
+        runs: Mapping[str, RunState],
+        index: Mapping[str, tuple[Millis, list[str]]],
+        objects: Mapping[str, tuple[Millis, bytes]],
+    ) -> None:
         """Save what was touched since the last call."""
 
 
@@ -186,6 +197,7 @@ class EmbeddedStore:
         self._used_counters = used_counters
         self._runs: dict[str, RunState] = {}
         self._index: dict[str, tuple[Millis, list[str]]] = {}
+        self._objects: dict[str, tuple[Millis, bytes]] = {}
         self._retries: dict[str, list[_Retry]] = {}
         """By body, one for each run, the latest last."""
         self._counters: dict[str, _Counter] = {}
@@ -205,6 +217,7 @@ class EmbeddedStore:
         self._event_serial = 0
         self._retry_sweep = _Sweep(self._retries)
         self._index_sweep = _Sweep(self._index)
+        self._object_sweep = _Sweep(self._objects)
         self._counter_sweep = _Sweep(self._counters)
 
     async def start(self) -> None:
@@ -218,6 +231,7 @@ class EmbeddedStore:
                 self._runs[run.id] = run
                 self._look_again(run, now)
             self._index.update(await self._archive.index(now))
+            self._objects.update(await self._archive.objects(now))
 
     async def close(self) -> None:
         await self.save()
@@ -225,7 +239,7 @@ class EmbeddedStore:
     async def save(self) -> None:
         """Keep what a restart must find: to be called every moment, and at the end."""
         if self._archive is not None:
-            await self._archive.save(self._runs, self._index)
+            await self._archive.save(self._runs, self._index, self._objects)
 
     # -- runs ---------------------------------------------------------------------------------------
 
@@ -331,6 +345,9 @@ class EmbeddedStore:
                     runs[0] if len(runs) == 1 else self._one_of(runs, evidence.key, lookup, now),
                     evidence,
                 )
+            elif evidence.source is RunSource.SERVER_STATE:
+                # A conversation that the provider keeps goes through all its runs; the latest goes on.
+                found = (runs[-1], evidence)
             elif len(runs) == 1:
                 # An id or a tail that leads to two runs tells nothing: some servers reuse `call_0`.
                 found = (runs[0], evidence)
@@ -797,9 +814,36 @@ class EmbeddedStore:
             if (entry := self._index.get(key)) is not None and entry[0] < now:
                 del self._index[key]
                 self._touch_index(key)
+        for key in self._object_sweep.next():
+            if (record := self._objects.get(key)) is not None and record[0] < now:
+                del self._objects[key]
+                self._touch_object(key)
         for key in self._counter_sweep.next():
             if (c := self._counters.get(key)) is not None and c.expires_at < now and c.reserved <= 0:
                 del self._counters[key]
+
+    # -- what providers hold ------------------------------------------------------------------------
+
+    async def remember(self, objects: Mapping[str, bytes], ttl_ms: int) -> None:
+        until = self._now() + ttl_ms
+        for key, value in objects.items():
+            self._objects[key] = (until, value)
+            self._touch_object(key)
+
+    async def recall(self, keys: Sequence[str]) -> dict[str, bytes]:
+        now = self._now()
+        return {
+            k: record[1] for k in keys if (record := self._objects.get(k)) is not None and record[0] >= now
+        }
+
+    async def forget(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            if self._objects.pop(key, None) is not None:
+                self._touch_object(key)
+
+    def _touch_object(self, key: str) -> None:
+        if self._archive is not None:
+            self._archive.touch_object(key)
 
     async def note(self, event: bytes) -> None:
         self._emit(event)

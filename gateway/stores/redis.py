@@ -86,7 +86,7 @@ class Keys:
         self.kill_channel = f"{self.tag}kills"
 
     def of(self, kind: str, record_id: str) -> bytes:
-        """Key of one record: a run, index, retry, counter, bucket, flight, attempt, kill or acks."""
+        """Key of one record: a run, index, retry, counter, bucket, flight, attempt, kill, acks or object."""
         return _text(f"{self.tag}{kind}:{record_id}")
 
 
@@ -430,6 +430,21 @@ class RedisStore:
         if self._raw_kills:
             return bool(r[1] == b"1")
         return bool(await self._command("DEL", _text(f"kill:{name}")) == 1 or r[1] == b"1")
+
+    async def remember(self, objects: Mapping[str, bytes], ttl_ms: int) -> None:
+        await asyncio.gather(
+            *(self._command("SET", self.keys.of("object", k), v, "PX", ttl_ms) for k, v in objects.items())
+        )
+
+    async def recall(self, keys: Sequence[str]) -> dict[str, bytes]:
+        if not keys:
+            return {}
+        found = await self._command("MGET", *(self.keys.of("object", key) for key in keys))
+        return {key: value for key, value in zip(keys, found, strict=True) if value is not None}
+
+    async def forget(self, keys: Sequence[str]) -> None:
+        if keys:
+            await self._command("DEL", *(self.keys.of("object", key) for key in keys))
 
     async def kills(self, names: Iterable[str]) -> dict[str, str]:
         wanted = list(dict.fromkeys(names))

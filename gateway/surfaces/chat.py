@@ -16,6 +16,7 @@ import orjson
 from gateway.domain import Answer, Item, Json, Media, Role, Step, Surface, Text, ToolCall, ToolDef
 from gateway.errors import CallerError, ErrorContext, GatewayError, error_json
 from gateway.surfaces.base import AnswerStream
+from gateway.surfaces.beside import Beside
 from gateway.surfaces.body import parse_object, with_fields
 from gateway.surfaces.sse import EventSplitter, data_of
 
@@ -32,6 +33,22 @@ _ROLES = {
 }
 _REASONING = ("reasoning", "reasoning_content", "thinking")
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+_TURN = frozenset(("role", "content", "refusal", "tool_calls", "tool_call_id", "function_call"))
+"""Fields of a message that its item tells of."""
+_DEFINITION = frozenset(("name", "description", "parameters", "strict"))
+_TOOL = frozenset(("type", "function", "custom", "cache_control"))
+"""Fields of a tool that its definition tells of, or that hold no text."""
+_SETTINGS = frozenset(
+    (
+        "model", "messages", "tools", "functions", "tool_choice", "function_call", "parallel_tool_calls",
+        "stream", "stream_options", "n", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed",
+        "frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs", "reasoning_effort",
+        "verbosity", "modalities", "audio", "service_tier", "store", "moderation", "safety_identifier",
+        "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
+    )
+)  # fmt: skip
+"""Fields of a request that are read by themselves, or that hold no text but the API's own words, names of
+what is told elsewhere and hashes of who asks. Every other one is taken to hold texts: servers have more."""
 
 
 def parse(raw: bytes, *, max_depth: int = 128) -> Step:
@@ -53,7 +70,12 @@ def parse(raw: bytes, *, max_depth: int = 128) -> Step:
     options = body.get("stream_options")
     if options is not None and not isinstance(options, dict):
         raise _wrong("stream_options", "an object", options)
-    items = tuple(_item(message, i) for i, message in enumerate(messages))
+    beside = Beside()
+    if not body.keys() <= _SETTINGS:
+        beside.rest(body, (), _SETTINGS)
+    turns = [_item(message, i, beside) for i, message in enumerate(messages)]
+    tools = _tools(body, beside)
+    items = (*beside.item(), *turns)
     media_bytes = sum(media.size for item in items for media in item.media)
     return Step(
         surface=Surface.CHAT,
@@ -62,7 +84,7 @@ def parse(raw: bytes, *, max_depth: int = 128) -> Step:
         body=body,
         raw=raw,
         items=items,
-        tools=_tools(body),
+        tools=tools,
         output_limit=max(limits) if limits else None,
         choices=choices,
         wants_usage=bool(options and options.get("include_usage")),
@@ -84,7 +106,7 @@ def _count(body: Mapping[str, Any], name: str, least: int) -> int | None:
     return value
 
 
-def _item(message: Any, i: int) -> Item:
+def _item(message: Any, i: int, beside: Beside) -> Item:
     if type(message) is not dict:
         raise _wrong(f"messages[{i}]", "an object", message)
     role = message.get("role")
@@ -104,6 +126,8 @@ def _item(message: Any, i: int) -> Item:
     refusal = message.get("refusal")
     if isinstance(refusal, str) and refusal:
         texts.append(Text(refusal, ("messages", i, "refusal")))
+    if not message.keys() <= _TURN:
+        _more(message, i, beside)
     call_id = message.get("tool_call_id")
     calls = message.get("tool_calls")
     legacy = message.get("function_call")
@@ -114,6 +138,17 @@ def _item(message: Any, i: int) -> Item:
         calls=_calls(calls, legacy) if calls or legacy else (),
         call_id=call_id if isinstance(call_id, str) else None,
     )
+
+
+def _more(message: Json, i: int, beside: Beside) -> None:
+    """What a message holds besides its turn: the speaker's name, thoughts that some clients send back."""
+    at = ("messages", i)
+    for name, value in message.items():
+        if name == "audio" and type(value) is dict:
+            # An answer that was spoken, by its id.
+            beside.media.append(_media("other", value.get("id"), "opaque"))
+        elif name not in _TURN:
+            beside.read(value, (*at, name))
 
 
 def _part(part: Any, i: int, j: int, texts: list[Text], media: list[Media]) -> None:
@@ -138,6 +173,10 @@ def _part(part: Any, i: int, j: int, texts: list[Text], media: list[Media]) -> N
         file = part.get("file")
         data = (file.get("file_data") or file.get("file_id")) if isinstance(file, dict) else None
         media.append(_media("file", data, None))
+        # The model is told the name, and whoever sends a file chooses it.
+        name = file.get("filename") if isinstance(file, dict) else None
+        if name and isinstance(name, str):
+            texts.append(Text(name, ("messages", i, "content", j, "file", "filename")))
     else:
         media.append(_media("other", orjson.dumps(part).decode(), None))
 
@@ -174,7 +213,7 @@ def _call(call: Mapping[str, Any]) -> ToolCall:
     return ToolCall(str(call.get("id") or ""), str(inner.get("name") or ""), arguments or "")
 
 
-def _tools(body: Mapping[str, Any]) -> tuple[ToolDef, ...]:
+def _tools(body: Mapping[str, Any], beside: Beside) -> tuple[ToolDef, ...]:
     out: list[ToolDef] = []
     for key in ("tools", "functions"):
         offered = body.get(key)
@@ -182,11 +221,13 @@ def _tools(body: Mapping[str, Any]) -> tuple[ToolDef, ...]:
             continue
         if not isinstance(offered, list):
             raise _wrong(key, "a list", offered)
-        for tool in offered:
+        for i, tool in enumerate(offered):
             if isinstance(tool, dict):
-                inner = tool.get("function") or tool.get("custom") or tool
+                place = next((name for name in ("function", "custom") if tool.get(name)), None)
+                inner = tool[place] if place is not None else tool
                 if isinstance(inner, dict):
                     schema = inner.get("parameters")
+                    _tool_more(tool, inner, (key, i) if place is None else (key, i, place), beside)
                     out.append(
                         ToolDef(
                             str(inner.get("name") or tool.get("type") or ""),
@@ -195,6 +236,14 @@ def _tools(body: Mapping[str, Any]) -> tuple[ToolDef, ...]:
                         )
                     )
     return tuple(out)
+
+
+def _tool_more(tool: Json, inner: Json, at: tuple[str | int, ...], beside: Beside) -> None:
+    """What a tool's definition says where a `ToolDef` has no place for it, such as a grammar."""
+    if not inner.keys() <= _DEFINITION:
+        beside.rest(inner, at, _DEFINITION, ("cache_control",))
+    if inner is not tool and not tool.keys() <= _TOOL:
+        beside.rest(tool, at[:-1], _TOOL)
 
 
 def withhold_tools(body: Json, names: Container[str]) -> Json:
@@ -372,7 +421,7 @@ class ChatStream:
         if usage is not None or chunk.get("x_groq") is not None:
             if usage is not None or (chunk["x_groq"] or {}).get("usage") is not None:
                 self.usage = {k: chunk[k] for k in ("usage", "x_groq", "service_tier") if k in chunk}
-            if self._strip_usage and usage is not None and not choices:
+            if self._strip_usage and usage is not None and not choices and not chunk.get("error"):
                 return b""
         elif self._strip_usage and "usage" in chunk:
             # Inside a JSON string the quotes would be escaped, so this can only be the key itself.

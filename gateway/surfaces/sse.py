@@ -12,6 +12,7 @@ MAX_EVENT_BYTES = 32 * 1024 * 1024
 """No provider's event comes near this; an endless line is cut here instead of filling the memory."""
 
 _BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
+_BOUNDARY_BYTES = 4
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -37,7 +38,8 @@ class EventSplitter:
         data = self._buffer + chunk
         events: list[bytes] = []
         start = 0
-        for match in _BOUNDARY.finditer(data):
+        # What was looked at before holds no boundary, except one that only its last bytes begin.
+        for match in _BOUNDARY.finditer(data, max(0, len(self._buffer) - _BOUNDARY_BYTES)):
             if match.end() == len(data) and data.endswith(b"\r\n\r"):
                 break
             events.append(data[start : match.end()])

@@ -6,8 +6,9 @@
         ...                                     # model="sim/two-steps"
         assert provider.journal.last.served.output_text == 4
 
-It serves the tests, the benchmark and the demo, and newcomers as the `sim/*` models
-(docs/simulated-provider.md).
+It speaks chat, responses (with kept and background responses, conversations), messages, embeddings, legacy
+completions, moderations, audio and files. It serves the tests, the benchmark and the demo, and newcomers as
+the `sim/*` models (docs/simulated-provider.md).
 """
 
 from __future__ import annotations

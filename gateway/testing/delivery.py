@@ -9,21 +9,27 @@ from __future__ import annotations
 import asyncio
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Literal
 
+from gateway.domain import Surface
+from gateway.testing.background import Background
 from gateway.testing.generate import Answer
 from gateway.testing.journal import Attempt
 from gateway.testing.script import Reply
 from gateway.testing.surfaces import Event
 from gateway.testing.wire import Connection, Request, head_bytes
 
-Kind = Literal["stream", "plain", "verbatim", "error"]
+Kind = Literal["stream", "binary", "plain", "verbatim", "error"]
+"""`binary` is a stream of raw pieces; `verbatim` and `error` are whole bodies that no answer was made for."""
 Framing = Literal["chunked", "length", "close"]
 
 _ENDLESS_BLOCK = b"x" * 65_536
 _GZIP_WINDOW = 31
 _EVENT_STREAM = "text/event-stream"
+_MAX_INSTANT_TOKENS = 4_000
+"""Longer answers are written step by step, so that their buffered bytes stay bounded."""
 
 
 class _Ended(Exception):  # noqa: N818  A signal between methods here, never an error of a caller.
@@ -42,12 +48,15 @@ class Delivery:
         kind: Kind,
         events: Iterable[Event],
         answer: Answer | None = None,
+        content_type: str | None = None,
     ) -> None:
-        """`events` of a reply that is no stream is its whole body as one event."""
+        """`events` of a reply that is no stream is its whole body as one event, which is asked for once its
+        tokens are generated. `content_type` is what it is served as unless the script says otherwise."""
         self.connection = connection
         self.attempt = attempt
         self.reply = reply
         self.kind = kind
+        self._streams = kind in ("stream", "binary")
         self.events = iter(events)
         self.answer = answer
         self.generated = 0
@@ -56,7 +65,7 @@ class Delivery:
         self.stalled = False
         self._current: Event | None = None
         self._current_end = 0
-        self.content_type = self._content_type()
+        self.content_type = self._content_type(content_type)
         self.framing: Framing = self._framing(request)
         self.keep_alive = (
             request.keep_alive
@@ -67,21 +76,31 @@ class Delivery:
         )
         self._compressor = zlib.compressobj(wbits=_GZIP_WINDOW) if reply.gzip and reply.wire is None else None
 
-    def _content_type(self) -> str:
+    @property
+    def at_once(self) -> bool:
+        """Nothing waits or breaks, and it is small enough to be written in one go."""
+        if self.kind == "binary" or not self.reply.instant:
+            return False
+        return self.answer is None or self.answer.generated <= _MAX_INSTANT_TOKENS
+
+    def _content_type(self, usual: str | None) -> str:
         for name, value in self.reply.headers:
             if name.lower() == "content-type":
                 return value
         if self.reply.content_type is not None:
             return self.reply.content_type
+        if usual is not None:
+            return usual
         streams = self.kind == "stream" or (self.kind == "verbatim" and self.attempt.stream)
         return f"{_EVENT_STREAM}; charset=utf-8" if streams else "application/json"
 
     def _framing(self, request: Request) -> Framing:
         wanted = self.reply.framing
         if wanted == "auto":
-            wanted = "chunked" if self.content_type.startswith(_EVENT_STREAM) else "length"
+            streams = self.kind == "binary" or self.content_type.startswith(_EVENT_STREAM)
+            wanted = "chunked" if streams else "length"
         # HTTP/1.0 clients do not know chunks, and a stream's length is not known when its head goes out.
-        if (wanted == "chunked" and request.http_1_0) or (wanted == "length" and self.kind == "stream"):
+        if (wanted == "chunked" and request.http_1_0) or (wanted == "length" and self._streams):
             return "close"
         return wanted
 
@@ -92,6 +111,8 @@ class Delivery:
         if self.framing == "chunked":
             headers["cache-control"] = "no-cache"
         headers["x-request-id"] = self.attempt.id
+        if self.attempt.surface is Surface.MESSAGES:
+            headers["request-id"] = self.attempt.id
         headers["x-simulated"] = "true"
         if self._compressor is not None:
             headers["content-encoding"] = "gzip"
@@ -140,7 +161,7 @@ class Delivery:
             await self._pause_or_stall("head", self.reply.head_delay_s)
             if self.reply.endless == "header":
                 await self._endless(b"HTTP/1.1 200 OK\r\nx-endless: ")
-            if self.kind == "stream":
+            if self._streams:
                 await self._stream()
             else:
                 await self._whole()
@@ -158,7 +179,7 @@ class Delivery:
         for index, event in enumerate(self.events):
             if index and self.reply.chunk_delay_s:
                 await self._pause(self.reply.chunk_delay_s)
-            if self.reply.stall_at == index or self.reply.stall_at == event.mark:
+            if self.reply.stall_at == index or event.is_at(self.reply.stall_at):
                 await self._stall()
             self._count(event)
             await self._send_body(self._coded(self._framed(event, index)), event)
@@ -168,9 +189,9 @@ class Delivery:
 
     async def _whole(self) -> None:
         """A body in one piece. Its tokens are generated, evenly, while the client waits for the head."""
+        await self._generate()
         (event,) = self.events
         body = self._coded(event.data, last=True)
-        await self._generate()
         if self.reply.wire is None:
             await self._send_head(len(body))
         else:
@@ -245,7 +266,7 @@ class Delivery:
             return None
         if at_byte is not None and self.sent <= at_byte < self.sent + len(data):
             return at_byte - self.sent
-        if self.reply.stall_at == "mid_chunk" and event is not None and event.tokens:
+        if self.reply.stall_at == "mid_chunk" and event is not None and event.mark == "content":
             return len(data) // 2
         if self.reply.stall_at == "mid_utf8":
             return next((index + 1 for index, byte in enumerate(data) if byte >= 0xC0), None)
@@ -350,7 +371,7 @@ class Delivery:
     def _note_sent(self, event: Event) -> None:
         if self.connection.gone:
             return
-        self.attempt.chunks += self.kind == "stream"
+        self.attempt.chunks += self._streams
         self.attempt.usage_reported |= event.carries_usage
 
     # Bytes.
@@ -382,10 +403,65 @@ class Delivery:
         return self._compressor.compress(data) + self._compressor.flush(mode)
 
 
-def until_error(events: Iterator[Event], reply: Reply, error: Event) -> Iterator[Event]:
-    """The stream up to the event that `error_at_chunk` turns into an error."""
-    for index, event in enumerate(events):
-        if index == reply.error_at_chunk:
+class Following(Delivery):
+    """A stream of a background response, from its event of index `start` on, as they are generated.
+
+    The response goes on whatever becomes of this connection: cuts are this connection's, and so is `reply`.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        request: Request,
+        attempt: Attempt,
+        reply: Reply,
+        background: Background,
+        start: int = 0,
+    ) -> None:
+        super().__init__(connection, request, attempt, reply, "stream", ())
+        self.background = background
+        self.at = start
+
+    @property
+    def at_once(self) -> bool:
+        return False
+
+    async def _stream(self) -> None:
+        await self._send_head(0)
+        background = self.background
+        background.watchers.add(self.connection.wake)
+        try:
+            while not self.connection.gone:
+                while self.at < len(background.events):
+                    event = background.events[self.at]
+                    await self._send_body(self._coded(self._framed(event, self.at)), event)
+                    self._note_sent(event)
+                    self.at += 1
+                if background.ended:
+                    break
+                await self.connection.until(self._has_more)
+        finally:
+            background.watchers.discard(self.connection.wake)
+        if tail := self._coded(b"", last=True):
+            await self._send_body(tail)
+
+    def _has_more(self) -> bool:
+        return self.background.ended or self.at < len(self.background.events)
+
+
+def without_pace(reply: Reply) -> Reply:
+    """What a connection has of a background response's script: the pace and the stalls are the response's."""
+    stall_at = reply.stall_at if reply.stall_at == "head" else None
+    return replace(reply, first_chunk_delay_s=0.0, chunk_delay_s=0.0, stall_at=stall_at)
+
+
+def until_error(events: Iterator[Event], at: int, error: Callable[[int, int], Event]) -> Iterator[Event]:
+    """The stream up to its event `at`, which is an error instead, made of its index and the tokens before."""
+    index = generated = 0
+    for event in events:
+        if index == at:
             break
         yield event
-    yield error
+        index += 1
+        generated += event.tokens
+    yield error(index, generated)

@@ -63,11 +63,23 @@ class Answer:
     choices: list[Choice]
     prompt_tokens: int
     cached_tokens: int
+    cache_write_5m_tokens: int
+    cache_write_1h_tokens: int
     reasoning_tokens: int
     generated: int
     """Tokens really produced."""
     completion_tokens: int
     """Tokens billed once all is produced: `generated`, unless the script says otherwise."""
+
+    @property
+    def uncached_tokens(self) -> int:
+        """Input that is neither read from a cache nor written to one."""
+        return self.prompt_tokens - self.cached_tokens - self.cache_write_tokens
+
+    @property
+    def cache_write_tokens(self) -> int:
+        """Input written to a cache, whatever its lifetime."""
+        return self.cache_write_5m_tokens + self.cache_write_1h_tokens
 
     def billed(self, generated: int) -> int:
         """Output billed when `generated` of the answer's tokens are produced."""
@@ -89,20 +101,31 @@ class Generator:
         """`prefix` and that many random letters and digits."""
         return prefix + "".join(self._random.choices(_ALPHANUMERIC, k=length))
 
-    def answer(self, ask: Ask, reply: Reply, prompt_tokens: int, answer_id: str, created: int) -> Answer:
+    def answer(
+        self,
+        ask: Ask,
+        reply: Reply,
+        prompt_tokens: int,
+        answer_id: str,
+        created: int,
+        call_prefix: str = "call_",
+    ) -> Answer:
         """What the model says to `ask`; `prompt_tokens` is the billed input."""
         limit = None if reply.ignore_limits else ask.output_limit
         choices, generated, reasoning = [], 0, 0
         for index in range(ask.choices):
-            choice, tokens, thought = self._choice(ask, reply, index, limit)
+            choice, tokens, thought = self._choice(ask, reply, index, limit, call_prefix)
             choices.append(choice)
             generated += tokens
             reasoning += thought
         completion = generated
-        if reply.completion_tokens is not None:
+        if reply.completion_tokens is not None and ask.choices:
             completion = reply.completion_tokens
             if limit is not None:
                 completion = min(completion, limit * ask.choices)
+        cached = min(reply.cached_tokens, prompt_tokens)
+        written_5m = min(reply.cache_write_5m_tokens, prompt_tokens - cached)
+        written_1h = min(reply.cache_write_1h_tokens, prompt_tokens - cached - written_5m)
         return Answer(
             id=answer_id,
             created=created,
@@ -110,33 +133,43 @@ class Generator:
             reply=reply,
             choices=choices,
             prompt_tokens=prompt_tokens,
-            cached_tokens=min(reply.cached_tokens, prompt_tokens),
+            cached_tokens=cached,
+            cache_write_5m_tokens=written_5m,
+            cache_write_1h_tokens=written_1h,
             reasoning_tokens=min(reasoning, completion),
             generated=generated,
             completion_tokens=completion,
         )
 
-    def _choice(self, ask: Ask, reply: Reply, index: int, limit: int | None) -> tuple[Choice, int, int]:
+    def _choice(
+        self, ask: Ask, reply: Reply, index: int, limit: int | None, call_prefix: str
+    ) -> tuple[Choice, int, int]:
         """The choice, its tokens, and how many of them are reasoning."""
         left = _Allowance(limit)
-        whole = not ask.stream
+        whole = not ask.stream and not ask.background
         hidden = left.take(reply.reasoning_tokens)
-        reasoning = self._pieces(reply.reasoning, reply, left, whole)
+        reasoning = () if ask.text_only else self._pieces(reply.reasoning, reply, left, whole)
         thought = left.used
         text = reply.text if isinstance(reply.text, str) else reply.text[index % len(reply.text)]
         content = self._pieces(text, reply, left, whole)
         calls = []
-        for position, spec in enumerate(reply.tool_calls):
+        for position, spec in enumerate(() if ask.text_only else reply.tool_calls):
             if left.exhausted:
                 left.cut = True
                 break
-            calls.append(self._call(spec, position, reply, left, whole))
+            calls.append(self._call(spec, position, call_prefix, reply, left, whole))
         usual = reply.finish_reason or ("tool_calls" if calls else "stop")
         finish = "length" if left.cut else usual
         return Choice(hidden, reasoning, content, calls, finish), left.used, thought
 
     def _call(
-        self, spec: ToolCall | Sequence[object], position: int, reply: Reply, left: _Allowance, whole: bool
+        self,
+        spec: ToolCall | Sequence[object],
+        position: int,
+        prefix: str,
+        reply: Reply,
+        left: _Allowance,
+        whole: bool,
     ) -> Call:
         call = spec if isinstance(spec, ToolCall) else ToolCall(*spec)  # type: ignore[arg-type]
         arguments = (
@@ -144,18 +177,18 @@ class Generator:
         )
         name_tokens = left.take(self.tokens.count(call.name))
         return Call(
-            id=self._call_id(reply, position) if call.id is None else call.id,
+            id=self._call_id(reply, position, prefix) if call.id is None else call.id,
             name=call.name,
             name_tokens=name_tokens,
             pieces=self._pieces(arguments, reply, left, whole),
         )
 
-    def _call_id(self, reply: Reply, position: int) -> str:
+    def _call_id(self, reply: Reply, position: int, prefix: str) -> str:
         match reply.tool_call_ids:
             case "unique":
-                return self.new_id("call_")
+                return self.new_id(prefix)
             case "colliding":
-                return f"call_{position}"
+                return f"{prefix}{position}"
             case "nine":
                 return self.new_id("", 9)
             case "empty":

@@ -44,15 +44,23 @@ class Attempt:
     model: str | None = None
     stream: bool = False
     scenario: str | None = None
+    answer_id: str | None = None
+    """The id in the answer that was made, whether or not it arrived."""
     status: int = 0
     """0 if no head was sent."""
     prompt_tokens: int = 0
     """Billed input, cached tokens included; 0 unless an answer was begun."""
     cached_tokens: int = 0
+    cache_write_5m_tokens: int = 0
+    cache_write_1h_tokens: int = 0
     completion_tokens: int = 0
     """Generated so far, reasoning included."""
     reasoning_tokens: int = 0
     """How many of the answer's tokens are reasoning; they are generated first."""
+    searches: int = 0
+    """Web searches the provider ran, billed by the piece."""
+    seconds: int = 0
+    """Audio billed by its duration."""
     chunks: int = 0
     """Events of a stream handed to the socket whole."""
     body_bytes: int = 0
@@ -85,12 +93,17 @@ class Attempt:
     def served(self) -> Usage:
         """What the provider would bill, in disjoint buckets."""
         cached = min(self.cached_tokens, self.prompt_tokens)
+        written_5m = min(self.cache_write_5m_tokens, self.prompt_tokens - cached)
+        written_1h = min(self.cache_write_1h_tokens, self.prompt_tokens - cached - written_5m)
         reasoning = min(self.reasoning_tokens, self.completion_tokens)
         return Usage(
-            input_uncached=self.prompt_tokens - cached,
+            input_uncached=self.prompt_tokens - cached - written_5m - written_1h,
             cache_read=cached,
+            cache_write_5m=written_5m,
+            cache_write_1h=written_1h,
             output_text=self.completion_tokens - reasoning,
             output_reasoning=reasoning,
+            tool_requests=self.searches,
             source="provider",
         )
 
@@ -104,8 +117,11 @@ class Attempt:
         shown["served"] = {
             "input_uncached": served.input_uncached,
             "cache_read": served.cache_read,
+            "cache_write_5m": served.cache_write_5m,
+            "cache_write_1h": served.cache_write_1h,
             "output_text": served.output_text,
             "output_reasoning": served.output_reasoning,
+            "tool_requests": served.tool_requests,
         }
         if bodies:
             try:
@@ -122,8 +138,11 @@ class Totals:
     attempts: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
     completion_tokens: int = 0
     reasoning_tokens: int = 0
+    searches: int = 0
+    seconds: int = 0
     clients_left: int = 0
     bytes_written: int = 0
 
@@ -133,8 +152,11 @@ class Totals:
         self.attempts += 1
         self.prompt_tokens += attempt.prompt_tokens
         self.cached_tokens += served.cache_read
+        self.cache_write_tokens += served.cache_write_5m + served.cache_write_1h
         self.completion_tokens += attempt.completion_tokens
         self.reasoning_tokens += served.output_reasoning
+        self.searches += attempt.searches
+        self.seconds += attempt.seconds
         self.clients_left += attempt.client_left
         self.bytes_written += attempt.bytes_written
 

@@ -1,4 +1,5 @@
-"""The `sim/*` models a newcomer finds: what each does, and the functions that play them.
+"""The `sim/*` models a newcomer finds: what each does, on every surface alike, and the functions that play
+them. Surfaces without tool calls (legacy completions) are spoken to in ReAct.
 
 All of them say that they are simulated. Agents among them look only at the request (how many of their own
 actions are in it), so any number of agents can run at once.

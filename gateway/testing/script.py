@@ -54,9 +54,15 @@ class Reply:
     """With `n` > 1, choice i says `text[i % len(text)]`, or all the same."""
     tool_calls: Sequence[ToolCallSpec] = ()
     reasoning: str = ""
-    """Visible reasoning, sent as `reasoning_content`; counted into `reasoning_tokens`."""
+    """Visible reasoning, counted into `reasoning_tokens`: `reasoning_content` on chat, a reasoning item with
+    its summary on responses, a thinking block on messages; legacy completions have none."""
+    searches: int = 0
+    """Web searches the provider runs itself, before the text; billed by the piece, as `tool_requests`. Shown
+    on responses and messages alone."""
     finish_reason: str | None = None
-    """`None`: `tool_calls`, `stop`, or `length` where the caller's limit cut the answer."""
+    """`None`: `tool_calls`, `stop`, or `length` where the caller's limit cut the answer. Messages calls these
+    `tool_use`, `end_turn`, `max_tokens` and `refusal` (for `content_filter`); on responses `length` and
+    `content_filter` are `incomplete`, and `failed` is a status too. Any other goes out verbatim."""
 
     prompt_tokens: int | None = None
     """Billed input instead of the counted one; also what a verbatim `body` bills."""
@@ -64,6 +70,10 @@ class Reply:
     """Billed output instead of the counted one, all choices together."""
     cached_tokens: int = 0
     """Part of the input that is billed as read from cache; never more than the input."""
+    cache_write_5m_tokens: int = 0
+    """Part of the input that is billed as written to the cache for five minutes; on OpenAI's surfaces both
+    lifetimes are one figure."""
+    cache_write_1h_tokens: int = 0
     reasoning_tokens: int = 0
     """Hidden reasoning, per choice: generated first, billed as output, never shown."""
     usage: Any = HONEST
@@ -72,16 +82,24 @@ class Reply:
     """Text put where the usage object belongs, even if it is not JSON."""
     usage_on: Literal["final", "twice", "every_chunk", "continuous", "finish"] = "final"
     """Where a stream reports it: an own last chunk; that chunk twice; cumulative on every chunk; on every
-    chunk and the last one; on the chunk with the finish reason."""
+    chunk and the last one; on the chunk with the finish reason. Responses and messages always report it in
+    their closing event, `twice` sends that event twice, and `every_chunk` and `continuous` add an event with
+    the usage so far (`response.in_progress`, `message_delta`) after each piece of content."""
     usage_unasked: bool = False
-    """Report usage in a stream even if `stream_options.include_usage` was not set."""
+    """Report usage in a stream even if `stream_options.include_usage` was not set; on responses also in the
+    event of a failure."""
+    usage_at_start: Any = HONEST
+    """The same for the usage in the `message_start` of messages."""
     ignore_limits: bool = False
     """Generate past `max_tokens` / `max_completion_tokens`."""
 
     status: int = 200
     error: Any = None
     """Error body (any JSON value); `None` with a status from 400 on: the surface's usual error. With
-    `error_at_chunk` it is that event's data instead."""
+    `error_at_chunk` it is that event's data instead; its `type` is the event's name where events have one.
+    """
+    error_translated: bool = False
+    """`error` is OpenAI's object, and goes out in the shape of whatever surface it is told on."""
     headers: Sequence[tuple[str, str]] = ()
     """Set on the response; a name the server also sets is replaced."""
     framing: Literal["auto", "chunked", "length", "close"] = "auto"
@@ -109,6 +127,9 @@ class Reply:
     stall_at_byte: int | None = None
     stall_s: float | None = None
     """How long; `None`: until the client leaves or the server stops."""
+    queue_s: float = 0.0
+    """How long a background response stays `queued`. It is then generated at the pace of its stream, and it
+    is the generation that stalls; delays of the head and cuts are those of each connection."""
 
     chunk_tokens: int = 1
     """Tokens per event of a stream."""
@@ -124,7 +145,8 @@ class Reply:
     comment_every: int = 0
     """Also a comment before every event whose index is a multiple of this; 0 for none."""
     omit: Sequence[Literal["role", "finish", "usage", "done"]] = ()
-    """Events of a stream that are left out."""
+    """Events of a stream that are left out. `role` is whatever opens it, `finish` and `done` what closes it;
+    `usage` leaves the field out where it has no event of its own."""
 
     cut_at_byte: int | None = None
     """The connection ends once this many body bytes are out; beyond the body's length: not at all."""
@@ -135,15 +157,22 @@ class Reply:
     """The event of this index is an error, and the last one."""
 
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """Fields added to the response and to every chunk."""
+    """Fields added to the response and to every chunk; on responses and messages, to the object they answer
+    with, wherever it stands."""
     extra_choice: Mapping[str, Any] = field(default_factory=dict)
+    """Fields added to each choice of chat and completions."""
     extra_message: Mapping[str, Any] = field(default_factory=dict)
-    """Fields added to each message; in a stream to its first delta."""
+    """Fields added to each message; in a stream to its first delta. To the text block on messages."""
     extra_tool_call: Mapping[str, Any] = field(default_factory=dict)
     tool_call_ids: Literal["unique", "colliding", "nine", "empty"] = "unique"
-    """`call_` and 24 random characters; `call_0`, `call_1` in every reply; nine characters; empty."""
+    """`call_` (`toolu_` on messages) and 24 random characters; `call_0`, `call_1` in every reply; nine
+    characters; empty."""
     tool_deltas: Literal["split", "whole"] = "split"
     tool_index: Literal["counted", "zero"] = "counted"
+    strict: bool | None = None
+    """Refuse, as providers do, a tool result that answers no call, a call that has none, and ids of what the
+    provider does not keep. `None`: as the server is set up; else responses and messages do, and chat does
+    not."""
     on_disconnect: Literal["abort", "continue"] = "abort"
     """When the client leaves: stop at the moment it is noticed, or generate and bill to the end."""
 
@@ -179,7 +208,10 @@ _NOT_NEGATIVE = (
     "prompt_tokens",
     "completion_tokens",
     "cached_tokens",
+    "cache_write_5m_tokens",
+    "cache_write_1h_tokens",
     "reasoning_tokens",
+    "searches",
     "content_length",
     "endless_bytes",
     "head_delay_s",
@@ -187,6 +219,7 @@ _NOT_NEGATIVE = (
     "chunk_delay_s",
     "stall_at_byte",
     "stall_s",
+    "queue_s",
     "comment_every",
     "cut_at_byte",
     "cut_head_at_byte",
@@ -221,6 +254,8 @@ class ToolOffer:
 
     name: str
     schema: Mapping[str, Any]
+    custom: bool = False
+    """It takes free text instead of arguments."""
 
 
 @dataclass(slots=True)
@@ -236,11 +271,21 @@ class Ask:
     output_limit: int | None
     """Tokens per choice."""
     choices: int
+    """Answers to generate; 0 on surfaces that generate no text."""
     include_usage: bool
     body: Json
     azure: bool = False
     prompt_tokens: int | None = None
     """Counted input, once somebody needed it."""
+    text_only: bool = False
+    """The surface knows neither tool calls nor visible reasoning."""
+    items: tuple[Json, ...] = ()
+    """On responses: everything the model reads, what the provider kept included."""
+    kept_items: int = 0
+    """How many of `items` the provider kept; they come first."""
+    background: bool = False
+    seconds: int = 0
+    """Audio billed by its duration."""
 
     @property
     def last_user_text(self) -> str:
@@ -312,13 +357,12 @@ Script = Scenario | Improviser
 
 
 def error_reply(status: int, message: str | None = None, *, code: str | None = None, **fields: Any) -> Reply:
-    """A reply with that status and an error body of OpenAI's shape; `fields` are further `Reply` fields."""
+    """A reply with that status and the error body of its surface; `fields` are further `Reply` fields."""
     kind, usual_code, usual_message = _USUAL_ERRORS.get(
         status, ("server_error" if status >= 500 else "invalid_request_error", None, "Simulated failure.")
     )
-    return Reply(
-        status=status, error=error_json(message or usual_message, kind, code or usual_code), **fields
-    )
+    error = error_json(message or usual_message, kind, code or usual_code)
+    return Reply(status=status, error=error, error_translated=True, **fields)
 
 
 def error_json(message: str, kind: str, code: str | None = None, param: str | None = None) -> Json:
@@ -341,13 +385,15 @@ _USUAL_ERRORS: dict[int, tuple[str, str | None, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """The body of `POST /__sim__/scripts`: a named scenario, and the models that shall answer with it."""
+    """The body of `POST /__sim__/scripts`: a named scenario, and the models and routes that shall answer
+    with it."""
 
     name: str
     replies: Sequence[Reply]
     by: Position = "turns"
     after_end: Literal["repeat_last", "loop", "error"] = "repeat_last"
     models: Sequence[str] = ()
+    routes: Sequence[str] = ()
 
     @property
     def scenario(self) -> Scenario:

@@ -29,6 +29,12 @@ MAX_HEAD_BYTES = 256 << 10
 MAX_BODY_BYTES = 128 << 20
 MAX_PIPELINED = 1_000
 
+READ_RATE_HEADER = b"x-sim-read-bytes-per-s"
+"""A request header: read the body of this request no faster than that."""
+
+_SLOW_RECEIVE_BUFFER = 64 << 10
+"""What the kernel may take of a body that is read slowly, so that the sender notices soon."""
+
 _LINGER_NONE = struct.pack("ii", 1, 0)
 _FLUSH_POLL_S = 0.001
 _RESET_PATIENCE_S = 5.0
@@ -45,6 +51,14 @@ class Request:
     keep_alive: bool
     http_1_0: bool
     headers: dict[bytes, bytes] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Reading:
+    """How the bodies of requests are read; shared by all connections of a server."""
+
+    bytes_per_s: int | None = None
+    """No faster than this; `None` is as fast as they come."""
 
 
 Handler = Callable[["Connection", Request], None]
@@ -83,9 +97,11 @@ def _undelivered(descriptor: int) -> int:
 class Connection(asyncio.Protocol):
     """Parses requests and hands them to `handle` one at a time."""
 
-    def __init__(self, handle: Handler, connections: set[Connection]) -> None:
+    def __init__(self, handle: Handler, connections: set[Connection], reading: Reading) -> None:
         self._handle = handle
         self._connections = connections
+        self._reading = reading
+        self._read_rate: int | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
@@ -101,7 +117,8 @@ class Connection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._head_bytes = 0
         self._body: list[bytes] = []
-        self._body_bytes = 0
+        self.arriving_bytes = 0
+        """Body bytes read of the request that is arriving; 0 between requests."""
         self._upgrade = False
         self.gone = False
         """The client, or this side, has closed the connection."""
@@ -124,7 +141,7 @@ class Connection(asyncio.Protocol):
         if self.on_gone is not None:
             self.on_gone()
             self.on_gone = None
-        self._wake()
+        self.wake()
 
     def eof_received(self) -> bool:
         # A client that closes its sending side has left: HTTP clients do not half-close.
@@ -135,7 +152,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.writable = True
-        self._wake()
+        self.wake()
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
@@ -146,6 +163,8 @@ class Connection(asyncio.Protocol):
             pass  # Answered when its message was complete.
         except httptools.HttpParserError as error:
             self._reject(400, f"The request could not be parsed: {error}")
+        if self._read_rate is not None and not self._closing:
+            self._rest(len(data) / self._read_rate)
 
     # What the parser calls.
 
@@ -155,7 +174,7 @@ class Connection(asyncio.Protocol):
         self._headers = {}
         self._head_bytes = 0
         self._body = []
-        self._body_bytes = 0
+        self.arriving_bytes = 0
         self._upgrade = False
 
     def on_url(self, url: bytes) -> None:
@@ -171,10 +190,15 @@ class Connection(asyncio.Protocol):
         self._upgrade = self._parser.should_upgrade()
         if self._headers.get(b"expect", b"").lower() == b"100-continue" and not self._busy:
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        asked = self._headers.get(READ_RATE_HEADER, b"")
+        self._read_rate = int(asked) if asked.isdigit() and int(asked) else self._reading.bytes_per_s
+        if self._read_rate is not None and self._transport is not None:
+            raw = self._transport.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SLOW_RECEIVE_BUFFER)
 
     def on_body(self, body: bytes) -> None:
-        self._body_bytes += len(body)
-        if self._body_bytes > MAX_BODY_BYTES:
+        self.arriving_bytes += len(body)
+        if self.arriving_bytes > MAX_BODY_BYTES:
             self._reject(413, f"The body is larger than {MAX_BODY_BYTES} bytes.")
         elif not self._closing:
             self._body.append(body)
@@ -186,6 +210,8 @@ class Connection(asyncio.Protocol):
             self._reject(426, "Upgrades are not supported; use plain HTTP/1.1.")
             return
         body = self._body
+        self.arriving_bytes = 0
+        self._read_rate = None
         request = Request(
             method=self._parser.get_method().decode("latin-1"),
             target=self._target.decode("latin-1"),
@@ -262,14 +288,23 @@ class Connection(asyncio.Protocol):
                 if timer is not None:
                     timer.cancel()
 
-    async def drain(self) -> None:
-        """Wait until the socket takes more, or the connection is lost."""
-        while not self.writable and not self.gone:
+    async def until(self, ready: Callable[[], bool]) -> None:
+        """Wait until that is so, or the connection is lost. Whoever makes it so calls `wake`."""
+        while not self.gone and not ready():
             self._waiter = self._loop.create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
+
+    def wake(self) -> None:
+        """Let whoever waits here look again."""
+        if self._waiter is not None:
+            _release(self._waiter)
+
+    async def drain(self) -> None:
+        """Wait until the socket takes more, or the connection is lost."""
+        await self.until(lambda: self.writable)
 
     # Inside.
 
@@ -285,9 +320,15 @@ class Connection(asyncio.Protocol):
         finally:
             self._pumping = False
 
-    def _wake(self) -> None:
-        if self._waiter is not None:
-            _release(self._waiter)
+    def _rest(self, seconds: float) -> None:
+        """Read nothing for that long."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+            self._loop.call_later(seconds, self._read_on)
+
+    def _read_on(self) -> None:
+        if self._transport is not None and not self.gone and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _limit_head(self, more: int) -> None:
         self._head_bytes += more

@@ -36,6 +36,7 @@ from gateway.upstreams.transport import (
     Transport,
     TransportError,
     UnsendableError,
+    Upload,
     UpstreamReply,
     UpstreamRequest,
 )
@@ -93,7 +94,11 @@ def _written(request: UpstreamRequest, address: _Address) -> bytes:
     """The request's head as it goes out."""
     lines = [b"%b: %b" % pair for pair in request.headers if pair[0].lower() not in _OURS]
     lines.insert(0, b"Host: " + address.host)
-    if request.body or request.method not in ("GET", "HEAD"):
+    upload = request.upload
+    if upload is not None:
+        length = upload.length
+        lines.append(b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length)
+    elif request.body or request.method not in ("GET", "HEAD"):
         lines.append(b"Content-Length: %d" % len(request.body))
     fields = b"\r\n".join(lines)
     if not fields.count(b"\r") == fields.count(b"\n") == len(lines) - 1 or b"\0" in fields:
@@ -160,11 +165,17 @@ class Http1Transport:
             connection = await self._connect(address.origin, now, limits)
         reply = Http1Reply(connection, limits, now, has_body=request.method != "HEAD")
         connection.begin(reply, head, request.body)
+        uploading = None
+        if request.upload is not None:
+            uploading = self._loop.create_task(connection.send_body(reply, request.upload))
+            reply.uploads(uploading)
         try:
             await reply.wait_for_head()
         except BaseException:
             # Failed or cancelled: an upstream that still works on the answer has to notice.
             connection.cut()
+            if uploading is not None:
+                uploading.cancel()
             raise
         return reply
 
@@ -263,6 +274,8 @@ class _Connection(asyncio.Protocol):
         self._idle_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._writable = asyncio.Event()
+        self._writable.set()
         self._made = False
         self._has_place = False
         self._lost = False
@@ -274,6 +287,12 @@ class _Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._made = True
 
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
     def data_received(self, data: bytes) -> None:
         if self._reply is None:
             # Nobody asked for anything: whatever it is, it must not become the next caller's answer.
@@ -283,6 +302,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
+        self._writable.set()
         if self._timer is not None:
             self._timer.cancel()
         reply, self._reply = self._reply, None
@@ -320,6 +340,30 @@ class _Connection(asyncio.Protocol):
         else:
             self._transport.write(head)
         self.watch(reply.limit())
+
+    async def send_body(self, reply: Http1Reply, upload: Upload) -> None:
+        """Write a body as it comes. One that cannot be completed ends the connection: a part must not pass
+        for the whole."""
+        sent = 0
+        try:
+            async for piece in upload.pieces:
+                if self._lost or self._reply is not reply:
+                    return
+                sent += len(piece)
+                if upload.length is not None:
+                    self._transport.write(piece)
+                elif piece:
+                    self._transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
+                reply.wrote()
+                await self._writable.wait()
+            if upload.length is None:
+                self._transport.write(b"0\r\n\r\n")
+            elif sent != upload.length:
+                reply.fail("aborted", f"the body has {sent} bytes of {upload.length}")
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the giver of the body raises
+            reply.fail("aborted", type(error).__name__)
 
     def release(self, reusable: bool) -> None:
         """The exchange is over."""
@@ -399,7 +443,9 @@ class Http1Reply:
         "_parts",
         "_sent_at",
         "_surplus",
+        "_uploading",
         "_waiter",
+        "_wrote_at",
         "headers",
         "status",
     )
@@ -410,7 +456,8 @@ class Http1Reply:
         self._connection: _Connection | None = connection
         self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._sent_at = self._heard_at = now
+        self._sent_at = self._wrote_at = self._heard_at = now
+        self._uploading: asyncio.Task[None] | None = None
         self._has_body = has_body
         self._parser = httptools.HttpResponseParser(self)
         self._line_bytes = 0
@@ -490,6 +537,14 @@ class Http1Reply:
 
     # -- for the connection --------------------------------------------------------------------------
 
+    def uploads(self, task: asyncio.Task[None]) -> None:
+        """The request's body is still being sent."""
+        self._uploading = task
+
+    def wrote(self) -> None:
+        """A piece of it went out: the upstream's time to answer begins anew."""
+        self._wrote_at = self._loop.time()
+
     def received(self, data: bytes) -> None:
         """Bytes from the upstream."""
         self._heard_at = self._loop.time()
@@ -525,7 +580,7 @@ class Http1Reply:
         """When the exchange has to end, in the loop's clock, if nothing more happens."""
         end = self._sent_at + self._limits.total_s
         if not self._head_done:
-            return min(end, self._sent_at + self._limits.first_byte_s)
+            return min(end, self._wrote_at + self._limits.first_byte_s)
         return end if self._held else min(end, self._heard_at + self._limits.idle_s)
 
     def expire(self) -> None:
@@ -541,6 +596,8 @@ class Http1Reply:
         if own:
             self._parts.clear()
         connection, self._connection = self._connection, None
+        if self._uploading is not None:
+            self._uploading.cancel()
         if connection is not None:
             connection.release(reusable=False)
         self._wake()
@@ -550,7 +607,10 @@ class Http1Reply:
         if connection is not None:
             if self._held:
                 connection.hold_back(False)
-            connection.release(reusable=self._framed and self._keep_alive and not self._surplus)
+            sent = self._uploading is None or self._uploading.done()
+            if not sent and self._uploading is not None:
+                self._uploading.cancel()
+            connection.release(reusable=self._framed and self._keep_alive and not self._surplus and sent)
 
     # -- for the parser ------------------------------------------------------------------------------
 

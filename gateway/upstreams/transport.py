@@ -56,6 +56,15 @@ class Timeouts:
 
 
 @frozen
+class Upload:
+    """A body that is sent as it comes, and read no faster than the upstream takes it."""
+
+    pieces: AsyncIterator[bytes]
+    length: int | None
+    """Bytes in all, where that is known; else it is sent in chunks."""
+
+
+@frozen
 class UpstreamRequest:
     """One request, whole.
 
@@ -69,6 +78,8 @@ class UpstreamRequest:
     headers: Headers
     body: bytes
     timeouts: Timeouts
+    upload: Upload | None = None
+    """In place of `body`, one that comes bit by bit. `first_byte_s` then runs from its last piece."""
 
 
 class UpstreamReply(Protocol):

@@ -30,7 +30,7 @@ from gateway.web.admin_gate import (
     error_response,
     needs,
 )
-from gateway.web.data_plane import Receive, Scope, Send
+from gateway.web.asgi import Receive, Scope, Send
 
 if TYPE_CHECKING:
     from gateway.app import Worker

@@ -31,7 +31,7 @@ from gateway.settings import is_loopback
 from gateway.stores.audit_chain import AuditEntry
 from gateway.stores.ledger import LedgerUnavailable
 from gateway.stores.ledger_control import TokenRecord
-from gateway.web.data_plane import Message, Receive, Scope, Send
+from gateway.web.asgi import Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
     from gateway.app import Worker

@@ -6,20 +6,17 @@ encoded slash nor a doubled one leads anywhere else.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import orjson
-
+from gateway.ancillary import Ancillary
 from gateway.attempt import ClientLeftError, Reply
 from gateway.auth import Authenticator
-from gateway.domain import Headers, Surface, Verdict
+from gateway.domain import Headers, Principal, Surface, Verdict
 from gateway.errors import (
     CallerError,
     GatewayError,
@@ -30,25 +27,75 @@ from gateway.errors import (
     status_on,
 )
 from gateway.pipeline import Call, Pipeline
-from gateway.policy.models import Server, model_allowed
-from gateway.surfaces.encoding import decode
+from gateway.policy.models import PassthroughRoute
+from gateway.provider_state import is_private
 from gateway.telemetry.metrics import Metrics
 from gateway.turn import Facts, new_id
 from gateway.upstreams.headers import ensure_unambiguous
+from gateway.upstreams.transport import Upload
+from gateway.web import model_list
+from gateway.web.asgi import Receive, Scope, Send
+from gateway.web.bodies import pieces, read_body
 from gateway.web.exchange import EXTENSION, Exchange
 
 log = logging.getLogger("gateway.web")
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+_RUN_PREFIX = re.compile(rb"/r/([^/]{1,384})(/.*)")
+_STEPS: dict[bytes, Surface] = {
+    b"/v1/chat/completions": Surface.CHAT,
+    b"/v1/responses": Surface.RESPONSES,
+    b"/v1/messages": Surface.MESSAGES,
+    b"/messages": Surface.MESSAGES,
+    b"/v1/embeddings": Surface.EMBEDDINGS,
+    b"/v1/completions": Surface.COMPLETIONS,
+    b"/v1/moderations": Surface.MODERATIONS,
+}
+"""Where steps are posted; Anthropic's clients are given base URLs with and without `/v1`."""
+_COUNT_TOKENS = (b"/v1/messages/count_tokens", b"/messages/count_tokens")
+_STORED = re.compile(rb"/v1/responses/([^/]{1,256})(?:/(cancel|input_items))?")
+_STORED_METHODS = {"": ("GET", "DELETE"), "cancel": ("POST",), "input_items": ("GET",)}
 
-_RUN_PREFIX = re.compile(rb"/r/([^/]{1,384})(/v1/.*)")
-DISCARD_BYTES = 64 * 1024 * 1024
-DISCARD_S = 5.0
-BODY_TIMEOUT_S = 60.0
-"""A body that trickles in for longer holds a connection for nothing."""
+
+@dataclass(slots=True)
+class Incoming:
+    """One HTTP request, as far as its head tells."""
+
+    scope: Scope
+    receive: Receive
+    client: Exchange
+    facts: Facts
+    started: float
+    """`time.perf_counter()` when the head was read."""
+    raw_headers: Headers
+    headers: dict[bytes, bytes]
+    path: bytes
+    """As it came, without the query and without `/r/{run}`."""
+    url_run: str | None
+
+    @property
+    def method(self) -> str:
+        """The HTTP method."""
+        method: str = self.scope["method"]
+        return method
+
+    @property
+    def query(self) -> bytes:
+        """The query string, as it came."""
+        query: bytes = self.scope.get("query_string", b"")
+        return query
+
+    def call(self, caller: Principal, body: bytes) -> Call:
+        """What the pipeline takes."""
+        return Call(
+            surface=self.facts.surface,
+            caller=caller,
+            raw_headers=self.raw_headers,
+            headers=self.headers,
+            query=self.query,
+            url_run=self.url_run,
+            body=body,
+            clock=self.started,
+        )
 
 
 @dataclass(slots=True)
@@ -58,10 +105,11 @@ class DataPlane:
     pipeline: Pipeline
     authenticator: Authenticator
     metrics: Metrics
+    ancillary: Ancillary
     active: int = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One HTTP request. WebSocket upgrades never get here as such; see `refuse_upgrade`."""
+        """One HTTP request, to its answer."""
         started = time.perf_counter()
         raw_headers: Headers = [(name.lower(), value) for name, value in scope["headers"]]
         facts = Facts(
@@ -71,9 +119,12 @@ class DataPlane:
             decision_id=new_id("dec"),
         )
         client: Exchange = scope["extensions"][EXTENSION]
+        incoming = Incoming(
+            scope, receive, client, facts, started, raw_headers, dict(raw_headers), _path(scope), None
+        )
         self.active += 1
         try:
-            reply = await self._respond(scope, raw_headers, receive, facts, client, started)
+            reply = await self._respond(incoming)
         except ClientLeftError:
             return
         except GatewayError as error:
@@ -102,96 +153,84 @@ class DataPlane:
         if error.code == "budget_store_unavailable":
             self.metrics.store_errors.inc()
 
-    async def _respond(
-        self,
-        scope: Scope,
-        raw_headers: Headers,
-        receive: Receive,
-        facts: Facts,
-        client: Exchange,
-        started: float,
-    ) -> Reply | None:
-        headers = dict(raw_headers)
-        path = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogatepass")
-        path = path.split(b"?", 1)[0]
-        url_run: str | None = None
-        if path.startswith(b"/r/"):
-            match = _RUN_PREFIX.fullmatch(path)
+    async def _respond(self, incoming: Incoming) -> Reply | None:
+        if incoming.path.startswith(b"/r/"):
+            match = _RUN_PREFIX.fullmatch(incoming.path)
             if match is None:
-                raise unknown_route(path)
-            url_run = unquote_to_bytes(match[1]).decode("utf-8", "replace")
-            path = match[2]
-        method = scope["method"]
+                raise unknown_route(incoming.path)
+            incoming.url_run = unquote_to_bytes(match[1]).decode("utf-8", "replace")
+            incoming.path = match[2]
+        path, method, facts, headers = incoming.path, incoming.method, incoming.facts, incoming.headers
+        facts.surface = surface_of(path, headers)
         if b"upgrade" in headers and b"websocket" in headers[b"upgrade"].lower():
             raise CallerError("upgrade_required", "WebSocket is not offered here; use HTTP.")
-        if path == b"/v1/chat/completions":
-            if method != "POST":
-                raise CallerError("method_not_allowed", "Chat completions take POST.")
-            return await self._chat(scope, raw_headers, headers, receive, facts, client, url_run, started)
-        if path == b"/v1/models" or path.startswith(b"/v1/models/"):
-            if method not in ("GET", "HEAD"):
-                raise CallerError("method_not_allowed", "Models take GET.")
-            return self._models(headers, path, facts)
+        if path in _STEPS:
+            _ensure(method, "POST")
+            return await self.pipeline.handle(await self._call(incoming), facts, incoming.client)
+        if path in _COUNT_TOKENS:
+            _ensure(method, "POST")
+            return await self.ancillary.count_tokens(await self._call(incoming), facts, incoming.client)
+        if (stored := _STORED.fullmatch(path)) is not None:
+            action = (stored[2] or b"").decode()
+            _ensure(method, *_STORED_METHODS[action])
+            response_id = unquote_to_bytes(stored[1]).decode("utf-8", "replace")
+            call = await self._call(incoming)
+            return await self.ancillary.stored(call, method, response_id, action, facts, incoming.client)
+        if path == model_list.PATH or path.startswith(model_list.PATH + b"/"):
+            _ensure(method, "GET", "HEAD")
+            caller = self.authenticator.identify(headers)
+            policy, builtin = self.pipeline.generation.policy, self.pipeline.builtin_models
+            body = model_list.answer(policy, builtin, caller, headers, path, incoming.query)
+            return Reply(200, facts.headers([(b"content-type", b"application/json")]), body)
+        for pattern, declared in self.pipeline.generation.handed_on:
+            if method in declared.methods and (match := pattern.fullmatch(path)) is not None:
+                return await self._hand_on(incoming, declared, [part.decode() for part in match.groups()])
         raise unknown_route(path)
 
-    async def _chat(
-        self,
-        scope: Scope,
-        raw_headers: Headers,
-        headers: dict[bytes, bytes],
-        receive: Receive,
-        facts: Facts,
-        client: Exchange,
-        url_run: str | None,
-        started: float,
+    async def _call(self, incoming: Incoming) -> Call:
+        """The request, authenticated first and read then."""
+        ensure_unambiguous(incoming.headers)
+        caller = self.authenticator.identify(incoming.headers)
+        server = self.pipeline.generation.policy.server
+        return incoming.call(caller, await read_body(incoming.receive, incoming.headers, server))
+
+    async def _hand_on(
+        self, incoming: Incoming, declared: PassthroughRoute, segments: list[str]
     ) -> Reply | None:
+        """A path that the policy lets pass, its body streamed."""
+        headers, facts = incoming.headers, incoming.facts
+        facts.surface = Surface.PASSTHROUGH
         ensure_unambiguous(headers)
         caller = self.authenticator.identify(headers)
-        server = self.pipeline.generation.policy.server
-        body = await read_body(receive, headers, server)
-        call = Call(
-            surface=Surface.CHAT,
-            caller=caller,
-            raw_headers=raw_headers,
-            headers=headers,
-            query=scope.get("query_string", b""),
-            url_run=url_run,
-            body=body,
-            clock=started,
+        await self.pipeline.provider_state.find(caller, [part for part in segments if is_private(part)])
+        length = headers.get(b"content-length", b"")
+        upload = None
+        if length not in (b"", b"0") or b"transfer-encoding" in headers:
+            upload = Upload(pieces(incoming.receive), int(length) if length.isdigit() else None)
+        path = incoming.path.decode("ascii")
+        return await self.pipeline.hand_on(
+            incoming.call(caller, b""), path, declared, incoming.method, upload, facts, incoming.client
         )
-        return await self.pipeline.handle(call, facts, client)
-
-    def _models(self, headers: dict[bytes, bytes], path: bytes, facts: Facts) -> Reply:
-        caller = self.authenticator.identify(headers)
-        policy = self.pipeline.generation.policy
-        names = [
-            name
-            for name, model in policy.models.items()
-            if not name.endswith("*") and model.provider in policy.providers
-        ]
-        names += self.pipeline.builtin_models
-        visible = [n for n in names if caller.models is None or model_allowed(caller.models, n)]
-        if path == b"/v1/models":
-            body: dict[str, Any] = {"object": "list", "data": [_model_object(n) for n in visible]}
-        else:
-            name = unquote_to_bytes(path[len(b"/v1/models/") :]).decode("utf-8", "replace")
-            target = policy.find_model(name)
-            known = name in visible or (
-                target is not None
-                and target.provider is not None
-                and (caller.models is None or model_allowed(caller.models, name))
-            )
-            if not known:
-                raise CallerError(
-                    "unknown_model", f"Model {name[:128]!r} is not configured.", status=404, param="model"
-                )
-            body = _model_object(name)
-        return Reply(200, facts.headers([(b"content-type", b"application/json")]), orjson.dumps(body))
 
 
-def _model_object(name: str) -> dict[str, Any]:
-    owner = "simulated" if name.startswith("sim/") else "gateway"
-    return {"id": name, "object": "model", "created": 0, "owned_by": owner}
+def _path(scope: Scope) -> bytes:
+    path: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogatepass")
+    return path.split(b"?", 1)[0]
+
+
+def surface_of(path: bytes, headers: Mapping[bytes, bytes]) -> Surface:
+    """The wire API that a request speaks, and that its errors are told in."""
+    known = _STEPS.get(path)
+    if known is not None:
+        return known
+    if path in _COUNT_TOKENS or model_list.speaks_anthropic(headers):
+        return Surface.MESSAGES
+    return Surface.RESPONSES if path.startswith(b"/v1/responses") else Surface.CHAT
+
+
+def _ensure(method: str, *allowed: str) -> None:
+    if method not in allowed:
+        raise CallerError("method_not_allowed", f"This path takes {' or '.join(allowed)}.")
 
 
 def unknown_route(path: bytes) -> CallerError:
@@ -208,70 +247,3 @@ def error_reply(facts: Facts, error: GatewayError) -> Reply:
     if error.code == "upgrade_required":
         headers.append((b"connection", b"close"))
     return Reply(status_on(facts.surface, error), headers, error_json(facts.surface, error, facts.context()))
-
-
-async def read_body(receive: Receive, headers: dict[bytes, bytes], server: Server) -> bytes:
-    """The request body, decompressed, under the policy's caps. Raises `CallerError`."""
-    limit = server.max_body_bytes
-    length = headers.get(b"content-length")
-    if length is not None and length.isdigit() and int(length) > limit:
-        if b"expect" not in headers:
-            await _discard(receive)
-        raise _too_large(limit)
-    encoding = headers.get(b"content-encoding")
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if message["type"] != "http.request":
-        raise ClientLeftError
-    if message.get("more_body"):
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                body = await _rest(receive, body, limit)
-        except TimeoutError:
-            raise CallerError(
-                "invalid_request", "The request body did not arrive in time.", status=408
-            ) from None
-    if len(body) > limit:
-        raise _too_large(limit)
-    if encoding is not None:
-        # A megabyte decompresses in milliseconds, the cap in tens of them: not in the event loop.
-        body = await asyncio.to_thread(decode, body, [encoding], server.max_decompressed_bytes)
-    return body
-
-
-def _too_large(limit: int) -> CallerError:
-    return CallerError("request_too_large", f"The request body is larger than {limit} bytes.")
-
-
-async def _rest(receive: Receive, first: bytes, limit: int) -> bytes:
-    parts = [first]
-    size = len(first)
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise ClientLeftError
-        part = message.get("body", b"")
-        size += len(part)
-        more = message.get("more_body", False)
-        if size > limit:
-            if more:
-                await _discard(receive)
-            raise _too_large(limit)
-        parts.append(part)
-    return b"".join(parts)
-
-
-async def _discard(receive: Receive) -> None:
-    """Take what a client is still sending and keep nothing of it: one that is cut off in mid-upload never
-    reads the answer, and tries again. A flood gets no more than this."""
-    size = 0
-    try:
-        async with asyncio.timeout(DISCARD_S):
-            while size < DISCARD_BYTES:
-                message = await receive()
-                if message["type"] != "http.request" or not message.get("more_body"):
-                    return
-                size += len(message.get("body", b""))
-    except TimeoutError:
-        return

@@ -99,6 +99,12 @@ class Exchange(httptools_impl.RequestResponseCycle):
             self.transport.write(rest)
         self._complete()
 
+    def cut(self) -> None:
+        """Break the connection, so that what was sent is not taken for the whole."""
+        self.response_complete = True
+        self._callback = None
+        self.transport.abort()
+
     def _make_head(self, status: int, headers: Headers, framing: bytes) -> bytes:
         self.response_started = True
         self.waiting_for_100_continue = False

@@ -8,12 +8,13 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.domain import Surface
 from tests.clients.environments import EnvironmentUnavailable, node, node_modules, python_of
 from tests.support.gateway import ALICE, Gateway
 
@@ -26,12 +27,13 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
 
 @dataclass(frozen=True)
 class Client:
-    """One SDK or framework in one way of using it. `model` is the script that plays its five steps."""
+    """One SDK or framework in one way of using it. `script` is what plays its five steps."""
 
     name: str
     environment: str
     driver: str
-    model: str = "sim/steps-5"
+    script: str = "steps-5"
+    surface: Surface = Surface.CHAT
     job: dict[str, Any] = field(default_factory=dict)
     tells_retries: bool = True
     """Sends `x-stainless-retry-count`."""
@@ -41,6 +43,23 @@ class Client:
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def model(self) -> str:
+        """The model that plays its script."""
+        return self.on(self.script)
+
+    def on(self, script: str) -> str:
+        """The model that plays a script, of a provider that speaks as this client does."""
+        return f"{'claude' if self.surface is Surface.MESSAGES else 'sim'}/{script}"
+
+    def base_url(self, origin: str) -> str:
+        """What its SDK takes for a base URL, below an origin and its path."""
+        return origin if self.surface is Surface.MESSAGES else f"{origin}/v1"
+
+
+CHAT, RESPONSES, MESSAGES = Surface.CHAT, Surface.RESPONSES, Surface.MESSAGES
+_KEPT = {"style": "kept"}
+_CLAUDE = {"style": "anthropic"}
 
 OPENAI = [
     Client("openai-1.40", "openai-1.40", "openai_loop.py", tells_retries=False),
@@ -52,14 +71,41 @@ OPENAI = [
 REACT = Client("react", "openai-2", "openai_loop.py", job={"style": "react"})
 REACT_OLD = Client("react-1.40", "openai-1.40", "openai_loop.py", job={"style": "react"}, tells_retries=False)
 LANGGRAPH = Client("langgraph", "agents", "langgraph_agent.py")
-AGENTS = Client("openai-agents", "agents", "openai_agents.py")
+AGENTS = Client("openai-agents-chat", "agents", "openai_agents.py", job={"style": "chat"})
 # This one answers by a tool, so nothing on the wire says that it has ended.
-SMOL_TOOLS = Client("smolagents-tools", "agents", "smol_agents.py", "sim/smol-tools", ends="running")
-SMOL_CODE = Client("smolagents-code", "agents", "smol_agents.py", "sim/smol-code", {"style": "code"})
+SMOL_TOOLS = Client("smolagents-tools", "agents", "smol_agents.py", "smol-tools", ends="running")
+SMOL_CODE = Client("smolagents-code", "agents", "smol_agents.py", "smol-code", job={"style": "code"})
 NODE = Client("openai-node", "node", "openai_loop.mjs")
 NODE_REACT = Client("react-node", "node", "openai_loop.mjs", job={"style": "react"})
 
-PYTHON = [*OPENAI, REACT, REACT_OLD, LANGGRAPH, AGENTS, SMOL_TOOLS, SMOL_CODE]
+# On the Responses API.
+RESPONSES_LOOPS = [
+    Client(f"responses-{name}", environment, "responses_loop.py", surface=RESPONSES)
+    for name, environment in (("1.109", "openai-1.109"), ("2.8", "openai-2"), ("3.52", "agents"))
+]
+"""The plain SDK, which keeps the history."""
+RESPONSES_KEPT = [replace(c, name=c.name.replace("-", "-kept-"), job=_KEPT) for c in RESPONSES_LOOPS]
+"""The same where the provider keeps it."""
+AGENTS_DEFAULT = Client("openai-agents", "agents", "openai_agents.py", surface=RESPONSES)
+PYDANTIC = Client("pydantic-ai-openai", "agents", "pydantic_agents.py", surface=RESPONSES)
+
+# On the Messages API.
+ANTHROPIC = [
+    Client("anthropic-0.75", "anthropic-0.75", "anthropic_loop.py", surface=MESSAGES),
+    Client("anthropic-2.11", "anthropic-2", "anthropic_loop.py", surface=MESSAGES),
+]
+PYDANTIC_CLAUDE = Client(
+    "pydantic-ai-anthropic", "agents", "pydantic_agents.py", surface=MESSAGES, job=_CLAUDE
+)
+LANGGRAPH_CLAUDE = Client(
+    "langgraph-anthropic", "agents", "langgraph_agent.py", surface=MESSAGES, job=_CLAUDE
+)
+
+PYTHON = [
+    *(*OPENAI, REACT, REACT_OLD, LANGGRAPH, AGENTS, SMOL_TOOLS, SMOL_CODE),
+    *(*RESPONSES_LOOPS, *RESPONSES_KEPT, AGENTS_DEFAULT, PYDANTIC),
+    *(*ANTHROPIC, PYDANTIC_CLAUDE, LANGGRAPH_CLAUDE),
+]
 EVERY = [*PYTHON, NODE, NODE_REACT]
 
 
@@ -98,7 +144,7 @@ class Drivers:
         assert process.stdin is not None
         assert process.stdout is not None
         whole = {
-            "base_url": gateway.base_url,
+            "base_url": client.base_url(gateway.url),
             "api_key": ALICE,
             "model": client.model,
             "prompt": prompt,

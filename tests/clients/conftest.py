@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.testing import ProviderServer
 from tests.clients.clients import Drivers, driver_processes
+from tests.clients.policy import policy_for
 from tests.clients.scripts import teach
-from tests.integration.conftest import MakeGateway, gateway, make_gateway, shared_provider
+from tests.integration.conftest import MakeGateway, gateway, shared_provider
+from tests.support.gateway import ThreadedGateway, threaded_gateway
 
 __all__ = ["MakeGateway", "drivers", "gateway", "make_gateway", "provider", "shared_provider"]
 
@@ -29,3 +34,15 @@ def provider(shared_provider: ProviderServer) -> ProviderServer:
     shared_provider.forget_scripts()
     teach(shared_provider)
     return shared_provider
+
+
+@pytest.fixture
+def make_gateway(provider: ProviderServer, tmp_path: Path) -> Iterator[MakeGateway]:
+    """Start gateways before every kind of provider: `make_gateway(extra_policy)`; all end with the test."""
+    with ExitStack() as stack:
+
+        def make(extra: str = "", *, name: str = "gateway", **options: Any) -> ThreadedGateway:
+            policy = policy_for(provider, extra)
+            return stack.enter_context(threaded_gateway(policy, tmp_path / name, **options))
+
+        yield make

@@ -44,8 +44,7 @@ _OWN: dict[str, Play] = {
 
 def script_of(client: Client) -> Play:
     """The five steps of a client, to be played as they are or with faults."""
-    name = client.model.removeprefix("sim/")
-    play = _OWN.get(name) or find(name)
+    play = _OWN.get(client.script) or find(client.script)
     assert callable(play)
     return play
 

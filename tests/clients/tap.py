@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gateway.web.data_plane import DataPlane, Receive, Scope, Send
+from gateway.web.asgi import Receive, Scope, Send
+from gateway.web.data_plane import DataPlane
 from tests.support.gateway import ThreadedGateway
 
 

@@ -288,7 +288,7 @@ def test_a_named_run_takes_in_every_step_and_no_answer_ends_it(
     client: Client, how: str, drivers: Drivers, gateway: ThreadedGateway
 ) -> None:
     if how == "url":
-        job: dict[str, Any] = {"base_url": f"{gateway.url}/r/nightly/v1"}
+        job: dict[str, Any] = {"base_url": client.base_url(f"{gateway.url}/r/nightly")}
     else:
         job = {"headers": {"x-guardrail-run-id": "nightly"}}
     for _ in range(2):

@@ -109,7 +109,7 @@ def test_no_agent_runs_a_tool_call_that_was_cut(
     cut_at(provider, CALL, how)
     length = length_of(provider, gateway, True)
     prompts = [f"Clean up, and stop at byte {at}" for at in range(0, length, 29)]
-    results = drivers.play(client, gateway, prompts=prompts, model="sim/cut", stream=True, max_retries=0)
+    results = drivers.play(client, gateway, prompts=prompts, model=client.on("cut"), stream=True, max_retries=0)
     assert {query for result in results for query in result.executed} <= {QUERY}
     for prompt, result in zip(prompts, results, strict=True):
         if result.error is None:

@@ -123,6 +123,6 @@ def test_equal_agents_stay_apart_when_first_tries_fail(
         return replace(error_reply(503) if fails else steps(ask), head_delay_s=OVERLAP_S)
 
     provider.script("unsteady", unsteady)
-    ensure_done(drivers.play(client, gateway, PROMPT, model="sim/unsteady", parallel=6))
+    ensure_done(drivers.play(client, gateway, PROMPT, model=client.on("unsteady"), parallel=6))
     ensure_apart(gateway, client, 6)
     assert sum(len(run.attempts) for run in runs_of(gateway)) == 6 * STEPS + 3

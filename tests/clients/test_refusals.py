@@ -43,7 +43,7 @@ def dear(provider: ProviderServer, client: Client) -> str:
         return replace(play(ask), prompt_tokens=20_000, completion_tokens=5_000, ignore_limits=True)
 
     provider.script("dear", reply)
-    return "sim/dear"
+    return client.on("dear")
 
 
 def failing_first(client: Client, failure: Reply, times: int) -> Play:
@@ -115,7 +115,7 @@ def test_retries_of_a_failed_call_are_the_same_step(
 ) -> None:
     provider.script("shaky", failing_first(client, error_reply(503), 2))
     with tapped(gateway) as tap:
-        (result,) = drivers.play(client, gateway, PROMPT, stream=stream, model="sim/shaky")
+        (result,) = drivers.play(client, gateway, PROMPT, stream=stream, model=client.on("shaky"))
     assert result.error is None, result.error
     (run,) = runs_of(gateway)
     assert run.steps == [1, 2, 3, 4, 5]
@@ -130,7 +130,7 @@ def test_a_provider_that_stays_down_is_asked_three_times_for_one_step(
     client: Client, drivers: Drivers, provider: ProviderServer, gateway: ThreadedGateway
 ) -> None:
     with tapped(gateway) as tap:
-        (result,) = drivers.play(client, gateway, PROMPT, model="sim/error-503")
+        (result,) = drivers.play(client, gateway, PROMPT, model=client.on("error-503"))
     assert result.error is not None
     assert (result.error["code"], result.error["status"]) == ("upstream_unavailable", 503)
     assert "InternalServerError" in result.error["kinds"]
@@ -146,7 +146,7 @@ def test_a_providers_retry_after_is_waited_for(
     busy = error_reply(429, headers=[("retry-after", "2")])
     provider.script("busy", failing_first(client, busy, 1))
     began = time.monotonic()
-    (result,) = drivers.play(client, gateway, PROMPT, model="sim/busy")
+    (result,) = drivers.play(client, gateway, PROMPT, model=client.on("busy"))
     assert result.error is None, result.error
     assert 2 <= result.seconds <= time.monotonic() - began < 30
     (run,) = runs_of(gateway)

@@ -92,16 +92,27 @@ class Gateway:
             raw = answer.read()
         return json.loads(raw) if raw else None
 
+    def request(
+        self, method: str, path: str, *, key: str | None = ALICE, **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        """One HTTP call without a body, as `post`."""
+        return self._call(method, path, None, key, headers)
+
     def post(
         self, body: Any, *, key: str | None = ALICE, path: str = "/v1/chat/completions", **headers: str
     ) -> tuple[int, dict[str, str], bytes]:
         """One plain HTTP call: (status, headers in lower case, body). Underscores in names become dashes."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self._call("POST", path, data, key, headers)
+
+    def _call(
+        self, method: str, path: str, data: bytes | None, key: str | None, headers: dict[str, str]
+    ) -> tuple[int, dict[str, str], bytes]:
         sent = {"content-type": "application/json"}
         if key is not None:
             sent["authorization"] = f"Bearer {key}"
         sent.update({name.replace("_", "-"): value for name, value in headers.items()})
-        request = urllib.request.Request(self.url + path, data=data, headers=sent)
+        request = urllib.request.Request(self.url + path, data=data, headers=sent, method=method)
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read()

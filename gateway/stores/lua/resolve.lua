@@ -87,6 +87,8 @@ local function match()
           merged = merged or foreign
         elseif e.source == 'lineage' then
           found, proof = #reached == 1 and reached[1] or one_of(reached, e.key), e
+        elseif e.source == 'server_state' then
+          found, proof = reached[#reached], e
         elseif #reached == 1 then
           found, proof = reached[1], e
         end

@@ -14,26 +14,27 @@ import orjson
 
 from gateway.domain import Json, Surface
 from gateway.testing.generate import Answer, Call, Choice
-from gateway.testing.script import Ask, Reply, ToolOffer, Turn, error_json
+from gateway.testing.script import Ask, Reply, ToolOffer, Turn
 from gateway.testing.surfaces.base import (
+    TOKENS_PER_MEDIA_PART,
+    TOKENS_PER_MESSAGE,
+    TOKENS_PER_NAME,
+    TOKENS_PER_REPLY,
     Event,
     Mark,
+    OpenAISurface,
     RequestError,
     carries_usage,
     count_at,
     flag_at,
-    object_at,
+    media_in,
+    model_at,
     reports_usage,
+    stream_usage_at,
     text_of,
     usage_value,
 )
-from gateway.testing.tokens import Tokens
-
-TOKENS_PER_MESSAGE = 3
-TOKENS_PER_REPLY = 3
-TOKENS_PER_NAME = 1
-TOKENS_PER_MEDIA_PART = 85
-"""OpenAI's price of a low-detail image; every part without text counts so."""
+from gateway.testing.tokens import Pieces, Tokens
 
 MAX_CHOICES = 128
 
@@ -54,25 +55,23 @@ _SLOT = "\0"
 _SLOT_JSON = orjson.dumps(_SLOT)
 
 
-class Chat:
+class Chat(OpenAISurface):
     """`POST /v1/chat/completions`."""
 
     name = Surface.CHAT
+    answer_id = "chatcmpl-sim-{server}{number}"
 
     def read(self, body: Json) -> Ask:
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages:
             raise RequestError("'messages' must be a non-empty array.", "messages")
-        model = body.get("model")
-        if not isinstance(model, str) or not model:
-            raise RequestError("you must provide a model parameter", "model")
+        model = model_at(body)
         choices = count_at(body, "n") or 1
         if choices > MAX_CHOICES:
             raise RequestError(f"'n' must be at most {MAX_CHOICES}.", "n")
         limit, older_limit = count_at(body, "max_completion_tokens"), count_at(body, "max_tokens")
         stream = flag_at(body, "stream")
-        if not stream and body.get("stream_options") is not None:
-            raise RequestError("'stream_options' is only allowed when 'stream' is enabled.", "stream_options")
+        include_usage = stream_usage_at(body, stream)
         return Ask(
             model=model,
             stream=stream,
@@ -80,19 +79,32 @@ class Chat:
             tools=_usable_tools(body),
             output_limit=older_limit if limit is None else limit,
             choices=choices,
-            include_usage=flag_at(object_at(body, "stream_options"), "include_usage"),
+            include_usage=include_usage,
             body=body,
         )
+
+    def fault(self, ask: Ask) -> RequestError | None:
+        open_calls: set[str] = set()
+        asked_at = ""
+        for index, message in enumerate(ask.body["messages"]):
+            where = f"messages.[{index}].role"
+            if message["role"] == "tool":
+                if message.get("tool_call_id") not in open_calls:
+                    return RequestError(_UNASKED, where)
+                open_calls.discard(message["tool_call_id"])
+                continue
+            if open_calls:
+                return RequestError(_UNANSWERED + ", ".join(sorted(open_calls)), asked_at)
+            asked_at = where
+            open_calls = {str(call.get("id")) for call in message.get("tool_calls") or ()}
+        return RequestError(_UNANSWERED + ", ".join(sorted(open_calls)), asked_at) if open_calls else None
 
     def prompt_tokens(self, ask: Ask, tokens: Tokens) -> int:
         total = TOKENS_PER_REPLY
         for message in ask.body["messages"]:
             total += TOKENS_PER_MESSAGE + tokens.count(message["role"])
             content = message.get("content")
-            total += tokens.count(text_of(content))
-            if isinstance(content, list):
-                media = (part for part in content if isinstance(part, dict) and "text" not in part)
-                total += TOKENS_PER_MEDIA_PART * sum(part.get("type") != "refusal" for part in media)
+            total += tokens.count(text_of(content)) + TOKENS_PER_MEDIA_PART * media_in(content)
             if isinstance(name := message.get("name"), str):
                 total += TOKENS_PER_NAME + tokens.count(name)
             for call in message.get("tool_calls") or ():
@@ -116,7 +128,7 @@ class Chat:
             "choices": [_choice(answer, choice, index) for index, choice in enumerate(answer.choices)],
         }
         if reports_usage(reply):
-            body["usage"] = usage_value(reply, _usage(answer, answer.generated))
+            body["usage"] = usage_value(reply, openai_usage(answer, answer.generated))
         body["service_tier"] = "default"
         body["system_fingerprint"] = "fp_simulated"
         if ask.azure:
@@ -124,16 +136,17 @@ class Chat:
         return orjson.dumps({**body, **reply.extra} if reply.extra else body)
 
     def events(self, answer: Answer) -> Iterator[Event]:
-        return _Stream(answer).events()
+        return ChatStream(answer).events()
 
-    def error(self, status: int, message: str, kind: str, code: str | None, param: str | None) -> bytes:
-        return orjson.dumps(error_json(message, kind, code, param))
 
-    def error_event(self, reply: Reply) -> Event:
-        error = reply.error or error_json(
-            "Simulated: the provider failed in the middle.", "server_error", None
-        )
-        return Event(orjson.dumps(error), mark="error")
+_UNASKED = (
+    "Invalid parameter: messages with role 'tool' must be a response to a preceeding message with "
+    "'tool_calls'."
+)
+_UNANSWERED = (
+    "An assistant message with 'tool_calls' must be followed by tool messages responding to each "
+    "'tool_call_id'. The following tool_call_ids did not have response messages: "
+)
 
 
 def _turn(message: Any, index: int) -> Turn:
@@ -178,13 +191,17 @@ def _usable_tools(body: Json) -> tuple[ToolOffer, ...]:
     return tuple(tools)
 
 
-def _usage(answer: Answer, generated: int) -> Json:
+def openai_usage(answer: Answer, generated: int) -> Json:
+    """Usage once `generated` tokens are produced, as chat and completions tell it."""
     completion = answer.billed(generated)
+    details = {"cached_tokens": answer.cached_tokens, "audio_tokens": 0}
+    if answer.cache_write_tokens:
+        details["cache_write_tokens"] = answer.cache_write_tokens
     return {
         "prompt_tokens": answer.prompt_tokens,
         "completion_tokens": completion,
         "total_tokens": answer.prompt_tokens + completion,
-        "prompt_tokens_details": {"cached_tokens": answer.cached_tokens, "audio_tokens": 0},
+        "prompt_tokens_details": details,
         "completion_tokens_details": {
             "reasoning_tokens": min(answer.reasoning_tokens, completion),
             "audio_tokens": 0,
@@ -219,8 +236,10 @@ def _choice(answer: Answer, choice: Choice, index: int) -> Json:
     return {**shown, **reply.extra_choice} if reply.extra_choice else shown
 
 
-class _Stream:
+class ChatStream:
     """Writes one answer as events, and remembers how far it came for cumulative usage."""
+
+    kind = "chat.completion.chunk"
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
@@ -232,7 +251,7 @@ class _Stream:
         self.on_every_chunk = self.reports and self.reply.usage_on in ("every_chunk", "continuous")
         self.chunk: Json = {
             "id": answer.id,
-            "object": "chat.completion.chunk",
+            "object": self.kind,
             "created": answer.created,
             "model": answer.ask.model,
             "service_tier": "default",
@@ -256,7 +275,7 @@ class _Stream:
         if not self.reports or "usage" in self.reply.omit:
             return
         if self.reply.usage_on in ("final", "twice", "continuous"):
-            usage = usage_value(self.reply, _usage(self.answer, self.answer.generated))
+            usage = usage_value(self.reply, openai_usage(self.answer, self.answer.generated))
             data = orjson.dumps({**self.chunk, "choices": [], "usage": usage, **self.reply.extra})
             for _ in range(2 if self.reply.usage_on == "twice" else 1):
                 yield Event(data, mark="usage", carries_usage=carries_usage(self.reply))
@@ -276,7 +295,7 @@ class _Stream:
         if "finish" not in reply.omit:
             yield self._event(index, {}, 0, "finish", choice.finish_reason)
 
-    def _texts(self, index: int, name: str, pieces: tuple[tuple[str, int], ...]) -> Iterator[Event]:
+    def _texts(self, index: int, name: str, pieces: Pieces) -> Iterator[Event]:
         if self.on_every_chunk:
             for text, tokens in pieces:
                 yield self._event(index, {name: text}, tokens, "content")
@@ -314,16 +333,19 @@ class _Stream:
         return Event(self._data(index, delta, finish, carries), tokens, mark, reported)
 
     def _data(self, index: int, delta: Json, finish: str | None, with_usage: bool = False) -> bytes:
-        choice: Json = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+        choice: Json = {"index": index, **self._said(delta), "logprobs": None, "finish_reason": finish}
         if self.answer.ask.azure:
             choice["content_filter_results"] = {} if finish is not None else _CLEAN
         choice |= self.reply.extra_choice
         chunk = {**self.chunk, "choices": [choice]}
         if with_usage:
-            chunk["usage"] = usage_value(self.reply, _usage(self.answer, self.generated))
+            chunk["usage"] = usage_value(self.reply, openai_usage(self.answer, self.generated))
         elif self.answer.ask.include_usage and reports_usage(self.reply):
             chunk["usage"] = None
         return orjson.dumps({**chunk, **self.reply.extra} if self.reply.extra else chunk)
+
+    def _said(self, delta: Json) -> Json:
+        return {"delta": delta}
 
 
 _AZURE_PREAMBLE: Json = {

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from gateway.testing import ProviderServer, Reply
-from gateway.web import data_plane, exchange
+from gateway.web import bodies, exchange
 from tests.support.gateway import ALICE, ThreadedGateway, wait_until
 
 
@@ -34,7 +34,7 @@ def test_a_client_that_takes_nothing_is_given_up(
 def test_a_body_that_trickles_is_cut_by_a_deadline(
     gateway: ThreadedGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_plane, "BODY_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(bodies, "BODY_TIMEOUT_S", 0.5)
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as sock:
         sock.sendall(
             f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ALICE}\r\n"

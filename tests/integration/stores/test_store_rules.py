@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -196,3 +197,15 @@ async def test_a_run_with_open_work_is_not_abandoned(store: Store, clock: Clock)
     run = await store.live_run("run-1")
     assert run is not None
     assert (run["status"], run["open"]) == ("running", 1)
+
+
+async def test_records_are_kept_recalled_and_dropped(store: Store) -> None:
+    await store.remember({"a": b"1", "b": b"\x00\xff"}, 60_000)
+    await store.remember({"b": b"2"}, 60_000)
+    assert await store.recall(["a", "b", "c"]) == {"a": b"1", "b": b"2"}
+    await store.forget(["a", "c"])
+    assert await store.recall(["a", "b"]) == {"b": b"2"}
+    await store.remember({"short": b"x"}, 1)
+    await asyncio.sleep(0.01)
+    if isinstance(store, RedisStore):
+        assert await store.recall(["short"]) == {}

@@ -1,0 +1,231 @@
+"""Calls to a provider that are no steps of a run: they generate nothing, so nothing is reserved or billed.
+
+Counting tokens, and reading, cancelling or deleting a response that the provider keeps. An operator's kill
+stops them like anything else, and an id reaches the provider only for whoever it was handed to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import quote as quote_url
+
+import orjson
+
+from gateway.admission import Kill
+from gateway.attempt import MAX_REPLY_BYTES, Client, ClientLeftError, Reply, killed
+from gateway.domain import Headers, Principal, Surface
+from gateway.errors import ErrorContext, GatewayError, UpstreamError
+from gateway.live import LiveCalls
+from gateway.metering.estimate import quote
+from gateway.metering.prices import FREE
+from gateway.pipeline import Call, Generation, Pipeline
+from gateway.policy.models import Provider
+from gateway.provider_state import Held, unknown
+from gateway.rules.kills import caller_kill_names
+from gateway.surfaces import CODECS, AnswerStream, messages
+from gateway.turn import Facts, new_id
+from gateway.upstreams import anthropic
+from gateway.upstreams import headers as header_rules
+from gateway.upstreams.dialects import DIALECTS
+from gateway.upstreams.transport import Timeouts, TransportError, UpstreamReply, UpstreamRequest
+
+
+@dataclass(slots=True)
+class Ancillary:
+    """Serves them, beside the pipeline and with its policy."""
+
+    pipeline: Pipeline
+    live: LiveCalls
+
+    async def count_tokens(self, call: Call, facts: Facts, client: Client) -> Reply | None:
+        """`POST /v1/messages/count_tokens`: the provider's own count, or ours for a provider without one."""
+        generation = self.pipeline.generation
+        step = messages.parse_count(call.body, max_depth=generation.policy.server.max_json_depth)
+        now = self.pipeline.clock()
+        route = generation.router.choose(call.caller, step.model, now, free=True)
+        facts.model = route.upstream_model
+        await self._ensure_running(facts, *caller_kill_names(call.caller, step.model))
+        dialect = DIALECTS[route.provider.dialect]
+        if not dialect.serves(route.provider, Surface.MESSAGES):
+            counted = quote(step, FREE, 0, model=route.upstream_model, exact=True)
+            body = orjson.dumps({"input_tokens": counted.input_tokens})
+            return Reply(200, facts.headers([(b"content-type", b"application/json")]), body)
+        body = messages.forward(
+            step, model=route.upstream_model, limit_field="", output_limit=None, inject_usage=False
+        )
+        url = dialect.url(
+            route.provider, Surface.MESSAGES, route.upstream_model, call.query, anthropic.COUNT_TOKENS
+        )
+        request = self._request(call, route.provider, "POST", url, body)
+        return await self._exchange(call, facts, client, route.provider_name, request, frozenset())
+
+    async def stored(
+        self, call: Call, method: str, response_id: str, action: str, facts: Facts, client: Client
+    ) -> Reply | None:
+        """`GET`, `DELETE` and `…/cancel`, `…/input_items` of a response that the provider keeps."""
+        generation, caller = self.pipeline.generation, call.caller
+        held = await self._held(generation, caller, response_id)
+        provider = generation.policy.providers.get(held.provider)
+        if provider is None:
+            raise unknown(response_id)
+        names = caller_kill_names(caller, held.model)
+        if held.run:
+            facts.run_id, facts.session, facts.model = held.run, held.session, held.model
+            names = (held.run, f"run:{held.run}", f"session:{held.session}", *names)
+        if method == "GET":
+            await self._ensure_running(facts, *names)
+        below = f"/{quote_url(response_id, safe='')}" + (f"/{action}" if action else "")
+        url = DIALECTS[provider.dialect].url(provider, Surface.RESPONSES, held.model, call.query, below)
+        request = self._request(call, provider, method, url, call.body)
+        reply = await self._exchange(call, facts, client, held.provider, request, frozenset(names))
+        if method == "DELETE" and reply is not None and reply.status == 200:
+            await self.pipeline.provider_state.forget(caller, response_id)
+        return reply
+
+    async def _held(self, generation: Generation, caller: Principal, response_id: str) -> Held:
+        known = await self.pipeline.provider_state.find(caller, [response_id])
+        if response_id in known:
+            return known[response_id]
+        own = generation.policy.auth.provider
+        if own is None:
+            raise unknown(response_id)
+        return Held(own, "", "", "")
+
+    async def _ensure_running(self, facts: Facts, *names: str) -> None:
+        flags = await self.pipeline.store.kills(names)
+        for name in names:
+            if name in flags:
+                raise killed(Kill(name, flags[name]), facts.run_id or "-")
+
+    @staticmethod
+    def _request(call: Call, provider: Provider, method: str, url: str, body: bytes) -> UpstreamRequest:
+        secret = call.caller.credential
+        if secret is None and provider.api_key is not None:
+            secret = provider.api_key.get_secret_value()
+        dialect = DIALECTS[provider.dialect]
+        added: Headers = [
+            (b"accept-encoding", b"identity"),
+            *dialect.credentials(secret),
+            *dialect.defaults(call.headers),
+        ]
+        if body:
+            added.append((b"content-type", b"application/json"))
+        limits = provider.timeouts
+        return UpstreamRequest(
+            method=method,
+            url=url,
+            headers=header_rules.to_upstream(call.raw_headers, call.headers, added),
+            body=body,
+            timeouts=Timeouts(limits.connect_s, limits.first_byte_s, limits.idle_s, limits.total_s),
+        )
+
+    async def _exchange(
+        self,
+        call: Call,
+        facts: Facts,
+        client: Client,
+        provider: str,
+        request: UpstreamRequest,
+        kill_names: frozenset[str],
+    ) -> Reply | None:
+        """Send and hand on what comes. None when it was streamed into `client`."""
+        try:
+            reply = await self.pipeline.transport.send(request)
+        except TransportError as error:
+            raise _unreachable(provider, error) from error
+        if reply.status == 200 and _is_event_stream(reply.headers):
+            follower = Follower(
+                new_id("fol"), kill_names, reply, CODECS[call.surface].stream(strip_usage=False)
+            )
+            self.live.add(follower)
+            client.on_leave(reply.abort)
+            try:
+                await follower.run(client, facts, codex=b"codex" in call.headers.get(b"user-agent", b""))
+            finally:
+                client.on_leave(None)
+                self.live.remove(follower)
+            return None
+        try:
+            body = await reply.read(MAX_REPLY_BYTES)
+        except TransportError as error:
+            raise _unreachable(provider, error) from error
+        finally:
+            await reply.aclose()
+        if reply.status in (401, 402, 403) and call.caller.credential is None:
+            self.pipeline.notify(
+                "upstream_credentials_rejected", {"provider": provider, "status": reply.status}
+            )
+            raise UpstreamError(
+                "upstream_credentials_rejected",
+                f"Provider {provider!r} rejected the gateway's credentials; its operator has been told.",
+            )
+        if reply.status >= 500 or 300 <= reply.status < 400:
+            raise UpstreamError(
+                "upstream_unavailable", f"Provider {provider!r} answered {reply.status}.", retry_after_s=1
+            )
+        return Reply(reply.status, facts.headers(header_rules.to_client(reply.headers)), body)
+
+
+@dataclass(slots=True)
+class Follower:
+    """A stream of something that was paid for already: handed on, and cut by a kill."""
+
+    attempt_id: str
+    kill_names: frozenset[str]
+    reply: UpstreamReply
+    stream: AnswerStream
+    _kill: Kill | None = None
+    _shutting_down: bool = False
+
+    def stop(self, kill: Kill) -> None:
+        """An operator's stop."""
+        self._kill = kill
+        self.reply.abort()
+
+    def shut_down(self) -> None:
+        """This process ends."""
+        self._shutting_down = True
+        self.reply.abort()
+
+    async def run(self, client: Client, facts: Facts, *, codex: bool) -> None:
+        """Hand on event by event until the end, or tell the client why there is none."""
+        await client.start(200, facts.headers(header_rules.to_client(self.reply.headers)))
+        failure: GatewayError | None = None
+        try:
+            async for chunk in self.reply.chunks():
+                if out := self.stream.feed(chunk):
+                    await client.send(out)
+        except TransportError:
+            failure = self._failure(facts)
+        finally:
+            await self.reply.aclose()
+        if client.left:
+            raise ClientLeftError
+        if failure is None and self._kill is not None:
+            failure = self._failure(facts)
+        context: ErrorContext = facts.context()
+        await client.send(
+            self.stream.pending if failure is None else self.stream.failure(failure, context, codex=codex)
+        )
+        await client.end()
+
+    def _failure(self, facts: Facts) -> GatewayError:
+        if self._kill is not None:
+            return killed(self._kill, facts.run_id or "-")
+        if self._shutting_down:
+            return GatewayError(
+                "guardrail_unavailable", "This gateway process is shutting down; ask again.", retry_after_s=1
+            )
+        return UpstreamError("upstream_stream_interrupted", "The provider's stream broke off before its end.")
+
+
+def _is_event_stream(headers: Headers) -> bool:
+    return any(n == b"content-type" and v.lower().startswith(b"text/event-stream") for n, v in headers)
+
+
+def _unreachable(provider: str, error: TransportError) -> UpstreamError:
+    if error.kind == "timeout" and error.phase != "connect":
+        return UpstreamError("upstream_timeout", f"Provider {provider!r} did not answer in time.")
+    return UpstreamError(
+        "upstream_unavailable", f"Provider {provider!r} cannot be reached ({error.kind}).", retry_after_s=1
+    )

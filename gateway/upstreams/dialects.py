@@ -1,0 +1,96 @@
+"""Which wire API a step reaches its provider by: its own where the provider speaks it, else a translation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Protocol
+
+import orjson
+
+from gateway.domain import Headers, Step, Surface
+from gateway.errors import CallerError
+from gateway.policy.models import Provider
+from gateway.rules.route import Route
+from gateway.surfaces import CODECS, Codec
+from gateway.translation import Translation, between
+from gateway.upstreams import anthropic, azure_openai, openai
+from gateway.values import frozen
+
+_INSTEAD: dict[Surface, tuple[Surface, ...]] = {
+    Surface.CHAT: (Surface.MESSAGES,),
+    Surface.MESSAGES: (Surface.CHAT,),
+    Surface.RESPONSES: (Surface.CHAT, Surface.MESSAGES),
+}
+"""What a surface is translated to, the nearest relative first."""
+
+
+class Dialect(Protocol):
+    """How one kind of provider is addressed."""
+
+    def serves(self, provider: Provider, surface: Surface) -> bool:
+        """Whether the provider speaks this wire API."""
+
+    def url(
+        self, provider: Provider, surface: Surface, upstream_model: str, query: bytes, below: str = ...
+    ) -> str:
+        """Where a surface's requests go; `below` is a path below the surface's own, percent-encoded."""
+
+    def credentials(self, secret: str | None) -> Headers:
+        """The headers that carry a key."""
+
+    def defaults(self, headers: Mapping[bytes, bytes]) -> Headers:
+        """Headers that the provider asks for and the client's own `headers` lack."""
+
+
+DIALECTS: dict[str, Dialect] = {
+    "openai": openai,
+    "azure_openai": azure_openai,
+    "anthropic": anthropic,
+}
+
+
+@frozen
+class Wire:
+    """How a step is put to its provider and its answer is read."""
+
+    dialect: Dialect
+    surface: Surface
+    """What the provider speaks."""
+    codec: Codec
+    translation: Translation | None
+
+    def put(self, step: Step, *, max_depth: int) -> Step:
+        """The step as the provider will read it. Raises `CallerError` naming what cannot be carried."""
+        if self.translation is None:
+            return step
+        body = self.translation.request(step.body)
+        limit = step.output_limit
+        put = self.codec.parse(orjson.dumps(body), max_depth=max_depth)
+        # A limit that the translation had to make up is not the caller's own.
+        return replace(put, model=step.model, output_limit=None if limit is None else put.output_limit)
+
+
+def passthrough_url(provider: Provider, path: str, query: bytes) -> str:
+    """Where a path of the gateway leads at a provider: `/v1/…` is below its base URL."""
+    base = provider.base_url.rstrip("/")
+    if base.endswith("/v1"):
+        path = path.removeprefix("/v1")
+    kept = openai.kept_query(query)
+    return f"{base}{path}" + (f"?{kept}" if kept else "")
+
+
+def wire_for(route: Route, surface: Surface) -> Wire:
+    """The wire of a route, or `CallerError` when its provider cannot be reached from this surface."""
+    dialect = DIALECTS[route.provider.dialect]
+    if dialect.serves(route.provider, surface):
+        return Wire(dialect, surface, CODECS[surface], None)
+    for instead in _INSTEAD.get(surface, ()):
+        if dialect.serves(route.provider, instead) and (translation := between(surface, instead)) is not None:
+            return Wire(dialect, instead, CODECS[instead], translation)
+    raise CallerError(
+        "model_not_allowed",
+        f"Model {route.requested[:128]!r} is served by provider {route.provider_name!r}, which has no "
+        f"{surface.value} API and none that it can be translated to.",
+        param="model",
+    )
