@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import secrets
@@ -60,6 +61,7 @@ log = logging.getLogger("gateway")
 SIM_PROVIDER = "sim"
 SIM_PREFIX = "sim/"
 HOUSEKEEPING_S = 0.5
+COLLECT_EVERY_S = 3600.0
 ADMIN_PATHS = ("/admin/", "/metrics", "/dashboard")
 
 
@@ -335,10 +337,15 @@ class Worker:
         await self.ledger.close()
 
     async def _keep_house(self) -> None:
-        """Every moment: save an embedded store's runs, count policy files that were refused."""
+        """Every moment: save an embedded store's runs, count refused policy files; every hour: tidy up."""
         refused = 0
+        collect_at = time.monotonic() + COLLECT_EVERY_S
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
+            if time.monotonic() >= collect_at and not self.data_plane.active:
+                # Under load only the young are looked through; what hides among the old is found here.
+                gc.collect()
+                collect_at = time.monotonic() + COLLECT_EVERY_S
             if isinstance(self.store, EmbeddedStore):
                 await self.store.save()
             status = self.source.status()

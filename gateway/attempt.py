@@ -274,12 +274,11 @@ class Attempt:
 
     async def _end_unanswered(self, nothing_sent: bool, outcome: Outcome) -> None:
         """No response came: it cost nothing if nothing was sent, else nothing can be counted."""
+        error = "upstream_unavailable" if outcome == "failed" else None
         if nothing_sent:
-            await self._settle(outcome, Usage(), 0, "provider", error="upstream_unavailable")
+            await self._settle(outcome, Usage(), 0, "provider", error=error)
         else:
-            await self._settle(
-                outcome, Usage(source="missing"), self.reserved, "reserved", error="upstream_unavailable"
-            )
+            await self._settle(outcome, Usage(source="missing"), self.reserved, "reserved", error=error)
 
     def _interrupted_outcome(self) -> Outcome:
         if self.kill is not None:
@@ -405,7 +404,7 @@ class Attempt:
             )
         given = [*header_rules.to_client(reply.headers), *header_rules.retry_advice(reply.headers)]
         if self.wire.translation is not None:
-            body = self.wire.translation.error(reply.status, body)
+            body = self.wire.translation.error(reply.status, _decoded(body, reply.headers) or b"")
             given = [pair for pair in given if pair[0] != b"content-encoding"]
         return Reply(reply.status, self.facts.headers(given), body)
 
@@ -862,14 +861,22 @@ def _is_event_stream(headers: Headers) -> bool:
 
 
 def _parse_object(body: bytes, headers: Sequence[tuple[bytes, bytes]]) -> dict[str, Any] | None:
-    encodings = [value for name, value in headers if name == b"content-encoding"]
-    if encodings:
-        try:
-            body = decode(body, encodings, MAX_REPLY_BYTES)
-        except GatewayError:
-            return None
+    decoded = _decoded(body, headers)
+    if decoded is None:
+        return None
     try:
-        parsed = orjson.loads(body)
+        parsed = orjson.loads(decoded)
     except orjson.JSONDecodeError:
         return None
     return parsed if isinstance(parsed, dict) else None
+
+
+def _decoded(body: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
+    """A body without its content encoding; None for one that cannot be read."""
+    encodings = [value for name, value in headers if name == b"content-encoding"]
+    if not encodings:
+        return body
+    try:
+        return decode(body, encodings, MAX_REPLY_BYTES)
+    except GatewayError:
+        return None

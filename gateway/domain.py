@@ -157,8 +157,9 @@ class Item:
     calls: tuple[ToolCall, ...] = ()
     call_id: str | None = None
     aside: bool = False
-    """Not a turn of the conversation: reasoning, or what a tool that the provider hosts was given and said.
-    Clients keep or drop it as they like."""
+    """Not a turn of the conversation: reasoning, or what a tool that the provider hosts was given and said,
+    which clients keep or drop as they like; in front, the texts of settings, names of speakers, and what
+    definitions of tools say beside their description."""
 
 
 @dataclass(slots=True)

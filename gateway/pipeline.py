@@ -39,10 +39,18 @@ from gateway.rules.route import Route, Router
 from gateway.surfaces import CODECS
 from gateway.surfaces.body import joined
 from gateway.tool_kills import ToolKills
+from gateway.translation.base import OutputLimit
 from gateway.turn import Facts, Turn, new_id
 from gateway.upstreams import headers as header_rules
 from gateway.upstreams import openai
-from gateway.upstreams.dialects import DIALECTS, Dialect, Wire, passthrough_url, wire_for
+from gateway.upstreams.dialects import (
+    DIALECTS,
+    Dialect,
+    Wire,
+    headers_for,
+    passthrough_url,
+    wire_for,
+)
 from gateway.upstreams.transport import Timeouts, Transport, Upload, UpstreamRequest
 from gateway.values import frozen
 
@@ -144,7 +152,8 @@ class Pipeline:
             free=step.surface is Surface.MODERATIONS,
         )
         wire = wire_for(route, step.surface)
-        put = wire.put(step, max_depth=max_depth)
+        limit = OutputLimit(generation.policy.default_max_output_tokens, openai.limit_field(route.provider))
+        put = wire.put(step, limit, max_depth=max_depth)
         facts.model = route.upstream_model
         facts.checks = ["kill", "limits", "rates", "budgets"]
         attempt = await self._admit(generation, call, turn, route, wire, put, withheld, facts)
@@ -280,8 +289,10 @@ class Pipeline:
             withheld=withheld,
         )
         url = wire.dialect.url(route.provider, wire.surface, route.upstream_model, call.query)
-        headers = [(b"content-type", b"application/json"), *wire.dialect.defaults(call.headers)]
-        request = _request(call, route.provider, wire.dialect, "POST", url, headers, held.attempt_id)
+        raw, asked = headers_for(wire, call.raw_headers, call.headers)
+        headers = [(b"content-type", b"application/json"), *asked]
+        sent = call if raw is call.raw_headers else replace(call, raw_headers=raw)
+        request = _request(sent, route.provider, wire.dialect, "POST", url, headers, held.attempt_id)
         return self._attempt(
             generation,
             turn,

@@ -3,6 +3,7 @@ reads. Most of the time these are the same, and the client gets the provider's o
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ class Relay:
         self.client = self.upstream
         self._translation = None
         if wire.translation is not None:
-            self._translation = wire.translation.stream(step.body)
+            self._translation = wire.translation.stream(step.body, created=int(time.time()))
             # What was made for the client is read once more: its ending has to fit what it has received.
             self.client = CODECS[step.surface].stream(strip_usage=False)
 
@@ -44,5 +45,5 @@ def plain_answer(wire: Wire, step: Step, reply: Mapping[str, Any]) -> tuple[Answ
     reaches the client as it is."""
     if wire.translation is None:
         return wire.codec.read_answer(reply), None
-    shown = wire.translation.answer(dict(reply), step.body)
+    shown = wire.translation.answer(dict(reply), step.body, created=int(time.time()))
     return CODECS[step.surface].read_answer(shown), shown

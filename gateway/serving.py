@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 GRACE_S = 0.6
 """For the error events of the streams that were stopped to go out."""
 BACKLOG = 2048
+SWITCH_INTERVAL_S = 0.0005
+"""How long the thread that writes the ledger may keep the event loop waiting; Python's own 5 ms are what a
+caller would feel."""
 GC_THRESHOLDS = (10_000, 5, 1_000_000)
 
 
@@ -46,6 +49,7 @@ class DrainingServer(uvicorn.Server):
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

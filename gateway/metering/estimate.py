@@ -45,6 +45,9 @@ INPUT_BOUND = 4
 """What stands around a bare input: two tokens in BERT's family, one in most others."""
 
 _CLIENT_TOOLS = (None, "function", "custom", "client")
+_SPOKEN = ("messages", "input", "prompt", "instructions", "system")
+"""Fields of a body that hold the conversation. What an aside shows of others, such as the form of the answer,
+is counted where it belongs."""
 _SCHEMA_SHARE = 0.7
 """OpenAI shows the model a schema in fewer tokens than its JSON has; from recorded traffic."""
 _SEALED = ("encrypted_content", "signature", "thinking")
@@ -317,12 +320,19 @@ def count_of(step: Step, *, model: str | None = None) -> InputTokens:
     models on chat, embeddings and completions, upward elsewhere."""
     model = model or step.model
     images, audio, other = _media(step, model, None)
-    texts = sum([count(text.text, model) for item in step.items for text in item.texts])
+    texts = sum(
+        [
+            count(text.text, model)
+            for item in step.items
+            for text in item.texts
+            if not item.aside or text.pointer[0] in _SPOKEN
+        ]
+    )
     if step.surface in _BARE:
         return InputTokens(texts + _token_ids(step) + other, audio, images)
     around = _AROUND.get(step.surface, _AS_CHAT)
     tokens = REPLY_TOKENS + around.request + hidden_tokens(model, len(step.tools)) + texts + other
-    tokens += ITEM_TOKENS * len(step.items)
+    tokens += ITEM_TOKENS * sum([not item.aside for item in step.items])
     for item in step.items:
         for call in item.calls:
             tokens += CALL_TOKENS + around.call + count(call.name, model) + count(call.arguments, model)

@@ -35,16 +35,17 @@ _REASONING = ("reasoning", "reasoning_content", "thinking")
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 _TURN = frozenset(("role", "content", "refusal", "tool_calls", "tool_call_id", "function_call"))
 """Fields of a message that its item tells of."""
-_DEFINITION = frozenset(("name", "description", "parameters", "strict"))
-_TOOL = frozenset(("type", "function", "custom", "cache_control"))
-"""Fields of a tool that its definition tells of, or that hold no text."""
+_DEFINITION = frozenset(("type", "name", "description", "parameters", "strict", "cache_control"))
+"""Fields of a tool that its `ToolDef` tells of, or that hold no text."""
+_AROUND = {kind: frozenset(("type", kind, "cache_control")) for kind in ("function", "custom")}
+"""Fields of a tool around its definition, which hold no text."""
 _SETTINGS = frozenset(
     (
         "model", "messages", "tools", "functions", "tool_choice", "function_call", "parallel_tool_calls",
-        "stream", "stream_options", "n", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed",
-        "frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs", "reasoning_effort",
-        "verbosity", "modalities", "audio", "service_tier", "store", "moderation", "safety_identifier",
-        "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
+        "stream", "stream_options", "n", "max_tokens", "max_completion_tokens", "temperature", "top_p",
+        "seed", "frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs",
+        "reasoning_effort", "verbosity", "modalities", "audio", "service_tier", "store", "moderation",
+        "safety_identifier", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
     )
 )  # fmt: skip
 """Fields of a request that are read by themselves, or that hold no text but the API's own words, names of
@@ -89,12 +90,26 @@ def parse(raw: bytes, *, max_depth: int = 128) -> Step:
         choices=choices,
         wants_usage=bool(options and options.get("include_usage")),
         text_bytes=max(0, len(raw) - media_bytes),
+        references=_kept(messages) if any(item.media for item in turns) else (),
     )
 
 
 def _wrong(param: str, expected: str, got: object) -> CallerError:
     shown = type(got).__name__ if isinstance(got, dict | list | str) else repr(got)
     return CallerError("invalid_request", f"'{param}': got {shown}, expected {expected}.", param=param)
+
+
+def _kept(messages: list[Any]) -> tuple[str, ...]:
+    """Ids of files that the provider keeps."""
+    ids: list[str] = []
+    for message in messages:
+        content = message.get("content")
+        for part in content if isinstance(content, list) else ():
+            file = part.get("file")
+            file_id = file.get("file_id") if isinstance(file, dict) else None
+            if isinstance(file_id, str) and file_id:
+                ids.append(file_id)
+    return tuple(dict.fromkeys(ids))
 
 
 def _count(body: Mapping[str, Any], name: str, least: int) -> int | None:
@@ -147,6 +162,7 @@ def _more(message: Json, i: int, beside: Beside) -> None:
         if name == "audio" and type(value) is dict:
             # An answer that was spoken, by its id.
             beside.media.append(_media("other", value.get("id"), "opaque"))
+            beside.rest(value, (*at, name), ("id",))
         elif name not in _TURN:
             beside.read(value, (*at, name))
 
@@ -174,9 +190,9 @@ def _part(part: Any, i: int, j: int, texts: list[Text], media: list[Media]) -> N
         data = (file.get("file_data") or file.get("file_id")) if isinstance(file, dict) else None
         media.append(_media("file", data, None))
         # The model is told the name, and whoever sends a file chooses it.
-        name = file.get("filename") if isinstance(file, dict) else None
-        if name and isinstance(name, str):
-            texts.append(Text(name, ("messages", i, "content", j, "file", "filename")))
+        filename = file.get("filename") if isinstance(file, dict) else None
+        if filename and isinstance(filename, str):
+            texts.append(Text(filename, ("messages", i, "content", j, "file", "filename")))
     else:
         media.append(_media("other", orjson.dumps(part).decode(), None))
 
@@ -223,11 +239,15 @@ def _tools(body: Mapping[str, Any], beside: Beside) -> tuple[ToolDef, ...]:
             raise _wrong(key, "a list", offered)
         for i, tool in enumerate(offered):
             if isinstance(tool, dict):
-                place = next((name for name in ("function", "custom") if tool.get(name)), None)
-                inner = tool[place] if place is not None else tool
+                place = "function" if tool.get("function") else "custom" if tool.get("custom") else None
+                inner = tool if place is None else tool[place]
                 if isinstance(inner, dict):
                     schema = inner.get("parameters")
-                    _tool_more(tool, inner, (key, i) if place is None else (key, i, place), beside)
+                    if not inner.keys() <= _DEFINITION or type(schema) is str:
+                        known = _DEFINITION if isinstance(schema, dict) else _DEFINITION - {"parameters"}
+                        beside.rest(inner, (key, i) if place is None else (key, i, place), known)
+                    if place is not None and not tool.keys() <= _AROUND[place]:
+                        beside.rest(tool, (key, i), _AROUND[place])
                     out.append(
                         ToolDef(
                             str(inner.get("name") or tool.get("type") or ""),
@@ -236,14 +256,6 @@ def _tools(body: Mapping[str, Any], beside: Beside) -> tuple[ToolDef, ...]:
                         )
                     )
     return tuple(out)
-
-
-def _tool_more(tool: Json, inner: Json, at: tuple[str | int, ...], beside: Beside) -> None:
-    """What a tool's definition says where a `ToolDef` has no place for it, such as a grammar."""
-    if not inner.keys() <= _DEFINITION:
-        beside.rest(inner, at, _DEFINITION, ("cache_control",))
-    if inner is not tool and not tool.keys() <= _TOOL:
-        beside.rest(tool, at[:-1], _TOOL)
 
 
 def withhold_tools(body: Json, names: Container[str]) -> Json:

@@ -10,6 +10,7 @@ here or not. How content becomes items:
     hosted tools        their calls and results (also `compaction` and blocks not known here) are a TOOL item
                         without a call id behind the message: seen by guards, no part of what the model said
     thinking            in no item, since some clients replay it and others drop it; see `thinking`
+    other fields        texts of settings and of tools' definitions are one aside in front; see `beside`
 
 Ids, ciphertext and the `citations` of a text are no texts.
 """

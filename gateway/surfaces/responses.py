@@ -109,6 +109,8 @@ _NOT_IN_TOOLS = frozenset(
     )
 )  # fmt: skip
 """Fields of a tool's definition, at any depth, that hold no text which the model reads."""
+_PLACES = ("container", "environment")
+"""Where a tool of the provider runs: by its id, or described."""
 _SETTINGS = frozenset(
     (
         "model", "input", "instructions", "prompt", "tools", "tool_choice", "parallel_tool_calls",
@@ -320,7 +322,7 @@ class _History:
         self.add(Role.TOOL, texts, media, next((n for n in names if isinstance(n, str) and n), None))
 
     def _more(self, item: Json, i: int, kind: str) -> None:
-        """What a call or a result holds besides what was asked and answered: warnings, the place it runs in."""
+        """What a call or a result holds besides what was asked and answered: warnings, where it runs."""
         texts: list[Text] = []
         media: list[Media] = []
         for name, value in item.items():
@@ -435,7 +437,7 @@ class _History:
             )
             if not told and (not tool.keys() <= _DEFINITION or type(schema) is str):
                 self._tool_more(tool, (*at, j))
-            if tool.get("type") == "namespace":
+            if _is_namespace(tool):
                 self.read_tools(tool.get("tools"), (*at, j, "tools"), told=told)
             else:
                 self._tool_references(tool)
@@ -443,24 +445,27 @@ class _History:
     def _tool_more(self, tool: Json, at: Pointer) -> None:
         """What a definition says where a `ToolDef` has no place for it, such as a grammar or a skill."""
         for name, value in tool.items():
+            if name in _NOT_IN_TOOLS or (
+                name in _DEFINITION and (name != "parameters" or type(value) is dict)
+            ):
+                continue
             if name == "input_image_mask":
                 mask = value.get("image_url") if isinstance(value, dict) else None
                 if isinstance(mask, str) and mask:
                     self.beside.media.append(_media("image", mask, None))
-            elif name == "environment":
+            elif name == "environment" and type(value) is dict:
                 self._environment(value, (*at, name))
-            elif (
-                name not in _NOT_IN_TOOLS
-                and (name not in _DEFINITION or (name == "parameters" and type(value) is str))
-                and not (name == "tools" and tool.get("type") == "namespace")
-                and not (name == "container" and type(value) is str)
+            elif name in _FREE:
+                self.beside.read(value, (*at, name))
+            elif not (name in _PLACES and type(value) is str) and not (
+                name == "tools" and _is_namespace(tool)
             ):
-                self.beside.read(value, (*at, name), () if name in _FREE else _NOT_IN_TOOLS)
+                self.beside.read(value, (*at, name), _NOT_IN_TOOLS)
 
-    def _environment(self, place: Any, at: Pointer) -> None:
+    def _environment(self, place: Json, at: Pointer) -> None:
         """Where commands run, with the skills that are brought there: packed ones cannot be read."""
         self.beside.read(place, at, (*_NOT_IN_TOOLS, "source"))
-        skills = place.get("skills") if isinstance(place, dict) else None
+        skills = place.get("skills")
         for skill in skills if isinstance(skills, list) else ():
             source = skill.get("source") if isinstance(skill, dict) else None
             packed = source.get("data") if isinstance(source, dict) else None
@@ -475,7 +480,7 @@ class _History:
         mask = tool.get("input_image_mask")
         if isinstance(mask, dict):
             self.refer(mask.get("file_id"))
-        for place in (tool.get("container"), tool.get("environment")):
+        for place in (tool.get(name) for name in _PLACES):
             if not isinstance(place, dict):
                 self.refer(place)
                 continue
@@ -488,6 +493,10 @@ class _History:
                 # OpenAI's own skills belong to everybody.
                 if isinstance(name, str) and not name.startswith("openai-"):
                     self.refer(name)
+
+
+def _is_namespace(tool: Json) -> bool:
+    return tool.get("type") == "namespace"
 
 
 def _path(at: Pointer) -> str:

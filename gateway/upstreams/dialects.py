@@ -14,6 +14,7 @@ from gateway.policy.models import Provider
 from gateway.rules.route import Route
 from gateway.surfaces import CODECS, Codec
 from gateway.translation import Translation, between
+from gateway.translation.base import OutputLimit
 from gateway.upstreams import anthropic, azure_openai, openai
 from gateway.values import frozen
 
@@ -50,6 +51,10 @@ DIALECTS: dict[str, Dialect] = {
 }
 
 
+_OF_ANTHROPIC = (b"anthropic-", b"x-claude-code-")
+_OF_OPENAI = (b"openai-",)
+
+
 @frozen
 class Wire:
     """How a step is put to its provider and its answer is read."""
@@ -60,15 +65,33 @@ class Wire:
     codec: Codec
     translation: Translation | None
 
-    def put(self, step: Step, *, max_depth: int) -> Step:
-        """The step as the provider will read it. Raises `CallerError` naming what cannot be carried."""
+    def put(self, step: Step, limit: OutputLimit, *, max_depth: int) -> Step:
+        """The step as the provider will read it. Raises `CallerError` naming what cannot be carried.
+
+        `limit` is for an API that demands one where the caller gave none.
+        """
         if self.translation is None:
             return step
-        body = self.translation.request(step.body)
-        limit = step.output_limit
+        body = self.translation.request(step.body, limit)
+        own = step.output_limit
         put = self.codec.parse(orjson.dumps(body), max_depth=max_depth)
         # A limit that the translation had to make up is not the caller's own.
-        return replace(put, model=step.model, output_limit=None if limit is None else put.output_limit)
+        return replace(put, model=step.model, output_limit=None if own is None else put.output_limit)
+
+
+def headers_for(wire: Wire, raw: Headers, headers: Mapping[bytes, bytes]) -> tuple[Headers, Headers]:
+    """The client's headers that the provider may see, and those that it asks for besides.
+
+    A translated request is ours and not the client's: what the client says to the API that it thinks it
+    speaks to would be wrong there.
+    """
+    if wire.translation is None:
+        return raw, wire.dialect.defaults(headers)
+    foreign = _OF_OPENAI if wire.surface is Surface.MESSAGES else _OF_ANTHROPIC
+    kept = [
+        pair for pair in raw if not pair[0].startswith(foreign) and pair[0] not in (b"anthropic-version",)
+    ]
+    return kept, wire.dialect.defaults({})
 
 
 def passthrough_url(provider: Provider, path: str, query: bytes) -> str:

@@ -93,6 +93,9 @@ def test_an_id_of_another_caller_is_not_found_and_never_sent(
     files = [{"role": "user", "content": [{"type": "input_file", "file_id": "file-0123456789"}]}]
     assert ask(gateway, ALICE, input=files)[0] == 404
     assert ask(gateway, BOB, input="x", conversation="conv_0123456789")[0] == 404
+    attached = [{"type": "file", "file": {"file_id": "file-0123456789"}}]
+    chat = {"model": "sim/echo", "messages": [{"role": "user", "content": attached}]}
+    assert gateway.post(chat)[0] == 404
     assert provider.journal.received == served
     assert ask(gateway, ALICE, input=reference)[0] == 200
 

@@ -118,6 +118,8 @@ def test_odd_deltas_are_passed_over(delta: dict[str, Any]) -> None:
 def test_words_are_found_under_every_name_that_servers_use_and_once() -> None:
     assert reasoning_in({"reasoning": "a", "reasoning_content": "a"}) == "a"
     assert reasoning_in({"thinking": "b"}) == "b"
+    assert reasoning_in({"reasoning_content": "", "reasoning": None, "thinking": "c"}) == "c"
+    assert reasoning_in({"reasoning": 5}) == ""
     assert text_in([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]) == "ab"
 
 

@@ -70,6 +70,14 @@ def test_no_arguments_are_an_empty_object(text: str) -> None:
     assert input_of(text) == {}
 
 
+def test_arguments_as_deep_as_a_body_may_be_pass() -> None:
+    for depth in (70, 200):
+        text = '{"a":' * depth + "1" + "}" * depth
+        assert arguments_of(input_of(text)) == text
+    lists = '{"a":' + "[" * 260 + "]" * 260 + "}"
+    assert input_of(lists) == {"INVALID_JSON": lists}
+
+
 def test_long_numbers_of_64_bits_pass() -> None:
     assert input_of('{"a":18446744073709551615,"b":-9223372036854775808}') == {"a": 2**64 - 1, "b": -(2**63)}
 
@@ -113,10 +121,13 @@ def test_ids_that_the_messages_api_refuses_are_replaced_in_call_and_result(call_
     assert CallIds(messages_id).call(call_id) == sent, "the same in every request, for the provider's cache"
 
 
-def test_ids_longer_than_chat_allows_are_replaced() -> None:
-    ids = CallIds(chat_id)
-    assert chat_id(ids.call("toolu_" + "x" * 60))
-    assert ids.call("x" * 40) == "x" * 40
+def test_ids_are_kept_up_to_the_length_that_each_api_allows() -> None:
+    assert CallIds(chat_id).call("x" * 40) == "x" * 40
+    assert len(CallIds(chat_id).call("x" * 41)) == 37
+    assert CallIds(chat_id).call("a\nb").startswith("call_")
+    assert CallIds(chat_id).call("").startswith("call_")
+    assert CallIds(messages_id).call("x" * 64) == "x" * 64
+    assert len(CallIds(messages_id).call("x" * 65)) == 37
 
 
 def test_an_id_that_a_server_uses_again_is_told_apart() -> None:
@@ -147,7 +158,7 @@ def test_ten_thousand_equal_ids_are_no_attack() -> None:
 
 
 def test_made_ids_differ_by_answer_and_place() -> None:
-    assert len({made_id("a", 0), made_id("a", 1), made_id("b", 0)}) == 3
+    assert len({made_id("a", 0), made_id("a", 1), made_id("b", 0), made_id("a\n1", 2), made_id("a", 12)}) == 5
     assert messages_id(made_id("a", 0))
     assert chat_id(made_id("a", 0))
     assert made_answer_id("msg_", {"a": 1}, 5) != made_answer_id("msg_", {"a": 2}, 5)

@@ -354,12 +354,18 @@ def test_parts_that_cannot_be_carried_are_refused_by_name(part: Json, param: str
     ("messages", "param"),
     [
         ([{"role": "user", "content": "x", "name": "bob"}], "messages[0].name"),
+        ([{"role": "system", "content": "x", "name": "bob"}], "messages[0].name"),
+        ([user("x"), calls("a"), {**result("a"), "more": 1}], "messages[2].more"),
         ([{"role": "function", "content": "x", "name": "f"}], "messages[0].role"),
         ([user("x"), {"role": "assistant", "content": "y"}], "messages"),
         ([{"role": "system", "content": "only"}], "messages"),
         ([], "messages"),
         ([user("x"), {"role": "assistant", "audio": {"id": "a"}}], "messages[1].audio"),
         ([user("x"), {"role": "assistant", "function_call": {"name": "f"}}], "messages[1].function_call"),
+        (
+            [user("x"), {"role": "assistant", "content": [{"type": "refusal", "refusal": "n", "more": 1}]}],
+            "messages[1].content[0].more",
+        ),
         (
             [user("x"), {"role": "assistant", "tool_calls": [{"id": "a", "type": "custom", "custom": {}}]}],
             "messages[1].tool_calls[0].type",
@@ -383,6 +389,16 @@ def test_messages_that_cannot_be_carried_are_refused_by_name(messages: list[Json
             "tool_choice.type",
         ),
         ({"response_format": {"type": "json_object"}}, "response_format.type"),
+        ({"response_format": {"type": "text", "more": 1}}, "response_format.more"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {}, "more": 1}}},
+            "response_format.json_schema.more",
+        ),
+        ({"tools": [{"type": "function", "function": {"name": "f", "more": 1}}]}, "tools[0].function.more"),
+        (
+            {"tools": [FUNCTION], "tool_choice": {"type": "function", "function": {"name": "f"}, "more": 1}},
+            "tool_choice.more",
+        ),
         ({"stop": ["x", "\n"]}, "stop[1]"),
         ({"stop": " "}, "stop"),
         ({"stream_options": {"other": True}}, "stream_options.other"),
@@ -565,6 +581,12 @@ def test_an_odd_reply_is_still_a_chat_completion(odd: Json) -> None:
     ChatCompletion.model_validate(T.answer(odd, {"model": "m"}, created=5))
 
 
+def test_what_a_hosted_tool_did_is_not_told_as_a_call() -> None:
+    hosted = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}
+    message = T.answer(reply(hosted, {"type": "text", "text": "x"}), {})["choices"][0]["message"]
+    assert message == {"role": "assistant", "content": "x", "refusal": None}
+
+
 def test_answers_without_an_id_get_one_of_their_own() -> None:
     first, second = T.answer({}, {"model": "m"}), T.answer({}, {"model": "n"})
     assert first["id"].startswith("chatcmpl-")
@@ -690,6 +712,11 @@ def test_an_error_event_ends_the_stream_as_chat_clients_know_it() -> None:
     assert stream.end() == b""
 
 
+def test_an_error_without_a_type_is_one_too() -> None:
+    told = through(T.stream({}), b'data: {"error":{"message":"Oops"}}\n\n')
+    assert told == [{"error": {"message": "Oops", "type": "api_error", "code": None, "param": None}}, {}]
+
+
 def test_a_stream_that_breaks_off_ends_in_an_error_and_not_in_success() -> None:
     events = through(T.stream({}), messages_stream(started(), *use_block(0, "a", "f", '{"n":')))
     assert events[-1] == {}
@@ -716,7 +743,7 @@ def test_input_that_comes_with_the_start_of_its_block_is_told() -> None:
 @pytest.mark.parametrize(
     "extra",
     [
-        b"data: {\n\n", b"data: []\n\n", b"data: 5\n\n", b"event: x\n\n", b'data: {"type":"new_event"}\n\n', b"\n\n",
+        b"data: {\n\n", b"data: []\n\n", b"data: 5\n\n", b"event: x\n\n", b'data: {"type":"new_event"}\n\n', b"data: {}\n\n", b"\n\n",
         messages_stream(started()), messages_stream({"type": "content_block_delta"}),
         messages_stream({"type": "content_block_delta", "index": [], "delta": {"type": "input_json_delta"}}),
         messages_stream({"type": "content_block_start", "index": {}, "content_block": 5}),
@@ -731,6 +758,38 @@ def test_odd_and_repeated_events_change_nothing(extra: bytes) -> None:
         WHOLE[WHOLE.index(b"event: content_block_start") :],
     )
     assert through(T.stream({}), head + extra + tail) == through(T.stream({}), WHOLE)
+
+
+def test_words_that_come_with_the_start_of_their_block_are_told_once() -> None:
+    parts = [
+        started(),
+        *block(0, {"type": "thinking", "thinking": "hm"}),
+        *block(1, {"type": "text", "text": "a"}),
+        *block(2, {"type": "server_tool_use", "id": "s", "text": "no", "thinking": "no"}),
+        *stopped("end_turn"),
+    ]
+    assert deltas(through(T.stream({}), messages_stream(*parts)))[1:-1] == [
+        {"reasoning_content": "hm"},
+        {"content": "a"},
+    ]
+
+
+def test_a_block_closed_twice_gets_its_arguments_once() -> None:
+    twice = [*use_block(0, "a", "f"), {"type": "content_block_stop", "index": 0}]
+    events = through(T.stream({}), messages_stream(started(), *twice, *stopped("tool_use")))
+    assert [d["tool_calls"][0]["function"].get("arguments") for d in deltas(events) if "tool_calls" in d] == [
+        "",
+        "{}",
+    ]
+
+
+def test_an_event_without_an_index_is_of_the_first_block() -> None:
+    events = [
+        e if e["type"] != "content_block_delta" else {**e, "index": None}
+        for e in use_block(0, "a", "f", "{}")
+    ]
+    told = through(T.stream({}), messages_stream(started(), *events, *stopped("tool_use")))
+    assert deltas(told)[2] == {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}
 
 
 def test_events_after_the_finish_are_not_told() -> None:

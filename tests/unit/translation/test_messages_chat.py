@@ -314,6 +314,10 @@ def test_inner_fields_that_cannot_be_carried_are_refused_by_name(fields: Json, p
         ({"messages": [user([{"type": None}])]}, "'messages[0].content[0].type': got None, expected the type of a block."),
         ({"messages": [user([{"type": "text", "text": 5}])]}, "'messages[0].content[0].text': got 5, expected a string."),
         ({"messages": [user([{"type": "image"}])]}, "'messages[0].content[0].source': got None, expected an object."),
+        ({"messages": [user([{"type": "document"}])]}, "'messages[0].content[0].source': got None, expected an object."),
+        ({"messages": [user([{"type": "document", "source": {**PDF, "data": 5}}])]}, "'messages[0].content[0].source.data': got 5, expected a string."),
+        ({"messages": [user([{"type": "document", "source": {"type": "text", "media_type": "text/html"}}])]}, "'messages[0].content[0].source.media_type': got str, expected one of \"text/plain\"."),
+        ({"messages": [user([{"type": "document", "source": PDF, "title": 5}])]}, "'messages[0].content[0].title': got 5, expected a string."),
         ({"messages": [user([result("a", 5)])]}, "'messages[0].content[0].content': got 5, expected a list."),
         ({"messages": [user([result("a", is_error="no")])]}, "'messages[0].content[0].is_error': got str, expected true or false."),
         ({"messages": [user([result(None)])]}, "'messages[0].content[0].tool_use_id': got None, expected a string."),
@@ -324,6 +328,7 @@ def test_inner_fields_that_cannot_be_carried_are_refused_by_name(fields: Json, p
         ({"max_tokens": 0}, "'max_tokens': got 0, expected a whole number of at least 1."),
         ({"temperature": "x"}, "'temperature': got str, expected a number."),
         ({"stop_sequences": "x"}, "'stop_sequences': got str, expected a list."),
+        ({"stop_sequences": [5]}, "'stop_sequences[0]': got 5, expected a string."),
         ({"tools": [{"input_schema": {}}]}, "'tools[0].name': got None, expected a string."),
         ({"tools": [{"name": "f"}]}, "'tools[0].input_schema': got None, expected an object."),
         ({"tools": [TOOL], "tool_choice": "auto"}, "'tool_choice': got str, expected an object."),
@@ -333,6 +338,7 @@ def test_inner_fields_that_cannot_be_carried_are_refused_by_name(fields: Json, p
         ({"output_config": {"effort": "much"}}, "'output_config.effort': got str, expected one of \"high\", \"low\", \"max\", \"medium\", \"xhigh\"."),
         ({"service_tier": "batch"}, "'service_tier': got str, expected one of \"auto\", \"standard_only\"."),
         ({"stream": 1}, "'stream': got 1, expected true or false."),
+        ({"metadata": {"user_id": 5}}, "'metadata.user_id': got 5, expected a string."),
     ],
 )  # fmt: skip
 def test_wrong_types_are_told_with_what_was_expected(fields: Json, message: str) -> None:
@@ -463,6 +469,7 @@ def test_calls_without_ids_get_their_own() -> None:
         {}, {"choices": None}, {"choices": []}, {"choices": [None, 5]}, {"choices": [{"message": 5}]},
         {"choices": [{"message": {"content": 5, "tool_calls": [1, {}, {"function": {"arguments": 5}}]}}]},
         {"usage": "x", "id": 5, "model": []}, {"usage": {"prompt_tokens": -5}}, {"service_tier": {}},
+        {"id": "", "model": ""},
     ],
 )  # fmt: skip
 def test_an_odd_reply_is_still_a_message(odd: Json) -> None:
@@ -489,6 +496,17 @@ def test_an_error_told_with_200_stays_an_error() -> None:
 
 
 # -- errors -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(401, "authentication_error"), (402, "billing_error"), (403, "permission_error"), (404, "not_found_error"),
+     (408, "timeout_error"), (409, "conflict_error"), (413, "request_too_large"), (429, "rate_limit_error"),
+     (499, "invalid_request_error"), (500, "api_error"), (503, "overloaded_error"), (504, "timeout_error"),
+     (529, "overloaded_error")],
+)  # fmt: skip
+def test_the_type_of_an_error_follows_its_status(status: int, kind: str) -> None:
+    assert json.loads(T.error(status, b'{"error":{"message":"x"}}'))["error"]["type"] == kind
 
 
 @pytest.mark.parametrize(

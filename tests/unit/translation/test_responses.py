@@ -264,6 +264,11 @@ def test_wrong_types_are_told_with_what_was_expected(fields: Json, message: str)
     assert refused(MESSAGES, **fields).message == message
 
 
+def test_neutral_tool_fields_are_left_out() -> None:
+    tool = {**FUNCTION, "allowed_callers": ["direct"], "defer_loading": False, "async": False}
+    assert request(tools=[tool])["tools"] == [CHAT_FUNCTION]
+
+
 def test_the_clients_body_is_not_changed() -> None:
     body = {"model": "m", "tools": [FUNCTION], "instructions": "i", "text": {"format": {"type": "text"}},
             "input": [user("x"), {"role": "assistant", "content": "y"}, called("c"), output("c"), user("z")]}  # fmt: skip
@@ -331,7 +336,9 @@ def test_items_become_messages_of_the_messages_api() -> None:
     ],
 )  # fmt: skip
 def test_refusals_of_the_second_step_name_the_clients_own_fields(fields: Json, param: str) -> None:
-    assert refused(MESSAGES, **fields).param == param
+    error = refused(MESSAGES, **fields)
+    assert error.param == param
+    assert error.message.startswith(f"'{param}'")
 
 
 # -- answers ----------------------------------------------------------------------------------------------
@@ -392,6 +399,7 @@ def test_an_answer_is_a_whole_response() -> None:
         },
     }  # fmt: skip
     Response.model_validate({**out, "output": items}, strict=True)
+    assert CHAT.answer(ANSWERED, {"model": "m"})["parallel_tool_calls"] is True
 
 
 def test_an_answer_by_messages_says_the_same() -> None:
@@ -457,11 +465,12 @@ def test_a_refusal_is_a_part_of_its_own() -> None:
 @pytest.mark.parametrize(
     "odd",
     [{}, {"choices": [None]}, {"choices": [{"message": 5}]}, {"choices": [{"message": {"content": 5}}]}, {"usage": "x"},
-     {"id": 5, "model": [], "service_tier": "on_demand"}, {"usage": {"prompt_tokens": -5}}],
+     {"id": 5, "model": [], "service_tier": "on_demand"}, {"id": "", "model": ""}, {"usage": {"prompt_tokens": -5}}],
 )  # fmt: skip
 def test_an_odd_reply_is_still_a_response(odd: Json) -> None:
     out = CHAT.answer(odd, {"model": "m"}, created=5)
     assert (out["status"], out["output"], out["model"]) == ("completed", [], "m")
+    assert len(out["id"]) == 37
     Response.model_validate(out, strict=True)
 
 
@@ -474,7 +483,9 @@ def test_errors_have_the_shape_that_all_openai_clients_know() -> None:
     assert told == {"error": {"message": "Bad", "type": "t", "code": "c", "param": "p"}}
     told = json.loads(MESSAGES.error(400, b'{"type":"error","error":{"type":"t","message":"Bad"}}'))
     assert told == {"error": {"message": "Bad", "type": "t", "code": "t", "param": None}}
-    assert CHAT.answer({"error": {"message": "Bad"}}, {})["error"]["message"] == "Bad"
+    assert CHAT.answer({"error": {"message": "Bad"}}, {}) == {
+        "error": {"message": "Bad", "type": "api_error", "code": None, "param": None}
+    }
 
 
 # -- streams ----------------------------------------------------------------------------------------------
