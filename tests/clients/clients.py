@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gateway.domain import Surface
-from tests.clients.environments import EnvironmentUnavailable, node, node_modules, python_of
+from tests.clients.environments import EnvironmentUnavailable, node, npm_project, python_of
 from tests.support.gateway import ALICE, Gateway
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +37,10 @@ class Client:
     job: dict[str, Any] = field(default_factory=dict)
     tells_retries: bool = True
     """Sends `x-stainless-retry-count`."""
+    one_error: str | None = None
+    """The class that stands for every error of the API, in an SDK that has but one."""
+    codes_in_streams: bool = True
+    """Hands over the code of an error in mid-stream, and not its message alone."""
     ends: str = "completed"
     """The status of a run that has got its answer."""
 
@@ -77,6 +81,12 @@ SMOL_TOOLS = Client("smolagents-tools", "agents", "smol_agents.py", "smol-tools"
 SMOL_CODE = Client("smolagents-code", "agents", "smol_agents.py", "smol-code", job={"style": "code"})
 NODE = Client("openai-node", "node", "openai_loop.mjs")
 NODE_REACT = Client("react-node", "node", "openai_loop.mjs", job={"style": "react"})
+VERCEL_CHAT = Client(
+    *("vercel-ai-chat", "node", "vercel_ai.mjs"),
+    job={"style": "chat"},
+    tells_retries=False,
+    one_error="APICallError",
+)
 
 # On the Responses API.
 RESPONSES_LOOPS = [
@@ -88,6 +98,9 @@ RESPONSES_KEPT = [replace(c, name=c.name.replace("-", "-kept-"), job=_KEPT) for 
 """The same where the provider keeps it."""
 AGENTS_DEFAULT = Client("openai-agents", "agents", "openai_agents.py", surface=RESPONSES)
 PYDANTIC = Client("pydantic-ai-openai", "agents", "pydantic_agents.py", surface=RESPONSES)
+NODE_RESPONSES = Client("responses-node", "node", "responses_loop.mjs", surface=RESPONSES)
+NODE_KEPT = Client("responses-kept-node", "node", "responses_loop.mjs", surface=RESPONSES, job=_KEPT)
+VERCEL = replace(VERCEL_CHAT, name="vercel-ai-openai", surface=RESPONSES, job={})
 
 # On the Messages API.
 ANTHROPIC = [
@@ -100,18 +113,41 @@ PYDANTIC_CLAUDE = Client(
 LANGGRAPH_CLAUDE = Client(
     "langgraph-anthropic", "agents", "langgraph_agent.py", surface=MESSAGES, job=_CLAUDE
 )
+NODE_ANTHROPIC = Client("anthropic-node", "node", "anthropic_loop.mjs", surface=MESSAGES)
+VERCEL_CLAUDE = replace(
+    VERCEL_CHAT, name="vercel-ai-anthropic", surface=MESSAGES, job=_CLAUDE, codes_in_streams=False
+)
 
 PYTHON = [
     *(*OPENAI, REACT, REACT_OLD, LANGGRAPH, AGENTS, SMOL_TOOLS, SMOL_CODE),
     *(*RESPONSES_LOOPS, *RESPONSES_KEPT, AGENTS_DEFAULT, PYDANTIC),
     *(*ANTHROPIC, PYDANTIC_CLAUDE, LANGGRAPH_CLAUDE),
 ]
-EVERY = [*PYTHON, NODE, NODE_REACT]
+EVERY = [
+    *PYTHON,
+    *(NODE, NODE_REACT, NODE_RESPONSES, NODE_KEPT, NODE_ANTHROPIC),
+    *(VERCEL_CHAT, VERCEL, VERCEL_CLAUDE),
+]
+SDKS = [
+    *(OPENAI[0], OPENAI[3], NODE),
+    *(RESPONSES_LOOPS[0], RESPONSES_LOOPS[2], NODE_RESPONSES),
+    *(*ANTHROPIC, NODE_ANTHROPIC),
+]
+FRAMEWORKS = [
+    *(LANGGRAPH, AGENTS, VERCEL_CHAT),
+    *(AGENTS_DEFAULT, PYDANTIC, VERCEL),
+    *(PYDANTIC_CLAUDE, LANGGRAPH_CLAUDE, VERCEL_CLAUDE),
+]
+"""One of each kind, for what does not differ between the ages of an SDK."""
 
 
-def each(clients: Sequence[Client]) -> list[Any]:
-    """The clients as test parameters. Those of one driver share a process, so their tests stay together."""
-    return [pytest.param(client, id=client.name, marks=_marks(client)) for client in clients]
+def each(clients: Sequence[Client], *more: Any) -> list[Any]:
+    """The clients as test parameters, with further values for all of them. Those of one driver share a
+    process, so their tests stay together."""
+    return [
+        pytest.param(client, *more, id="-".join(map(str, (client, *more))), marks=_marks(client))
+        for client in clients
+    ]
 
 
 def _marks(client: Client) -> list[pytest.MarkDecorator]:
@@ -129,6 +165,10 @@ class Result:
     error: dict[str, Any] | None
     """`class`, `kinds` (every class name in the chain of causes), `code`, `status`, `message`."""
     seconds: float
+
+    def tells(self, code: str) -> bool:
+        """The agent failed, and the failure has that code, or says it where its framework drops codes."""
+        return self.error is not None and (self.error["code"] or self.error["message"]).count(code) > 0
 
 
 class Drivers:
@@ -171,6 +211,7 @@ class Drivers:
             with contextlib.suppress(OSError):
                 assert process.stdin is not None
                 process.stdin.close()
+        for process in self._running.values():
             try:
                 process.wait(5)
             except subprocess.TimeoutExpired:
@@ -197,9 +238,10 @@ def _command(client: Client) -> list[str]:
     script = DRIVERS / client.driver
     if client.environment != "node":
         return [str(python_of(client.environment)), "-m", f"tests.clients.drivers.{script.stem}"]
-    # Node looks for packages beside the script, so the script moves to where they are.
-    directory = node_modules()
-    shutil.copy(script, directory / script.name)
+    # Node looks for packages beside the script, so the scripts move to where they are.
+    directory = npm_project("node")
+    for source in (script, DRIVERS / "protocol.mjs"):
+        shutil.copy(source, directory / source.name)
     return [node(), str(directory / script.name)]
 
 

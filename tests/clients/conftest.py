@@ -19,6 +19,20 @@ from tests.support.gateway import ThreadedGateway, threaded_gateway
 __all__ = ["MakeGateway", "drivers", "gateway", "make_gateway", "provider", "shared_provider"]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of one driver on one worker, so that each client starts once.
+
+    That is what `--dist loadgroup` is for; pytest-xdist 3.8 loses the groups under pytest 9.2
+    (https://github.com/pytest-dev/pytest-xdist/issues/1386).
+    """
+    if not config.getoption("loadgroup", False):
+        return
+    for item in items:
+        mark = item.get_closest_marker("xdist_group")
+        if mark is not None and "@" not in item.nodeid and hasattr(item, "_id"):
+            item._id = type(item._id).parse(f"{item.nodeid}@{mark.args[0]}")
+
+
 @pytest.fixture(scope="session")
 def drivers() -> Iterator[Drivers]:
     """The client programs, each started once."""

@@ -1,11 +1,12 @@
 """Virtual environments of the client tests, made when they are first needed.
 
 Each file `requirements/clients-NAME.txt` (pinned, with hashes) becomes `.venvs/NAME`, and
-`tests/clients/node/package-lock.json` becomes `.venvs/node`. A stamp holds the hash of what was installed,
-so that an environment that is up to date costs nothing. Only the standard library is used, and pip and npm.
+`tests/clients/node/package-lock.json` becomes `.venvs/node`, as that in `tests/clients/cli` becomes
+`.venvs/cli`. A stamp holds the hash of what was installed, so that an environment that is up to date costs
+nothing. Only the standard library is used, and pip and npm.
 
-    python -m tests.clients.environments            # make them all
-    python -m tests.clients.environments agents     # one
+    python -m tests.clients.environments            # make all of Python's
+    python -m tests.clients.environments node       # one
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".venvs"
 REQUIREMENTS = ROOT / "requirements"
-NODE_PROJECT = Path(__file__).parent / "node"
+NPM_PROJECTS = {name: Path(__file__).parent / name for name in ("node", "cli")}
+"""SDKs for Node, and agents that are programs of their own."""
 STAMP = ".installed"
 INSTALL_TIMEOUT_S = 900
 
@@ -61,17 +63,20 @@ def python_of(name: str) -> Path:
     return python
 
 
-def node_modules() -> Path:
-    """A directory in which Node finds the packages of `package-lock.json`; made like the others."""
-    directory = HOME / "node"
-    sources = [NODE_PROJECT / name for name in ("package.json", "package-lock.json", ".npmrc")]
+def npm_project(name: str) -> Path:
+    """A directory in which Node finds the packages of a project's `package-lock.json`; made like the others.
+
+    Raises `EnvironmentUnavailable`.
+    """
+    directory = HOME / name
+    sources = [NPM_PROJECTS[name] / file for file in ("package.json", "package-lock.json", ".npmrc")]
     npm = _npm()
     with _made(directory, sources) as needed:
         if needed:
             directory.mkdir()
             for source in sources:
                 shutil.copy(source, directory / source.name)
-            _run([*npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"], "node", cwd=directory)
+            _run([*npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"], name, cwd=directory)
     return directory
 
 
@@ -140,7 +145,7 @@ def main(wanted: Sequence[str]) -> int:
     for name in wanted or names():
         began = time.monotonic()
         try:
-            where = node_modules() if name == "node" else python_of(name)
+            where = npm_project(name) if name in NPM_PROJECTS else python_of(name)
         except EnvironmentUnavailable as error:
             print(error, file=sys.stderr)
             return 1

@@ -26,6 +26,11 @@ class Run:
         """The ordinals of the steps that were sent, each once."""
         return sorted({int(attempt["ordinal"]) for attempt in self.attempts})
 
+    @property
+    def cost(self) -> int:
+        """What its attempts cost together, in nano-dollars."""
+        return sum(attempt["cost"] for attempt in self.attempts)
+
 
 def runs_of(gateway: ThreadedGateway) -> list[Run]:
     """Every run in the ledger, oldest first, after everything pending was written."""

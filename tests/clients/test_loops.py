@@ -11,6 +11,7 @@ from gateway.testing import Ask, ProviderServer, Reply, error_reply
 from gateway.testing.models import find
 from tests.clients.clients import (
     AGENTS,
+    ANTHROPIC,
     EVERY,
     LANGGRAPH,
     NODE,
@@ -18,6 +19,7 @@ from tests.clients.clients import (
     OPENAI,
     REACT,
     REACT_OLD,
+    RESPONSES_LOOPS,
     SMOL_CODE,
     SMOL_TOOLS,
     STEPS,
@@ -26,6 +28,7 @@ from tests.clients.clients import (
     Result,
     each,
 )
+from tests.clients.policy import served_cost
 from tests.clients.records import runs_of
 from tests.integration.conftest import MakeGateway
 from tests.support.gateway import ThreadedGateway
@@ -55,7 +58,7 @@ def ensure_apart(gateway: ThreadedGateway, client: Client, agents: int) -> None:
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 @pytest.mark.parametrize("client", each(EVERY))
 def test_a_loop_of_five_steps_is_one_run(
-    client: Client, stream: bool, drivers: Drivers, gateway: ThreadedGateway
+    client: Client, stream: bool, drivers: Drivers, provider: ProviderServer, gateway: ThreadedGateway
 ) -> None:
     ensure_done(drivers.play(client, gateway, PROMPT, stream=stream))
     (run,) = runs_of(gateway)
@@ -63,6 +66,9 @@ def test_a_loop_of_five_steps_is_one_run(
     assert len(run.attempts) == STEPS
     assert run.status == client.ends
     assert run.name is None
+    assert {attempt["surface"] for attempt in run.attempts} == {client.surface}
+    assert {attempt.stream for attempt in provider.journal} == {stream}
+    assert run.cost == served_cost(provider) > 0
 
 
 @pytest.mark.parametrize("client", each([SMOL_TOOLS]))
@@ -92,7 +98,10 @@ def test_two_agents_in_lockstep_with_equal_prompts_are_two_runs(
     ensure_apart(gateway, client, 2)
 
 
-@pytest.mark.parametrize("client", each([OPENAI[0], OPENAI[3], LANGGRAPH, AGENTS, SMOL_TOOLS, NODE]))
+@pytest.mark.parametrize(
+    "client",
+    each([OPENAI[0], OPENAI[3], LANGGRAPH, AGENTS, SMOL_TOOLS, RESPONSES_LOOPS[1], ANTHROPIC[1], NODE]),
+)
 def test_thirty_equal_agents_at_once_are_thirty_runs(
     client: Client, drivers: Drivers, gateway: ThreadedGateway
 ) -> None:

@@ -1,4 +1,4 @@
-"""An agent of the OpenAI Agents SDK on its chat-completions model."""
+"""An agent of the OpenAI Agents SDK, on its default model, which speaks Responses, or on that for chat."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ async def _run(agent: Agent) -> str | None:
         return agent.search(query)
 
     async with openai.AsyncOpenAI(**agent.options) as client:
-        model = sdk.OpenAIChatCompletionsModel(agent.job["model"], client)
+        chat = agent.job.get("style") == "chat"
+        provider = sdk.OpenAIProvider(openai_client=client, use_responses=False if chat else None)
         researcher = sdk.Agent(
             name="Researcher",
             instructions="You are a careful researcher.",
             tools=[sdk.function_tool(search)],
-            model=model,
+            model=agent.job["model"],
         )
+        config = sdk.RunConfig(model_provider=provider)
         if not agent.job.get("stream"):
-            return str((await sdk.Runner.run(researcher, agent.prompt)).final_output)
-        running = sdk.Runner.run_streamed(researcher, agent.prompt)
+            return str((await sdk.Runner.run(researcher, agent.prompt, run_config=config)).final_output)
+        running = sdk.Runner.run_streamed(researcher, agent.prompt, run_config=config)
         async for _ in running.stream_events():
             pass
         return str(running.final_output)

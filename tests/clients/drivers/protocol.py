@@ -21,6 +21,14 @@ Job = dict[str, Any]
 MEETING_S = 10.0
 
 
+class AnswerFailed(Exception):
+    """What an agent written by hand raises for a failure that its SDK only tells of."""
+
+    def __init__(self, code: str | None, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 @dataclass
 class Agent:
     """One agent of a job, and what it did. `search` is the tool it is given."""
@@ -60,7 +68,7 @@ class Agent:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Keyword arguments for an OpenAI client, where the job says other than the defaults."""
+        """Keyword arguments for an OpenAI or Anthropic client, where the job says other than the defaults."""
         found = {"base_url": self.base_url, "api_key": self.job["api_key"]}
         for name, argument in (("max_retries", "max_retries"), ("headers", "default_headers")):
             if self.job.get(name) is not None:
@@ -108,12 +116,23 @@ def describe(failure: BaseException) -> dict[str, Any]:
     while current is not None and current not in chain:
         chain.append(current)
         current = current.__cause__ or current.__context__
-    told = next((e for e in chain if getattr(e, "code", None)), failure)
+    told = next((e for e in chain if code_of(e)), failure)
     kinds = [cls.__name__ for e in chain for cls in type(e).__mro__ if cls.__module__ != "builtins"]
     return {
         "class": type(failure).__name__,
         "kinds": kinds,
-        "code": getattr(told, "code", None),
+        "code": code_of(told),
         "status": getattr(told, "status_code", None),
         "message": str(failure)[:1000],
     }
+
+
+def code_of(failure: BaseException) -> str | None:
+    """The error's code where an agent finds it: OpenAI's `code`, Anthropic's `error_code`, which its older
+    SDKs leave in the body."""
+    code = getattr(failure, "code", None) or getattr(failure, "error_code", None)
+    if code is None and isinstance(body := getattr(failure, "body", None), dict):
+        error = body.get("error")
+        details = error.get("details") if isinstance(error, dict) else None
+        code = details.get("error_code") if isinstance(details, dict) else None
+    return code if isinstance(code, str) else None
