@@ -40,7 +40,7 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/bin/python
 test: dev ## The test suite: unit, integration on real Redis, the Python SDKs as clients
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not node and not slow" $(ARGS)
 
-test-all: dev ## What needs more: Node clients, crashes and faults at length (after `make test`)
+test-all: dev ## What needs more: Node clients, Claude Code and Codex, crashes and faults at length (after `make test`)
 	sh .ci/bootstrap.sh node
 	$(BIN)/python -m pytest -m "node or slow" $(ARGS)
 

@@ -115,11 +115,13 @@ class Cli:
         key: str = ALICE,
         resume: str | None = None,
         settings: str = "",
+        below: str = "",
     ) -> Done:
         """Let it work on a prompt until it ends. `resume` goes on with a session, `settings` is added to the
-        program's own. Raises `TimeoutExpired`."""
+        program's own, `below` to the gateway's address. Raises `TimeoutExpired`."""
+        origin = gateway.url + below
         try:
-            command, environment = self.command(gateway, desk, model or self.model, key, resume, settings)
+            command, environment = self.command(origin, desk, model or self.model, key, resume, settings)
         except EnvironmentUnavailable as error:
             if os.environ.get("CI"):
                 raise
@@ -136,7 +138,7 @@ class Cli:
         return self.read(ran.returncode, ran.stdout, ran.stderr)
 
     def command(
-        self, gateway: Gateway, desk: Desk, model: str, key: str, resume: str | None, settings: str
+        self, origin: str, desk: Desk, model: str, key: str, resume: str | None, settings: str
     ) -> tuple[list[str], dict[str, str]]:
         """What Node is to run, without the prompt, and the environment."""
         raise NotImplementedError
@@ -172,11 +174,11 @@ class ClaudeCode(Cli):
     other = "sim/task"
 
     def command(
-        self, gateway: Gateway, desk: Desk, model: str, key: str, resume: str | None, settings: str
+        self, origin: str, desk: Desk, model: str, key: str, resume: str | None, settings: str
     ) -> tuple[list[str], dict[str, str]]:
         program = npm_project("cli") / "node_modules/@anthropic-ai/claude-code/cli-wrapper.cjs"
         environment = {
-            "ANTHROPIC_BASE_URL": gateway.url,
+            "ANTHROPIC_BASE_URL": origin,
             "ANTHROPIC_AUTH_TOKEN": key,
             "ANTHROPIC_MODEL": model,
             "ANTHROPIC_DEFAULT_HAIKU_MODEL": model,
@@ -214,7 +216,7 @@ class Codex(Cli):
     other = "claude/task"
 
     def command(
-        self, gateway: Gateway, desk: Desk, model: str, key: str, resume: str | None, settings: str
+        self, origin: str, desk: Desk, model: str, key: str, resume: str | None, settings: str
     ) -> tuple[list[str], dict[str, str]]:
         program = npm_project("cli") / "node_modules/@openai/codex/bin/codex.js"
         home = desk.home / ".codex"
@@ -228,7 +230,7 @@ check_for_update_on_startup = false
 {settings}
 [model_providers.gateway]
 name = "gateway"
-base_url = "{gateway.base_url}"
+base_url = "{origin}/v1"
 env_key = "GATEWAY_KEY"
 wire_api = "responses"
 [analytics]

@@ -68,6 +68,18 @@ def test_going_on_with_a_session_is_a_successor_in_it(
 
 
 @every_cli
+def test_a_run_named_by_url_takes_in_the_whole_task(
+    cli: Cli, place: Desk, provider: ProviderServer, gateway: ThreadedGateway
+) -> None:
+    provider.script("task", cli.task())
+    done = cli.run(gateway, place, below="/r/nightly")
+    assert done.answer == ANSWER, done.output
+    (run,) = runs_of(gateway)
+    assert (run.name, run.source, run.steps, run.status) == ("nightly", "url", [1, 2, 3], "running")
+    assert run.session == done.session
+
+
+@every_cli
 def test_two_at_once_are_two_runs(
     cli: Cli, tmp_path: Path, provider: ProviderServer, gateway: ThreadedGateway
 ) -> None:
