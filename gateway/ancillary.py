@@ -23,6 +23,7 @@ from gateway.policy.models import Provider
 from gateway.provider_state import Held, unknown
 from gateway.rules.kills import caller_kill_names
 from gateway.surfaces import CODECS, AnswerStream, messages
+from gateway.tool_kills import ToolKills
 from gateway.turn import Facts, new_id
 from gateway.upstreams import anthropic
 from gateway.upstreams import headers as header_rules
@@ -78,6 +79,8 @@ class Ancillary:
         url = DIALECTS[provider.dialect].url(provider, Surface.RESPONSES, held.model, call.query, below)
         request = self._request(call, provider, method, url, call.body)
         reply = await self._exchange(call, facts, client, held.provider, request, frozenset(names))
+        if reply is not None and method == "GET" and not action:
+            self._ensure_no_killed_tool(reply, held)
         if method == "DELETE" and reply is not None and reply.status == 200:
             await self.pipeline.provider_state.forget(caller, response_id)
         return reply
@@ -96,6 +99,20 @@ class Ancillary:
         for name in names:
             if name in flags:
                 raise killed(Kill(name, flags[name]), facts.run_id or "-")
+
+    def _ensure_no_killed_tool(self, reply: Reply, held: Held) -> None:
+        """A call of a tool that an operator has stopped is not delivered, by whatever way it is asked for."""
+        if reply.status != 200:
+            return
+        try:
+            parsed = orjson.loads(reply.body)
+        except orjson.JSONDecodeError:
+            return
+        if isinstance(parsed, dict):
+            calls = CODECS[Surface.RESPONSES].read_answer(parsed).calls
+            refusal = self.pipeline.tool_kills.refusal((call.name for call in calls), held.run)
+            if refusal is not None:
+                raise refusal
 
     @staticmethod
     def _request(call: Call, provider: Provider, method: str, url: str, body: bytes) -> UpstreamRequest:
@@ -134,9 +151,8 @@ class Ancillary:
         except TransportError as error:
             raise _unreachable(provider, error) from error
         if reply.status == 200 and _is_event_stream(reply.headers):
-            follower = Follower(
-                new_id("fol"), kill_names, reply, CODECS[call.surface].stream(strip_usage=False)
-            )
+            stream = CODECS[call.surface].stream(strip_usage=False)
+            follower = Follower(new_id("fol"), kill_names, reply, stream, self.pipeline.tool_kills)
             self.live.add(follower)
             client.on_leave(reply.abort)
             try:
@@ -174,6 +190,7 @@ class Follower:
     kill_names: frozenset[str]
     reply: UpstreamReply
     stream: AnswerStream
+    tool_kills: ToolKills
     _kill: Kill | None = None
     _shutting_down: bool = False
 
@@ -193,7 +210,11 @@ class Follower:
         failure: GatewayError | None = None
         try:
             async for chunk in self.reply.chunks():
-                if out := self.stream.feed(chunk):
+                out = self.stream.feed(chunk)
+                failure = self.tool_kills.refusal(self.stream.tools_called, facts.run_id or "-")
+                if failure is not None:
+                    break
+                if out:
                     await client.send(out)
         except TransportError:
             failure = self._failure(facts)

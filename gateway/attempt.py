@@ -459,6 +459,10 @@ class Attempt:
             # There is no grammar to say it in: the connection breaks, which no client takes for the end.
             client.cut()
             return
+        except BaseException:
+            reply.abort()
+            await self._settle("disconnected", Usage(), cost, "policy")
+            raise
         finally:
             await reply.aclose()
         self.done_at = time.perf_counter()
@@ -705,10 +709,13 @@ class Attempt:
         self.usage, self.cost = usage, cost
         self.calls = answer.calls if answer is not None else ()
         settlement = self._settlement(outcome, usage, cost, source, answer, error)
-        if answer is not None and answer.state:
-            await self._keep(answer)
         try:
-            settled = await self.machinery.settler.settle(settlement)
+            settling = self.machinery.settler.settle(settlement)
+            if answer is not None and answer.state:
+                # Both leave for the store at once: the next request may need either.
+                settled, _ = await asyncio.gather(settling, self._keep(answer))
+            else:
+                settled = await settling
             if settled is not None:
                 self.facts.run_cost = settled.run_cost
                 self.facts.run_remaining = settled.run_remaining

@@ -152,8 +152,12 @@ class Pipeline:
             free=step.surface is Surface.MODERATIONS,
         )
         wire = wire_for(route, step.surface)
-        limit = OutputLimit(generation.policy.default_max_output_tokens, openai.limit_field(route.provider))
-        put = wire.put(step, limit, max_depth=max_depth)
+        put = step
+        if wire.translation is not None:
+            limit = OutputLimit(
+                generation.policy.default_max_output_tokens, openai.limit_field(route.provider)
+            )
+            put = wire.put(step, wire.translation, limit, max_depth=max_depth)
         facts.model = route.upstream_model
         facts.checks = ["kill", "limits", "rates", "budgets"]
         attempt = await self._admit(generation, call, turn, route, wire, put, withheld, facts)

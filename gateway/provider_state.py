@@ -20,8 +20,9 @@ from gateway.values import frozen
 
 KEPT_MS = 31 * 86_400_000
 """Providers keep responses for thirty days unless told otherwise."""
-_SHARED = ("vs_", "pmpt_", "cntr_", "container_", "ft:")
-"""Vector stores, stored prompts and containers belong to the account: operators make them for everyone."""
+_SHARED = ("vs_", "pmpt_", "skill_", "tunnel_")
+"""Vector stores, stored prompts, skills and tunnels belong to the account: operators make them for everyone.
+A container is made for one conversation, and holds its files."""
 
 
 _PRIVATE = ("file", "resp_", "conv_", "msg_", "batch", "upload", "video_", "ftjob-")

@@ -352,7 +352,7 @@ class UsageFold:
         if self._surface is Surface.MESSAGES:
             usage = event.get("usage") or _inner(event, "message").get("usage")
             if isinstance(usage, Mapping):
-                _merge(self._merged, usage)
+                merge_usage(self._merged, usage)
             return
         read = read_usage(self._surface, event)
         if read is not None:
@@ -365,14 +365,15 @@ class UsageFold:
         return self._last
 
 
-def _merge(into: dict[str, Any], usage: Mapping[str, Any]) -> None:
+def merge_usage(into: dict[str, Any], usage: Mapping[str, Any]) -> None:
+    """Field by field: null changes nothing, and a counter never falls."""
     for key, value in usage.items():
         if value is None:
             continue
         known = into.get(key)
         if isinstance(value, Mapping):
             inner = dict(known) if isinstance(known, dict) else {}
-            _merge(inner, value)
+            merge_usage(inner, value)
             into[key] = inner
         elif type(value) is int and type(known) is int:
             into[key] = max(known, value)

@@ -26,6 +26,7 @@ import orjson
 
 from gateway.domain import Answer, Item, Json, Media, Role, Step, Surface, Text, ToolCall, ToolDef
 from gateway.errors import CallerError, ErrorContext, GatewayError, error_json
+from gateway.metering.usage import merge_usage
 from gateway.surfaces.base import AnswerStream
 from gateway.surfaces.beside import Beside
 from gateway.surfaces.body import parse_object, with_fields
@@ -756,7 +757,7 @@ class MessagesStream:
             self._take(usage)
 
     def _take(self, usage: Json) -> None:
-        _merge(self._merged, usage)
+        merge_usage(self._merged, usage)
         if self._merged:
             self.usage = {"usage": self._merged, "model": self.model}
 
@@ -808,20 +809,6 @@ class MessagesStream:
 def _index(message: Json) -> int:
     index = message.get("index")
     return index if type(index) is int else 0
-
-
-def _merge(into: Json, usage: Mapping[str, Any]) -> None:
-    """Field by field, as `metering.usage.UsageFold` does: null changes nothing, a counter never falls."""
-    for key, value in usage.items():
-        known = into.get(key)
-        if type(value) is dict:
-            inner = dict(known) if type(known) is dict else {}
-            _merge(inner, value)
-            into[key] = inner
-        elif type(value) is int and type(known) is int:
-            into[key] = max(known, value)
-        elif value is not None:
-            into[key] = value
 
 
 def stream(*, strip_usage: bool) -> MessagesStream:

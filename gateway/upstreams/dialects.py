@@ -65,14 +65,12 @@ class Wire:
     codec: Codec
     translation: Translation | None
 
-    def put(self, step: Step, limit: OutputLimit, *, max_depth: int) -> Step:
-        """The step as the provider will read it. Raises `CallerError` naming what cannot be carried.
+    def put(self, step: Step, translation: Translation, limit: OutputLimit, *, max_depth: int) -> Step:
+        """A translated step as the provider will read it. Raises `CallerError` naming what cannot be carried.
 
         `limit` is for an API that demands one where the caller gave none.
         """
-        if self.translation is None:
-            return step
-        body = self.translation.request(step.body, limit)
+        body = translation.request(step.body, limit)
         own = step.output_limit
         put = self.codec.parse(orjson.dumps(body), max_depth=max_depth)
         # A limit that the translation had to make up is not the caller's own.

@@ -125,6 +125,24 @@ def test_a_killed_run_s_responses_are_not_read(gateway: ThreadedGateway, provide
     assert (status, error["error"]["code"]) == (400, "run_killed")
 
 
+def test_a_killed_tool_is_not_delivered_by_reading_a_kept_response(
+    gateway: ThreadedGateway, provider: ProviderServer
+) -> None:
+    provider.script("calls", Reply(tool_calls=[("lookup", {"q": "x"})]))
+    status, _, body = ask(gateway, model="sim/calls", input="go", tools=RESPONSES.tools(["lookup"]))
+    assert status == 200
+    path = f"/v1/responses/{body['id']}"
+    assert call(gateway, "GET", path)[0] == 200
+    streamed = RESPONSES.request("sim/calls", tools=["lookup"], stream=True, background=True)
+    said = RESPONSES.read(gateway.post(streamed, path="/v1/responses")[2])
+    gateway.admin("POST", "/kills", {"scope": "tool", "id": "lookup", "reason": "broken"})
+    status, error = call(gateway, "GET", path)
+    assert (status, error["error"]["code"]) == (400, "tool_killed")
+    _, _, raw = gateway.request("GET", f"/v1/responses/{said.id}?stream=true")
+    assert b"tool_killed" in raw
+    assert b"response.completed" not in raw
+
+
 def test_a_background_response_is_settled_when_it_ends(
     gateway: ThreadedGateway, provider: ProviderServer
 ) -> None:
