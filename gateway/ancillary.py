@@ -12,7 +12,7 @@ from urllib.parse import quote as quote_url
 import orjson
 
 from gateway.admission import Kill
-from gateway.attempt import MAX_REPLY_BYTES, Client, ClientLeftError, Reply, killed
+from gateway.attempt import MAX_REPLY_BYTES, Client, ClientLeftError, Reply, ensure_passable, killed
 from gateway.domain import Headers, Principal, Surface
 from gateway.errors import ErrorContext, GatewayError, UpstreamError
 from gateway.live import LiveCalls
@@ -167,19 +167,11 @@ class Ancillary:
             raise _unreachable(provider, error) from error
         finally:
             await reply.aclose()
-        if reply.status in (401, 402, 403) and call.caller.credential is None:
-            self.pipeline.notify(
-                "upstream_credentials_rejected", {"provider": provider, "status": reply.status}
-            )
-            raise UpstreamError(
-                "upstream_credentials_rejected",
-                f"Provider {provider!r} rejected the gateway's credentials; its operator has been told.",
-            )
-        if reply.status >= 500 or 300 <= reply.status < 400:
-            raise UpstreamError(
-                "upstream_unavailable", f"Provider {provider!r} answered {reply.status}.", retry_after_s=1
-            )
-        return Reply(reply.status, facts.headers(header_rules.to_client(reply.headers)), body)
+        ensure_passable(reply.status, provider, call.caller, self.pipeline.notify)
+        given = header_rules.to_client(reply.headers)
+        if reply.status >= 400:
+            given += header_rules.retry_advice(reply.headers)
+        return Reply(reply.status, facts.headers(given), body)
 
 
 @dataclass(slots=True)

@@ -27,6 +27,7 @@ from gateway.domain import (
     Answer,
     Headers,
     Nano,
+    Principal,
     RunStatus,
     Surface,
     ToolCall,
@@ -385,23 +386,7 @@ class Attempt:
     def _provider_error(self, reply: UpstreamReply, body: bytes) -> Reply:
         """A provider's own refusal: its words to the caller, unless they concern the gateway's own
         credentials or are an outage."""
-        name = self.route.provider_name
-        if reply.status in (401, 402, 403) and self.turn.caller.credential is None:
-            self.machinery.notify("upstream_credentials_rejected", {"provider": name, "status": reply.status})
-            raise UpstreamError(
-                "upstream_credentials_rejected",
-                f"Provider {name!r} rejected the gateway's credentials; its operator has been told.",
-            )
-        if reply.status >= 500:
-            raise UpstreamError(
-                "upstream_unavailable", f"Provider {name!r} answered {reply.status}.", retry_after_s=1
-            )
-        if 300 <= reply.status < 400:
-            raise UpstreamError(
-                "upstream_unavailable",
-                f"Provider {name!r} answered with a redirect, which is not followed.",
-                status=502,
-            )
+        ensure_passable(reply.status, self.route.provider_name, self.turn.caller, self.machinery.notify)
         given = [*header_rules.to_client(reply.headers), *header_rules.retry_advice(reply.headers)]
         if self.wire.translation is not None:
             body = self.wire.translation.error(reply.status, _decoded(body, reply.headers) or b"")
@@ -824,6 +809,29 @@ class ClientLeftError(GatewayError):
 
     def __init__(self) -> None:
         super().__init__("upstream_stream_interrupted", "The client closed the connection.")
+
+
+def ensure_passable(
+    status: int, provider: str, caller: Principal, notify: Callable[[str, dict[str, Any]], None]
+) -> None:
+    """`UpstreamError` for a provider's answer that is not for the caller's eyes: about the gateway's own
+    credentials, an outage, or a redirect."""
+    if status in (401, 402, 403) and caller.credential is None:
+        notify("upstream_credentials_rejected", {"provider": provider, "status": status})
+        raise UpstreamError(
+            "upstream_credentials_rejected",
+            f"Provider {provider!r} rejected the gateway's credentials; its operator has been told.",
+        )
+    if status >= 500:
+        raise UpstreamError(
+            "upstream_unavailable", f"Provider {provider!r} answered {status}.", retry_after_s=1
+        )
+    if 300 <= status < 400:
+        raise UpstreamError(
+            "upstream_unavailable",
+            f"Provider {provider!r} answered with a redirect, which is not followed.",
+            status=502,
+        )
 
 
 def killed(kill: Kill, run_id: str) -> Refusal:
