@@ -48,7 +48,7 @@ check: dev ## Format check, lint, strict types, fast tests: before a commit
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n $(JOBS) tests/unit
+	$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow" tests/unit
 
 format: dev ## Format and fix
 	$(BIN)/ruff format .

@@ -17,6 +17,7 @@ MAX_RETRIES = 10
 RETRY_WINDOW_MS = 60_000
 INDEX_WIDTH = 128
 """How many runs one index entry remembers; twins with equal transcripts share an entry."""
+MAX_ANCESTORS = 8
 
 
 @frozen
@@ -54,6 +55,12 @@ class Lookup:
     """No tools are offered: the next user item may be a tool result in disguise."""
     idle_ttl_ms: int
     text_gap_ms: int
+    parents: tuple[str, ...] = ()
+    """Index keys that lead to the declared parent; the first that is known counts."""
+    parent_run_id: str | None = None
+    """The declared parent, when it may be a run id that this gateway made."""
+    known_as: tuple[str, ...] = ()
+    """Index keys under which children will look for this run; it becomes the latest of each."""
 
 
 @frozen
@@ -77,6 +84,23 @@ class RunView:
     cost: Nano
     policy: str
     """Version of the policy that the run began under; empty for a new run."""
+    ancestors: tuple[str, ...] = ()
+    """Ids of the declared parent, its parent and so on, at most `MAX_ANCESTORS`; the root is always last."""
+    progress: bytes = b""
+    """What the run has done so far, as `gateway.rules.trace` keeps it; opaque to the store."""
+    landed: int = 0
+    """Ordinal of the step by which the run was landed; 0 while it was not."""
+
+
+@frozen
+class Ending:
+    """Why a run was landed: what every later step of it is refused with."""
+
+    code: str
+    rule: str
+    per: str
+    limit: int
+    used: int
 
 
 @frozen
@@ -103,6 +127,9 @@ class Charge:
     warn_at: Nano
     ttl_ms: int
     """How long a counter without a window lives after its last use."""
+    kept_back: Nano = 0
+    """Part of the limit that this attempt may not use, extensions included: what the run's last step, its
+    landing, will need."""
 
 
 @frozen
@@ -117,6 +144,8 @@ class Rate:
     tokens_per_minute: int = 0
     new_runs_per_minute: int = 0
     max_concurrency: int = 0
+    nano_per_minute: Nano = 0
+    """Money: reserved when a step is let in, corrected when it is settled."""
 
 
 @frozen
@@ -163,6 +192,11 @@ class Admission:
     orphan: bytes
     """Ledger event of this attempt, should nobody live to settle it; the store adds cost and charges."""
     idle_ttl_ms: int
+    progress: bytes = b""
+    """Replaces the run's `RunView.progress`; empty leaves it."""
+    landing: Ending | None = None
+    """This attempt is the run's last. Limits of the run do not hold it; budgets, rates and kills do. A run
+    lands once: another step's landing is refused as any later step is, a retry of the same step is not."""
 
 
 @frozen
@@ -237,6 +271,14 @@ class Settlement:
     """Apply even if the store has lost the attempt; only after the ledger was asked that it lacks it."""
     event: bytes
     """Ledger event, appended in the same atomic step."""
+    ends_as: str = ""
+    """Status that the run has from now on, whatever else is open in it; empty leaves it to `completes`."""
+    ends_because: str = ""
+    """The reason shown beside that status."""
+    progress: bytes = b""
+    """Replaces the run's `RunView.progress`; empty leaves it."""
+    waited_ms: int = 0
+    """How long the answer waited for a person, which does not count as the run's time."""
 
 
 @frozen
@@ -264,3 +306,75 @@ class CounterState:
 
     used: Nano
     reserved: Nano
+
+
+@frozen
+class Quota:
+    """A number of tool calls that a scope may make. `window_ms` 0 counts for the counter's life; else it is a
+    sliding window, kept as two neighbouring periods, the older weighted by what is left of it.
+
+    An `amount` of 0 asks only what is used and is never refused. A shadow quota counts whatever its limit,
+    when no enforced one refuses."""
+
+    rule: str
+    per: str
+    counter: str
+    limit: int
+    amount: int
+    enforced: bool
+    window_ms: int
+    ttl_ms: int
+    """How long a counter without a window lives after it was last asked for, in vain too."""
+
+
+@frozen
+class Taken:
+    """The answer to a request for quotas: all were counted, or none.
+
+    `refused` is the place of the first enforced quota without room, -1 when there was room in each; `used` is
+    what each had counted before.
+    """
+
+    refused: int
+    used: tuple[int, ...]
+
+
+@frozen
+class BreakerRule:
+    """When something that fails is left alone. Times in milliseconds."""
+
+    error_rate: float
+    """Share of failures among the calls of the window at which it opens."""
+    min_calls: int
+    """With fewer calls than this in the window it stays closed."""
+    window_ms: int
+    open_ms: int
+    """How long it stays open before probes are let through."""
+    probes: int
+    """Calls let through while half open, over all processes; as many successes close it again."""
+    min_sources: int = 1
+    """From how many different sources failures have to come."""
+
+
+@frozen
+class BreakerState:
+    """A breaker as the store has it. `state` is `closed`, `open`, or `half_open` from the moment at which it
+    lets probes through; `until` is that moment while it is open, 0 otherwise. `ok` and `failed` are what was
+    reported in the window that ends now."""
+
+    key: str
+    state: str
+    ok: int
+    failed: int
+    opened_at: Millis
+    until: Millis
+
+
+@frozen
+class Baseline:
+    """What an agent's runs are usually like: exponentially weighted mean and variance of each figure."""
+
+    runs: float
+    """How many runs it rests on, old ones counting less."""
+    mean: dict[str, float]
+    variance: dict[str, float]

@@ -13,12 +13,13 @@ import orjson
 
 from gateway.admission import Kill
 from gateway.attempt import MAX_REPLY_BYTES, Client, ClientLeftError, Reply, ensure_passable, killed
+from gateway.dispatch import Call, Generation
 from gateway.domain import Headers, Principal, Surface
 from gateway.errors import ErrorContext, GatewayError, UpstreamError
 from gateway.live import LiveCalls
 from gateway.metering.estimate import quote
 from gateway.metering.prices import FREE
-from gateway.pipeline import Call, Generation, Pipeline
+from gateway.pipeline import Pipeline
 from gateway.policy.models import Provider
 from gateway.provider_state import Held, unknown
 from gateway.rules.kills import caller_kill_names
@@ -75,7 +76,8 @@ class Ancillary:
             names = (held.run, f"run:{held.run}", f"session:{held.session}", *names)
         if method == "GET":
             await self._ensure_running(facts, *names)
-        below = f"/{quote_url(response_id, safe='')}" + (f"/{action}" if action else "")
+        kept_as = held.stands_for or response_id
+        below = f"/{quote_url(kept_as, safe='')}" + (f"/{action}" if action else "")
         url = DIALECTS[provider.dialect].url(provider, Surface.RESPONSES, held.model, call.query, below)
         request = self._request(call, provider, method, url, call.body)
         reply = await self._exchange(call, facts, client, held.provider, request, frozenset(names))
@@ -147,7 +149,7 @@ class Ancillary:
     ) -> Reply | None:
         """Send and hand on what comes. None when it was streamed into `client`."""
         try:
-            reply = await self.pipeline.transport.send(request)
+            reply = await self.pipeline.dispatcher.transport.send(request)
         except TransportError as error:
             raise _unreachable(provider, error) from error
         if reply.status == 200 and _is_event_stream(reply.headers):
@@ -167,7 +169,7 @@ class Ancillary:
             raise _unreachable(provider, error) from error
         finally:
             await reply.aclose()
-        ensure_passable(reply.status, provider, call.caller, self.pipeline.notify)
+        ensure_passable(reply.status, provider, call.caller, self.pipeline.dispatcher.notify)
         given = header_rules.to_client(reply.headers)
         if reply.status >= 400:
             given += header_rules.retry_advice(reply.headers)

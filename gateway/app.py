@@ -19,27 +19,35 @@ import orjson
 import uvicorn
 
 from gateway.admission import Kill, Settlement
+from gateway.alerts import Alerts
 from gateway.ancillary import Ancillary
+from gateway.approvals import Approvals
 from gateway.attempt import Attempt, Machinery, Outcome
 from gateway.auth import Authenticator
 from gateway.auth import KeyRecord as CallerKey
 from gateway.background import Background
+from gateway.baselines import Baselines
 from gateway.control import Control
+from gateway.dispatch import Dispatcher, Generation
 from gateway.domain import NANO_PER_USD, USAGE_BUCKETS, Millis, Nano
 from gateway.drain import Drain
 from gateway.errors import StoreUnavailable
+from gateway.governor import Governor, loop_rules
 from gateway.journal import Journal, Opened, orphaned_files, read_journal
+from gateway.last_steps import LastSteps
 from gateway.live import LiveCalls
 from gateway.metering import tokens
 from gateway.metering.learned import OutputEstimates
 from gateway.metering.prices import SIMULATED
-from gateway.pipeline import Generation, Pipeline
+from gateway.pipeline import Pipeline
 from gateway.policy.messages import Mistake, PolicyError
 from gateway.policy.models import Model, Policy, Provider, Target
 from gateway.policy.reload import PolicySource
 from gateway.protocols import Store
 from gateway.provider_state import ProviderState
+from gateway.rules.breakers import parse_breaker_key
 from gateway.rules.budgets import Rulebook
+from gateway.rules.contracts import Contracts
 from gateway.rules.lineage import Lineage
 from gateway.rules.route import Router
 from gateway.settings import Settings, SettingsError, admin_token, from_environment, own_secrets
@@ -50,6 +58,7 @@ from gateway.stores.ledger import SqlLedger
 from gateway.telemetry.metrics import Metrics
 from gateway.testing.models import CATALOGUE
 from gateway.testing.server import ProviderServer
+from gateway.tool_health import ToolHealth
 from gateway.tool_kills import ToolKills
 from gateway.upstreams.http1_transport import Http1Transport
 from gateway.web.asgi import Message, Receive, Scope, Send
@@ -62,6 +71,7 @@ SIM_PROVIDER = "sim"
 SIM_PREFIX = "sim/"
 HOUSEKEEPING_S = 0.5
 COLLECT_EVERY_S = 3600.0
+_BREAKER_STATES = ("closed", "half_open", "open")
 ADMIN_PATHS = ("/admin/", "/metrics", "/dashboard")
 
 
@@ -116,26 +126,51 @@ class Worker:
         self.control = Control(self.ledger, self.store, self.clock, on_change=self._control_changed)
         self.transport = Http1Transport()
         self.background = Background(self.transport)
+        self.approvals = Approvals(self.ledger, self.clock, self.notify, settings.link)
+        self.alerts = Alerts(
+            policy.alerts,
+            self.transport,
+            self.ledger,
+            self.drain,
+            self.metrics,
+            self.notify,
+            self.clock,
+            self.secrets.digest("alerts").encode(),
+            settings.link,
+        )
+        self.notices.append(self.alerts)
         generation = self._generation(policy)
+        self.health = ToolHealth(self.store, self.clock, self.notify, self._breaker_is)
+        self.baselines = Baselines(self.store, self.clock, self.notify)
+        machinery = Machinery(
+            self.settler,
+            self.live,
+            self.lineage,
+            self.provider_state,
+            self.background,
+            self.id,
+            self._record,
+            self.notify,
+        )
+        self.dispatcher = Dispatcher(
+            store=self.store,
+            transport=self.transport,
+            machinery=machinery,
+            notify=self.notify,
+            estimates=OutputEstimates(),
+            tool_kills=self.tool_kills,
+            topups={},
+        )
         self.pipeline = Pipeline(
             generation=generation,
             store=self.store,
-            transport=self.transport,
-            machinery=Machinery(
-                self.settler,
-                self.live,
-                self.lineage,
-                self.provider_state,
-                self.background,
-                self.id,
-                self._record,
-                self.notify,
+            dispatcher=self.dispatcher,
+            governor=Governor(
+                self.store, self.lineage, self.health, self.baselines, self.approvals, self.notify
             ),
+            last_steps=LastSteps(self.store, self.dispatcher, self.clock, self.notify),
             lineage=self.lineage,
             clock=self.clock,
-            topups={},
-            notify=self.notify,
-            estimates=OutputEstimates(),
             tool_kills=self.tool_kills,
             provider_state=self.provider_state,
             builtin_models=self._builtin_models(),
@@ -150,6 +185,7 @@ class Worker:
         self.settler.start()
         await self.live.start()
         await self.tool_kills.start()
+        self.health.start()
         self.drain.start()
         self._tasks.append(asyncio.create_task(self.source.run(self._policy_changed), name="policy"))
         self._tasks.append(asyncio.create_task(self._keep_house(), name="housekeeping"))
@@ -179,7 +215,7 @@ class Worker:
         router = Router(policy, builtin=self._simulated, refs={SIM_PROVIDER: SIMULATED})
         for unknown in router.warm(self.clock()):
             log.warning("%s", unknown)
-        return Generation(policy, Rulebook(policy), router)
+        return Generation(policy, Rulebook(policy), router, Contracts(policy), loop_rules(policy))
 
     def _simulated(self, name: str) -> Target | None:
         """The built-in simulated provider's models, where it is offered."""
@@ -236,11 +272,12 @@ class Worker:
         authenticator.replace_stored(self._caller_keys())
         self.pipeline.generation = generation
         self.data_plane.authenticator = authenticator
+        self.alerts.replace(policy.alerts)
         self.metrics.policy_generation.inc()
         log.info("policy %s is in force", policy.version)
 
     def _control_changed(self, control: Control) -> None:
-        self.pipeline.topups = control.topups
+        self.dispatcher.topups = control.topups
         self.data_plane.authenticator.replace_stored(self._caller_keys())
 
     def _caller_keys(self) -> list[CallerKey]:
@@ -284,8 +321,13 @@ class Worker:
             child(m.tool_calls, call.name if call.name in tools else "other", outcome).inc()
         if attempt.run_completed:
             self._run_ended("completed", attempt)
+            self.baselines.completed(
+                attempt.turn,
+                steps=attempt.admitted.ordinal,
+                cost=attempt.facts.run_cost or 0,
+            )
         if outcome == "ok" and usage.source == "provider":
-            self.pipeline.estimates.learn(
+            self.dispatcher.estimates.learn(
                 attempt.turn.caller.id,
                 attempt.turn.scopes.agent,
                 step.model,
@@ -301,6 +343,12 @@ class Worker:
                 "outcome": outcome,
             },
         )
+
+    def _breaker_is(self, key: str, state: str) -> None:
+        name = parse_breaker_key(key)
+        if name is not None:
+            known = name.name if name.name in self.pipeline.generation.policy.tools else "other"
+            self.metrics.breaker_state.labels(name.kind, known).set(_BREAKER_STATES.index(state))
 
     def _run_ended(self, status: str, attempt: Attempt) -> None:
         m, run = self.metrics, attempt.turn.run
@@ -325,6 +373,10 @@ class Worker:
         await self.background.close()
         await self.live.close()
         await self.tool_kills.close()
+        await self.health.close()
+        await self.baselines.close()
+        await self.approvals.close()
+        await self.alerts.close()
         await self.settler.close()
         await self.drain.close()
         await self.store.close()
@@ -355,6 +407,7 @@ class Worker:
                     "the policy on disk is refused, %s stays in force: %s", status.version, status.last_error
                 )
                 refused = status.failures
+                self.notify("policy_reload_failed", {"version": status.version, "error": status.last_error})
 
 
 def ensure_open_is_local(policy: Policy, settings: Settings) -> None:

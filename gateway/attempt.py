@@ -20,12 +20,13 @@ from urllib.parse import quote as quote_url
 
 import orjson
 
-from gateway.admission import Admitted, Kill, Settlement
+from gateway.admission import Admitted, Ending, Kill, Settlement
 from gateway.background import Background
 from gateway.domain import (
     USAGE_BUCKETS,
     Answer,
     Headers,
+    Json,
     Nano,
     Principal,
     RunStatus,
@@ -38,12 +39,19 @@ from gateway.domain import (
 from gateway.errors import GatewayError, Refusal, Ruling, StoreUnavailable, UpstreamError
 from gateway.journal import JournalUnavailable
 from gateway.live import LiveCalls
-from gateway.metering.estimate import GENERATES_NOTHING, Quote, estimated_usage, repaired
+from gateway.metering.estimate import (
+    GENERATES_NOTHING,
+    Quote,
+    estimated_usage,
+    repaired,
+    with_later_rounds,
+)
 from gateway.metering.prices import MTOK
 from gateway.metering.usage import ReadUsage, read_usage
 from gateway.policy.models import Server
 from gateway.provider_state import Held, ProviderState
 from gateway.relay import Relay, plain_answer
+from gateway.rules.endings import status_of
 from gateway.rules.kills import parse_kill_name
 from gateway.rules.lineage import Lineage
 from gateway.rules.route import Route, Router
@@ -67,6 +75,13 @@ from gateway.values import frozen
 log = logging.getLogger("gateway.attempt")
 
 Outcome = Literal["ok", "failed", "disconnected", "cut", "killed", "stopped"]
+
+_CUT_SHORT = frozenset({"length", "max_tokens", "max_output_tokens"})
+"""Finish reasons of an answer that reached its output limit."""
+ALIVE_S = 5.0
+"""How often a client whose stream waits for a decision hears that it is not forgotten."""
+LOOK_UP_S = 0.25
+"""How soon a wait for a decision notices a kill or a client that left."""
 
 _SAID = ("choices", "output", "content", "data", "usage")
 """Where a reply of any surface says something; a provider's error under 200 has none of them."""
@@ -125,6 +140,46 @@ class Reply:
     body: bytes
 
 
+@frozen
+class Withheld:
+    """Why the tool calls of an answer are not delivered."""
+
+    results: tuple[str, ...]
+    """What the model is told instead of a result, one for each call of the answer in its order."""
+    repairable: bool
+    """The model may try again with its tools; else it has to answer without them."""
+
+
+class Gate(Protocol):
+    """Judges an answer's tool calls, all together, before any of them is delivered."""
+
+    decisions: list[Json]
+    """What it found so far, for the record."""
+
+    def may_wait(self, answer: Answer) -> bool:
+        """Whether judging may have to wait for a person."""
+
+    async def judge(self, answer: Answer) -> Withheld | None:
+        """None when the calls may be delivered. Raises `Refusal` where the rule is to stop the run."""
+
+
+@frozen
+class Undelivered:
+    """An answer that was paid for and whose tool calls the client does not get."""
+
+    attempt: Attempt
+    answer: Answer
+    withheld: Withheld
+    turn: Json
+    """The model's turn as a plain reply of its provider's surface."""
+    relay: Relay | None
+    """The stream that the rest of the answer belongs into; None for a plain answer."""
+    head: Headers | None
+    """Headers of that stream, while the client has not received them."""
+    unsent: bytes
+    """What of the stream comes before the calls and was not sent yet."""
+
+
 @dataclass(slots=True)
 class Machinery:
     """What every attempt works with; one per worker."""
@@ -166,6 +221,20 @@ class Attempt:
     tool_kills: ToolKills
     reserve_tokens: int
     """Output tokens per choice that the reservation pays for."""
+    limited: bool = False
+    """The output limit sent upstream is the gateway's own."""
+    gate: Gate | None = None
+    lands: Ending | None = None
+    """This is the last step of its run, for this reason."""
+    decisions: list[Json] = field(default_factory=list)
+    """What rules decided about the step before it was sent."""
+    keep: Callable[[Answer], bytes] | None = None
+    """What the run has done when it has got this answer, to be kept in the store."""
+    waited_ms: int = 0
+    """How long the answer waited for a person."""
+    withheld: Withheld | None = None
+    spent_before: Nano = 0
+    """What earlier attempts of the same step have cost, of which the client is told the sum."""
     reserved: Nano = 0
     covered_tokens: int = 0
     """Output tokens of all choices that are reserved for by now."""
@@ -312,7 +381,7 @@ class Attempt:
 
     # -- plain --------------------------------------------------------------------------------------
 
-    async def run_plain(self, client: Client) -> Reply | None:
+    async def run_plain(self, client: Client) -> Reply | Undelivered | None:
         """Send, read the whole answer, settle. None when the answer turned out to be a stream and has
         been sent to the client already."""
         client.on_leave(self.client_left)
@@ -320,15 +389,14 @@ class Attempt:
             reply = await self._send()
             streams = self.wire.surface not in GENERATES_NOTHING and _is_event_stream(reply.headers)
             if streams and reply.status == 200:
-                await self._stream(client, reply)
-                return None
+                return await self._stream(client, reply)
             return await self._plain(reply)
         finally:
             client.on_leave(None)
             if not self._followed:
                 self.machinery.live.remove(self)
 
-    async def _plain(self, reply: UpstreamReply) -> Reply:
+    async def _plain(self, reply: UpstreamReply) -> Reply | Undelivered:
         try:
             body = await reply.read(MAX_REPLY_BYTES)
         except TransportError as error:
@@ -373,11 +441,20 @@ class Attempt:
             await self._settle("stopped", usage, cost, source, answer=answer, error=refusal.code)
             raise refusal
         outcome: Outcome = "failed" if parsed.get("status") == "failed" else self._outcome("ok")
+        try:
+            self.withheld = await self._judge(answer, None)
+        except GatewayError as error:
+            await self._settle(
+                self._failure_outcome(error), usage, cost, source, answer=answer, error=error.code
+            )
+            raise
         await self._settle(outcome, usage, cost, source, answer=answer)
+        if self.withheld is not None:
+            return Undelivered(self, answer, self.withheld, parsed, None, None, b"")
         return self._whole(reply, body if shown is None else orjson.dumps(shown), anew=shown is not None)
 
     def _whole(self, reply: UpstreamReply, body: bytes, *, anew: bool = False) -> Reply:
-        self.facts.cost = self.cost
+        self.facts.cost = self.spent_before + self.cost
         headers = header_rules.to_client(reply.headers)
         if anew:
             headers = [pair for pair in headers if pair[0] != b"content-encoding"]
@@ -456,22 +533,23 @@ class Attempt:
 
     # -- streams ------------------------------------------------------------------------------------
 
-    async def run_stream(self, client: Client) -> Reply | None:
+    async def run_stream(self, client: Client) -> Reply | Undelivered | None:
         """Send and pass the answer on as it comes. A `Reply` when the provider did not stream."""
         client.on_leave(self.client_left)
         try:
             reply = await self._send()
             if reply.status != 200 or not _is_event_stream(reply.headers):
                 return await self._plain(reply)
-            await self._stream(client, reply)
-            return None
+            return await self._stream(client, reply)
         finally:
             client.on_leave(None)
             if not self._followed:
                 self.machinery.live.remove(self)
 
-    async def _stream(self, client: Client, reply: UpstreamReply) -> None:
-        relay = self._relay = Relay(self.wire, self.turn.step, strip_usage=self.strips_usage)
+    async def _stream(self, client: Client, reply: UpstreamReply) -> Undelivered | None:
+        """Pass a stream on as it comes. Tool calls that have to be judged first are held back whole."""
+        holds = self.gate is not None or (self.limited and bool(self.turn.step.tools))
+        relay = self._relay = Relay(self.wire, self.turn.step, strip_usage=self.strips_usage, hold=holds)
         parser = relay.upstream
         started = False
         out = b""
@@ -483,7 +561,7 @@ class Attempt:
                     self.first_at = time.perf_counter()
                 if parser.done:
                     break
-                if not out:
+                if not out and not relay.holding:
                     continue
                 if parser.tools_called:
                     failure = self.tool_kills.refusal(parser.tools_called, self.turn.run.run_id)
@@ -495,7 +573,7 @@ class Attempt:
                     if failure is not None:
                         reply.abort()
                         break
-                if not self._client_left:
+                if out and not self._client_left:
                     if not started:
                         started = True
                         await client.start(200, self._stream_headers(reply))
@@ -517,16 +595,35 @@ class Attempt:
         if failure is None and not parser.clean:
             failure = self._broken("ended its stream without finishing the answer")
         self.done_at = time.perf_counter()
+        tail = relay.end() if failure is None else b""
+        if failure is None and relay.holding:
+            said = relay.client.answer()
+            waits = self.gate is not None and self.gate.may_wait(said)
+            if (started or waits) and not self._client_left:
+                if not started:
+                    started = True
+                    await client.start(200, self._stream_headers(reply))
+                await client.send(out)
+                out = b""
+            try:
+                self.withheld = await self._judge(said, client if started else None)
+            except GatewayError as error:
+                failure = error
+            if self.withheld is not None:
+                await self._settle_stream("ok", relay, None)
+                await reply.aclose()
+                head = None if started else self._stream_headers(reply)
+                return Undelivered(self, said, self.withheld, relay.turn(), relay, head, out)
         if failure is None:
             await self._settle_stream("failed" if parser.error else "ok", relay, None)
             if not self._client_left:
                 if not started:
                     await client.start(200, self._stream_headers(reply))
-                if tail := out + relay.end():
+                if tail := out + relay.release() + tail:
                     await client.send(tail)
             await self._release(reply, relay, client)
             await client.end()
-            return
+            return None
         if self.turn.step.background and parser.response_id is not None and not parser.done:
             # The provider goes on without a reader, unless it is told to stop.
             self.wants_cancel = self.wants_cancel or isinstance(failure, Refusal)
@@ -535,13 +632,58 @@ class Attempt:
             await self._settle_stream(self._failure_outcome(failure), relay, failure)
         await reply.aclose()
         if self._client_left:
-            return
+            return None
         if not started:
             raise failure
         self.facts.verdict = Verdict.REFUSE if isinstance(failure, Refusal) else self.facts.verdict
         ending = relay.client.failure(failure, self.facts.context(), codex=self.turn.hints.codex)
         await client.send(ending)
         await client.end()
+        return None
+
+    async def _judge(self, answer: Answer, client: Client | None) -> Withheld | None:
+        """Why the answer's calls are not delivered; None when they are. `client` is told that it is not
+        forgotten while a person decides. Raises the refusal of a rule that stops the run, and what
+        interrupts a wait."""
+        if not answer.calls:
+            return None
+        if self.limited and answer.finish_reason in _CUT_SHORT:
+            # Some clients run a call whose arguments broke off.
+            raise self._cut_by_us()
+        if self.gate is None:
+            return None
+        if not self.gate.may_wait(answer):
+            return await self.gate.judge(answer)
+        began = time.perf_counter()
+        judging = asyncio.ensure_future(self.gate.judge(answer))
+        told = began
+        try:
+            while not (await asyncio.wait({judging}, timeout=LOOK_UP_S))[0]:
+                if self.kill is not None or self._shutting_down or self._client_left:
+                    raise self._interruption()
+                if client is not None and time.perf_counter() - told >= ALIVE_S:
+                    told = time.perf_counter()
+                    await client.send(b": waiting for a decision\n\n")
+            return judging.result()
+        finally:
+            judging.cancel()
+            self.waited_ms += round((time.perf_counter() - began) * 1000)
+
+    def _cut_by_us(self) -> Refusal:
+        limit = self.admitted.output_tokens
+        clamped = limit < self.quote.output_tokens
+        ruling = Ruling(
+            "run_budget_exceeded" if clamped else "token_limit_exceeded",
+            "run" if clamped else "default_max_output_tokens",
+            "run",
+            limit,
+            limit,
+        )
+        return Refusal(
+            ruling,
+            f"The answer was cut at {limit} output tokens, a limit of the gateway, in the middle of a tool "
+            f"call; the call was not delivered (run {self.turn.run.run_id}).",
+        )
 
     def _broken(self, what: str) -> UpstreamError:
         return UpstreamError("upstream_stream_interrupted", f"Provider {self.route.provider_name!r} {what}.")
@@ -646,11 +788,17 @@ class Attempt:
         if read is not None and read.input_trusted and read.output_trusted:
             source = "free" if self.route.rates.free else "provider"
             return read.usage, self.router.cost(self.route, read, self.admitted.admitted_at), source
+        step = self.turn.step
         usage = estimated_usage(
-            self.turn.step, (*answer.texts, answer.reasoning), answer.calls, model=self.route.upstream_model
+            step,
+            (*answer.texts, answer.reasoning),
+            answer.calls,
+            model=self.route.upstream_model,
+            hosted=answer.hosted,
+            context_window=self.route.context_window,
         )
         if read is not None:
-            usage = repaired(read, usage)
+            usage = repaired(with_later_rounds(step, read, answer.hosted), usage)
         return usage, self.route.rates.cost(usage), "free" if self.route.rates.free else "estimated"
 
     async def _settle_stream(self, outcome: Outcome, relay: Relay, failure: GatewayError | None) -> None:
@@ -733,19 +881,22 @@ class Attempt:
         turn = self.turn
         links: tuple[str, ...] = ()
         head = ""
-        if outcome == "ok" and answer is not None and self.wire.surface not in _NO_CONVERSATION:
-            links, head = self.machinery.lineage.links(turn.caller.id, turn.chain, answer)
+        delivered = answer is not None and self.withheld is None
+        if answer is not None and delivered and self.wire.surface not in _NO_CONVERSATION:
+            # Whatever ended the answer, its client may go on from what had come of it.
+            links, head = self.machinery.lineage.links(
+                turn.caller.id, turn.chain, answer, whole=outcome == "ok"
+            )
         completes = (
             outcome == "ok"
             and answer is not None
+            and delivered
             and answer.finish_reason not in _UNFINISHED
             and all(call.name in self.final_tools for call in answer.calls)
         )
         status = RunStatus.COMPLETED if completes and not turn.run.explicit else RunStatus.RUNNING
-        if outcome == "killed":
-            status = RunStatus.KILLED
-        elif outcome == "stopped" and error != "tool_killed":
-            status = RunStatus.STOPPED_BUDGET
+        ended = self._ended(outcome, error)
+        status = ended or status
         return Settlement(
             attempt_id=self.attempt_id,
             run_id=turn.run.run_id,
@@ -754,7 +905,7 @@ class Attempt:
             provisional=False,
             succeeded=outcome == "ok",
             completes=completes,
-            tool_calls=len(answer.calls) if answer is not None else 0,
+            tool_calls=len(answer.calls) if answer is not None and delivered else 0,
             links=links,
             head=head,
             retry_key=turn.retry_key,
@@ -762,7 +913,19 @@ class Attempt:
             event=self._event(outcome, usage, cost, source, answer, error, status),
             holds=self.admitted.holds,
             adopt=False,
+            ends_as=ended.value if ended is not None else "",
+            ends_because=self._ended_because(outcome, error) if ended is not None else "",
+            waited_ms=self.waited_ms,
+            progress=self.keep(answer) if self.keep is not None and answer is not None and delivered else b"",
         )
+
+    def _ended(self, outcome: Outcome, error: str | None) -> RunStatus | None:
+        """The status that this attempt puts an end to its run in; None when the run goes on."""
+        if outcome == "killed":
+            return RunStatus.KILLED
+        if self.lands is not None:
+            return status_of(self.lands.code)
+        return status_of(error or "") if outcome == "stopped" else None
 
     def _event(
         self,
@@ -794,14 +957,32 @@ class Attempt:
             "outcome": outcome,
             "finish_reason": answer.finish_reason if answer is not None else None,
             "error": error,
-            "tool_calls": [{"id": c.id, "name": c.name} for c in answer.calls] if answer else [],
+            "tool_calls": self._calls_made(answer),
             "decisions": [
-                {"rule": rule, "mode": "shadow", "decision": "refuse"} for rule in self.admitted.shadow_denied
+                *self.decisions,
+                *(self.gate.decisions if self.gate is not None else ()),
+                *(
+                    {"rule": rule, "mode": "shadow", "decision": "refuse"}
+                    for rule in self.admitted.shadow_denied
+                ),
             ],
             "charges": [[hold.counter, hold.expires_at] for hold in self.admitted.holds],
             "run_status": status.value,
+            **({"run_reason": self._ended_because(outcome, error)} if self._ended(outcome, error) else {}),
         }
         return joined(self.base_event["attempt"], outcome_known)
+
+    def _ended_because(self, outcome: Outcome, error: str | None) -> str:
+        if self.kill is not None:
+            return self.kill.reason or "run_killed"
+        return self.lands.code if self.lands is not None else error or outcome
+
+    def _calls_made(self, answer: Answer | None) -> list[Json]:
+        if answer is None:
+            return []
+        if self.withheld is not None:
+            return [{"id": c.id, "name": c.name, "delivered": False} for c in answer.calls]
+        return [{"id": c.id, "name": c.name} for c in answer.calls]
 
 
 class ClientLeftError(GatewayError):

@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +35,8 @@ app = typer.Typer(
 keys = typer.Typer(help="Gateway keys: what callers authenticate with.", no_args_is_help=True)
 tokens = typer.Typer(help="Admin tokens with a role.", no_args_is_help=True)
 audit = typer.Typer(help="The audit log.", no_args_is_help=True)
+breakers = typer.Typer(help="Circuit breakers.", invoke_without_command=True)
+app.add_typer(breakers, name="breakers")
 app.add_typer(keys, name="keys")
 app.add_typer(tokens, name="tokens")
 app.add_typer(audit, name="audit")
@@ -333,6 +336,62 @@ def topup(
     body = {"id": target, "amount_usd": amount_usd, "reason": reason}
     done = _client().post(f"/budgets/{quoted(budget)}/topups", body)
     _show(done, as_json, lambda: views.topped_up(done))
+
+
+@app.command()
+def approvals(
+    approval: Annotated[str | None, typer.Argument(metavar="[ID]", help="One, whole.")] = None,
+    state: Annotated[str, typer.Option(help="pending, approved, denied, expired, or all")] = "pending",
+    limit: Limit = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Tool calls that wait for a decision, newest first; or one of them with all its arguments."""
+    if approval is not None:
+        found = _client().get(f"/approvals/{quoted(approval)}")
+        _show(found, as_json, lambda: views.approval_whole(found, datetime.now(UTC)))
+        return
+    page = _client().get("/approvals", state=None if state == "all" else state, limit=limit)
+    _show(page, as_json, lambda: views.approvals_table(page["data"], datetime.now(UTC)))
+
+
+@app.command()
+def approve(
+    approval: Annotated[str, typer.Argument(metavar="ID")],
+    reason: Annotated[str, typer.Option(help="For the record.")] = ...,  # type: ignore[assignment]  # required
+    as_json: AsJson = False,
+) -> None:
+    """Let a held tool call pass, once."""
+    _decide(approval, "approve", reason, as_json)
+
+
+@app.command()
+def deny(
+    approval: Annotated[str, typer.Argument(metavar="ID")],
+    reason: Annotated[str, typer.Option(help="Told to the agent.")] = ...,  # type: ignore[assignment]  # required
+    as_json: AsJson = False,
+) -> None:
+    """Refuse a held tool call."""
+    _decide(approval, "deny", reason, as_json)
+
+
+def _decide(approval: str, decision: str, reason: str, as_json: bool) -> None:
+    done = _client().post(f"/approvals/{quoted(approval)}", {"decision": decision, "reason": reason})
+    _show(done, as_json, lambda: views.decided(done))
+
+
+@breakers.callback()
+def list_breakers(context: typer.Context, as_json: AsJson = False) -> None:
+    """Circuit breakers, those that are open first."""
+    if context.invoked_subcommand is None:
+        page = _client().get("/breakers")
+        _show(page, as_json, lambda: views.breakers_table(page["data"]))
+
+
+@breakers.command("reset")
+def reset_breaker(breaker: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
+    """Close a breaker by hand."""
+    done = _client().post(f"/breakers/{quoted(breaker)}/reset", {})
+    _show(done, as_json, lambda: f"Breaker {views.plain(done['id'])} is closed.")
 
 
 @keys.command("list")

@@ -7,7 +7,7 @@ characters.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -230,6 +230,95 @@ def topped_up(topup: Row) -> str:
     until = f" until {moment(topup['expires_at'])} UTC" if topup["expires_at"] else ""
     whose = f"Budget {plain(topup['budget'])} of {plain(topup['id'])}"
     return f"{whose}: {dollars(topup['amount_usd'])} added{until}."
+
+
+_SHOWN_ARGUMENTS = 60
+
+
+def approvals_table(rows: Sequence[Row], now: datetime) -> str:
+    """One line for each tool call that needed a decision."""
+    cells = [
+        (
+            row["id"],
+            row["tool"],
+            _shortened(row["arguments"], row["truncated"]),
+            row["run"],
+            dollars(row["cost_usd"]),
+            duration(now - datetime.fromisoformat(row["created_at"])),
+            _approval_standing(row, now),
+        )
+        for row in rows
+    ]
+    head = ("ID", "TOOL", "ARGUMENTS", "RUN", ">RUN COST", ">AGE", "STATE")
+    return table(head, cells, empty="No tool call waits for a decision.")
+
+
+def approval_whole(row: Row, now: datetime) -> str:
+    """One tool call with everything that an operator decides by."""
+    who = [f"{word} {plain(row[word])}" for word in ("session", "key", "user", "team") if row[word]]
+    lines = [
+        f"{plain(row['tool'])}, {_approval_standing(row, now)}",
+        f"  run {plain(row['run'])}, {dollars(row['cost_usd'])} so far; {', '.join(who)}",
+        f"  asked {moment(row['created_at'])} UTC under policy {plain(row['policy'])}",
+        f"  {plain(row['arguments'])}",
+    ]
+    if row["truncated"]:
+        lines.append("  The arguments are longer than this; the decision is about all of them.")
+    if row["reason"]:
+        lines.append(f"  {row['state']}: {plain(row['reason'])}")
+    return "\n".join(lines)
+
+
+def _shortened(text: str, truncated: bool) -> str:
+    cut = len(text) > _SHOWN_ARGUMENTS
+    return text[: _SHOWN_ARGUMENTS - 1] + "…" if cut else text + ("…" if truncated else "")
+
+
+def _approval_standing(row: Row, now: datetime) -> str:
+    if row["state"] == "pending":
+        return f"expires in {duration(datetime.fromisoformat(row['expires_at']) - now)}"
+    by = f" by {row['decided_by']}" if row["decided_by"] else ""
+    return f"{row['state']}{by}{', used' if row['used_at'] else ''}"
+
+
+def duration(length: timedelta) -> str:
+    """`45s`, `12m`, `3h 05m`, `2d 04h`; nothing is below zero."""
+    seconds = max(0, int(length.total_seconds()))
+    if seconds < 60:
+        return f"{seconds}s"
+    if seconds < 3600:
+        return f"{seconds // 60}m"
+    if seconds < 86_400:
+        return f"{seconds // 3600}h {seconds % 3600 // 60:02d}m"
+    return f"{seconds // 86_400}d {seconds % 86_400 // 3600:02d}h"
+
+
+def decided(approval: Row) -> str:
+    """What a decision means."""
+    call = f"{plain(approval['tool'])} of run {plain(approval['run'])}"
+    if approval["state"] == "denied":
+        return f"{call} is denied."
+    return f"{call} may pass once, until {moment(approval['expires_at'])} UTC."
+
+
+def breakers_table(rows: Sequence[Row]) -> str:
+    """One line for each breaker."""
+    cells = [
+        (
+            row["id"],
+            row["kind"],
+            row["name"],
+            row["scope"],
+            row["state"],
+            row["ok"],
+            row["failed"],
+            moment(row["opened_at"]),
+            moment(row["until"]),
+        )
+        for row in rows
+    ]
+    head = ("ID", "KIND", "NAME", "SCOPE", "STATE", ">OK", ">FAILED", "OPENED (UTC)", "PROBED FROM (UTC)")
+    return table(head, cells, empty="No breakers.")
 
 
 def keys_table(rows: Sequence[Row]) -> str:

@@ -104,6 +104,8 @@ class Principal:
     team: str | None = None
     models: frozenset[str] | None = None
     """Models this key may reach, reroutes and fallbacks included; `None` means all."""
+    max_tool_level: Literal["safe", "moderate", "dangerous"] = "dangerous"
+    """The most dangerous tools it may use: `safe`, `moderate` or `dangerous`."""
     credential: str | None = field(default=None, repr=False)
     """The caller's own provider credential, in `passthrough` mode alone."""
 
@@ -156,6 +158,8 @@ class Item:
     media: tuple[Media, ...] = ()
     calls: tuple[ToolCall, ...] = ()
     call_id: str | None = None
+    failed: bool = False
+    """A tool result that the client itself calls an error."""
     aside: bool = False
     """Not a turn of the conversation: reasoning, or what a tool that the provider hosts was given and said,
     which clients keep or drop as they like; in front, the texts of settings, names of speakers, and what
@@ -257,3 +261,6 @@ class Answer:
     """Ids under which the provider keeps what was said: the response, its conversation, its items."""
     background: bool = False
     """The provider has only begun: neither what is said nor its usage is known yet."""
+    hosted: tuple[str, ...] = ()
+    """What the provider is seen to have done on its own side: the kind of tool for each call that it began,
+    as a request names it, `open_page` for a search that only read on, `compaction` for a summary."""

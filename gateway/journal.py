@@ -138,7 +138,8 @@ class Journal:
 
 
 def _fragment(event: bytes) -> orjson.Fragment:
-    return orjson.Fragment(event or b"null")
+    # What a run has done is not needed after a crash, and no JSON.
+    return orjson.Fragment(event if event[:1] == b"{" else b"null")
 
 
 def _release(fd: int, mapped: mmap.mmap | None) -> None:
@@ -207,6 +208,7 @@ def _settlement(record: dict[str, Any]) -> Settlement:
     values = {name: record[name] for name in _SETTLEMENT_FIELDS}
     # An event without a text stands as `null`.
     values["event"] = orjson.dumps(values["event"]) if values["event"] is not None else b""
+    values["progress"] = b""
     values["links"] = tuple(values["links"])
     values["holds"] = tuple(Hold(**hold) for hold in values["holds"])
     return Settlement(**values)

@@ -8,13 +8,19 @@ from typing import Any, Protocol
 from gateway.admission import (
     Admission,
     Admitted,
+    Baseline,
+    BreakerRule,
+    BreakerState,
     CounterState,
     Denied,
+    Ending,
     Kill,
     Lookup,
+    Quota,
     RunView,
     Settled,
     Settlement,
+    Taken,
 )
 from gateway.domain import Millis, Nano
 
@@ -65,8 +71,9 @@ class Store(Protocol):
     async def note(self, event: bytes) -> None:
         """Append an event that moves no money to the ledger stream."""
 
-    async def stop_run(self, run_id: str, status: str, reason: str) -> None:
-        """Record why a run stands still; its next admitted step sets it running again."""
+    async def stop_run(self, run_id: str, status: str, reason: str, ending: Ending | None = None) -> None:
+        """Record why a run stands still; its next admitted step sets it running again, unless it has had its
+        last answer: with an `ending` every later step is refused with it."""
 
     async def take_events(self, limit: int) -> list[tuple[str, bytes]]:
         """The oldest ledger events not yet confirmed, as (id, event); they stay until confirmed."""
@@ -92,11 +99,35 @@ class Store(Protocol):
     async def kill_acknowledgements(self, name: str) -> dict[str, tuple[Millis, int]]:
         """Per worker: when it obeyed, and how many streams it cut."""
 
+    async def take(self, quotas: Sequence[Quota]) -> Taken:
+        """Count tool calls against every quota, or against none when an enforced one has no room."""
+
+    async def report(self, key: str, rule: BreakerRule, *, source: str, ok: int, failed: int) -> BreakerState:
+        """Tell a breaker what came of calls. `source` is who saw it."""
+
+    async def breakers(self, keys: Sequence[str] | None = None) -> list[BreakerState]:
+        """Those of the breakers that anything was ever reported to and not forgotten; None means all."""
+
+    async def probe(self, key: str, rule: BreakerRule) -> bool:
+        """Whether one call may pass: always while closed, never while open, at most `rule.probes` at a time
+        in all processes once `open_ms` is over. A probe nobody reports on is free again after `open_ms`."""
+
+    async def reset_breaker(self, key: str) -> bool:
+        """Close a breaker and forget what it counted; false when there was none."""
+
+    async def observe(self, key: str, values: Mapping[str, float], decay: float) -> Baseline:
+        """Add one run's figures to a baseline; older ones are weighted by `decay` each time. Figures that are
+        not finite or negative, and more than sixteen, are left out."""
+
+    async def baseline(self, key: str) -> Baseline | None:
+        """What is usual; None when nothing is known."""
+
     async def counters(self, keys: Sequence[str]) -> dict[str, CounterState]:
         """Budget counters by full key (window included); absent ones are zero."""
 
     async def live_run(self, run_id: str) -> Mapping[str, Any] | None:
-        """`status steps cost reserved open started_at last_at tool_calls tokens name session`, or None."""
+        """`status steps cost reserved open started_at last_at tool_calls tokens name session ancestors
+        landed reason`, or None."""
 
     async def reseed(self, used: Mapping[str, tuple[Nano, Millis]]) -> None:
         """After a loss of state: set each counter's `used` to at least the ledger's figure."""

@@ -20,6 +20,7 @@ from gateway.values import frozen
 
 KEPT_MS = 31 * 86_400_000
 """Providers keep responses for thirty days unless told otherwise."""
+NOTHING = "-"
 _SHARED = ("vs_", "pmpt_", "skill_", "tunnel_")
 """Vector stores, stored prompts, skills and tunnels belong to the account: operators make them for everyone.
 A container is made for one conversation, and holds its files."""
@@ -44,6 +45,9 @@ class Held:
     session: str
     tokens: int = 0
     """How long the conversation was then: what going on from here reads again."""
+    stands_for: str = ""
+    """What the caller knows by another id: an answer that was finished by a second one under the first one's
+    id, since a stream cannot change its id. `NOTHING` when the provider keeps none that was finished."""
 
 
 @dataclass(slots=True)
@@ -62,10 +66,10 @@ class ProviderState:
         keys = {self.lineage.state_key(caller.id, i): i for i in wanted}
         records = await self.store.recall(list(keys)) if keys else {}
         known = {keys[key]: _held(raw) for key, raw in records.items()}
-        if caller.credential is None:
-            for provider_id in wanted:
-                if provider_id not in known:
-                    raise unknown(provider_id)
+        for provider_id in wanted:
+            held = known.get(provider_id)
+            if (held is None and caller.credential is None) or (held and held.stands_for == NOTHING):
+                raise unknown(provider_id)
         return known
 
     async def remember(self, caller: Principal, ids: Iterable[str], held: Held) -> None:

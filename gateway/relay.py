@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.domain import Answer, Json, Step
+from gateway.shaping import SHAPERS, Said
 from gateway.surfaces import CODECS, AnswerStream
 from gateway.upstreams.dialects import Wire
 
@@ -15,9 +16,9 @@ from gateway.upstreams.dialects import Wire
 class Relay:
     """One answer's stream. `upstream` is what the provider says, `client` what the caller receives."""
 
-    __slots__ = ("_translation", "client", "upstream")
+    __slots__ = ("_fold", "_held", "_translation", "client", "upstream")
 
-    def __init__(self, wire: Wire, step: Step, *, strip_usage: bool) -> None:
+    def __init__(self, wire: Wire, step: Step, *, strip_usage: bool, hold: bool = False) -> None:
         self.upstream: AnswerStream = wire.codec.stream(strip_usage=strip_usage)
         self.client = self.upstream
         self._translation = None
@@ -25,19 +26,50 @@ class Relay:
             self._translation = wire.translation.stream(step.body, created=int(time.time()))
             # What was made for the client is read once more: its ending has to fit what it has received.
             self.client = CODECS[step.surface].stream(strip_usage=False)
+        self._held = None
+        self._fold = None
+        if hold:
+            self._held = SHAPERS[step.surface].hold(self.client, step.body, int(time.time()))
+            if self._translation is not None:
+                # The provider's own words, in case that its turn has to be sent back to it.
+                self._fold = SHAPERS[wire.surface].fold()
 
     def feed(self, chunk: bytes) -> bytes:
-        """Bytes for the client. Raises `EventTooLargeError`."""
+        """Bytes for the client; none from a tool call on that is held. Raises `EventTooLargeError`."""
+        reader = self._held or self.client
+        if self._translation is None:
+            return reader.feed(chunk)
         events = self.upstream.feed(chunk)
-        if self._translation is None or not events:
+        if not events:
             return events
-        return self.client.feed(self._translation.feed(events))
+        if self._fold is not None:
+            self._fold.feed(events)
+        return reader.feed(self._translation.feed(events))
 
     def end(self) -> bytes:
         """What is left for the client when the provider has finished."""
         if self._translation is None:
             return self.upstream.pending
-        return self.client.feed(self._translation.end())
+        return (self._held or self.client).feed(self._translation.end())
+
+    @property
+    def holding(self) -> bool:
+        """Tool calls have come and are held back."""
+        return self._held is not None and self._held.held
+
+    def release(self) -> bytes:
+        """Everything held back, as it came; what follows passes."""
+        return self._held.release() if self._held is not None else b""
+
+    def turn(self) -> Json:
+        """What the provider said so far, as a plain reply of its own surface."""
+        assert self._held is not None
+        return self._fold.reply() if self._fold is not None else self._held.turn()
+
+    def splice(self, said: Said) -> bytes:
+        """The rest of the answer instead of what was held back."""
+        assert self._held is not None
+        return self._held.splice(said)
 
 
 def plain_answer(wire: Wire, step: Step, reply: Mapping[str, Any]) -> tuple[Answer, Json | None]:

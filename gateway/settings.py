@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ PROVIDER_KEYS = (
     "OPENROUTER_API_KEY",
 )
 """With none of these the simulated provider is offered, so that a first call works."""
+
+_PUBLIC_URL = re.compile(r"https?://[^\s/?#@]+[^\s?#]*")
 
 
 class SettingsError(Exception):
@@ -48,6 +51,8 @@ class Settings:
     lease_s: float = 30.0
     """How long a reservation outlives a process that died and left no journal of it."""
     log_level: str = "info"
+    public_url: str | None = None
+    """Where operators reach the admin plane; links in alerts begin with it."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -79,6 +84,10 @@ class Settings:
         """The admin plane is served on the data plane's listener: on loopback, or when said on purpose."""
         return self.admin_address is None and (self.on_loopback or self.admin_listen == "same")
 
+    def link(self, path: str) -> str:
+        """The address of a path of the admin API, as far as it is known: without `public_url` the path."""
+        return f"{(self.public_url or '').rstrip('/')}/admin/v1{path}"
+
     def check(self) -> None:
         """Raise `SettingsError` for combinations that would not be safe or would not work."""
         if self.workers < 1:
@@ -108,6 +117,10 @@ class Settings:
                 raise SettingsError(
                     f"--admin-listen: got {self.admin_listen!r}, expected HOST:PORT or 'same'"
                 )
+        if self.public_url is not None and not _PUBLIC_URL.fullmatch(self.public_url):
+            raise SettingsError(
+                f"GATEWAY_PUBLIC_URL: got {self.public_url!r}, expected a URL such as https://gateway.example.com"
+            )
 
 
 def is_loopback(host: str) -> bool:
@@ -137,6 +150,7 @@ def from_environment(environment: Mapping[str, str] | None = None, **given: obje
         "drain_s": env.get("GATEWAY_DRAIN_S"),
         "lease_s": env.get("GATEWAY_LEASE_S"),
         "log_level": env.get("GATEWAY_LOG_LEVEL"),
+        "public_url": env.get("GATEWAY_PUBLIC_URL"),
     }
     values.update({name: value for name, value in given.items() if value is not None})
     chosen = {name: value for name, value in values.items() if value not in (None, "")}

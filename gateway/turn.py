@@ -111,6 +111,8 @@ class Turn:
     """`time.perf_counter()` when the request was read."""
     stored_tokens: int
     """Input that the provider keeps, besides what the request shows."""
+    results: list[dict[str, Any]] = field(default_factory=list)
+    """The tool results that are new with this step: `call_id name status error_type ok`."""
 
     def meta(self) -> dict[str, Any]:
         """What the ledger keeps of a run besides its sums."""
@@ -128,6 +130,7 @@ class Turn:
             "surface": self.step.surface.value,
             "policy": self.run.policy or self.policy,
             "continues": self.run.continues,
-            "parent": self.hints.parent,
+            "parent": self.run.ancestors[0] if self.run.ancestors else None,
+            "root": self.run.ancestors[-1] if self.run.ancestors else None,
             "started_at": self.run.started_at,
         }

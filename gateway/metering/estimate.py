@@ -9,7 +9,7 @@ What a provider adds on its own side is in neither: tools that it runs itself ge
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from gateway.metering.tokens import (
     hidden_tokens,
     media_tokens,
 )
-from gateway.metering.usage import ReadUsage
+from gateway.metering.usage import SEARCH_MODEL, ReadUsage
 from gateway.values import frozen
 
 GENERATES_NOTHING = frozenset({Surface.EMBEDDINGS, Surface.MODERATIONS})
@@ -110,6 +110,13 @@ _ELSEWHERE: tuple[tuple[str, _Tool], ...] = (
     ("namespace", _Tool(prompt=0)),
 )
 _UNKNOWN = _Tool(prompt=4_500, result=HOSTED_USE_TOKENS, uses=5, priced=True)
+_SHOWN: dict[str, _Tool] = {
+    # Only a search itself has a price, and a summary only reads the request once more.
+    "open_page": _Tool(prompt=0, result=HOSTED_USE_TOKENS, uses=1),
+    "compaction": _Tool(prompt=0, uses=1),
+    "mcp": _MCP,
+}
+"""What answers show besides the tools that requests name."""
 _MOST_USES = 10
 """Anthropic's loop pauses the turn after ten rounds:
 https://platform.claude.com/docs/en/build-with-claude/handling-stop-reasons#pause-turn"""
@@ -162,17 +169,63 @@ def hosted_allowance(step: Step) -> Hosted:
     return Hosted(min(uses, priced) + extras, tokens, reads)
 
 
+def hosted_use(step: Step, shown: Sequence[str], *, begun: bool, model: str | None = None) -> Hosted:
+    """What the provider has done for a step, told by the answer: `shown` are the kinds of the tools that it
+    was seen to call (`Answer.hosted`). Definitions are read whether they are used or not.
+
+    On chat an answer that has `begun` has been searched for where that was asked: once, and before it.
+    """
+    if step.surface in _BARE:
+        return _NOTHING_HOSTED
+    before = _searches_before(step) if begun and step.surface is Surface.CHAT else 0
+    # A search before the answer is cited like one in its course.
+    used = [] if before else [_shown(step, kind) for kind in shown]
+    passes = _PRO_READS if _is_pro(step.body) else 1
+    rounds = len(used)
+    reads = (1 + rounds) * passes
+    prompt = sum([tool.prompt for tool, _ in _tools_of_body(step)])
+    results = sum([tool.result * (rounds - i) for i, tool in enumerate(used)])
+    tokens = prompt * reads + results * passes
+    if not SEARCH_MODEL.search(model or step.model):
+        tokens += before * HOSTED_USE_TOKENS
+    if passes > 1:
+        tokens += _PRO_TOKENS
+    return Hosted(sum([tool.priced for tool in used]) + before, tokens, reads)
+
+
+def _searches_before(step: Step) -> int:
+    """Searches of a chat that are made with the request itself."""
+    plugins = step.body.get("plugins")
+    searches = int(isinstance(step.body.get("web_search_options"), dict))
+    for plugin in plugins if isinstance(plugins, list) else ():
+        searches += isinstance(plugin, dict) and plugin.get("id") == "web"
+    return searches
+
+
+def _shown(step: Step, kind: str) -> _Tool:
+    if kind in _SHOWN:
+        return _SHOWN[kind]
+    table = _ON_MESSAGES if step.surface is Surface.MESSAGES else _ELSEWHERE
+    # Code that Anthropic runs is called by what it does: `bash_code_execution`.
+    return next((known for name, known in table if name in kind), _UNKNOWN)
+
+
 def _provider_tools(step: Step) -> Iterator[tuple[_Tool, int | None]]:
-    """The tools that the provider defines, each with the caller's limit of its uses. A limit counts only on
-    the surface that knows it: elsewhere it would be ignored."""
+    """The tools that the provider runs for a step, each with the caller's limit of its uses. A limit counts
+    only on the surface that knows it: elsewhere it would be ignored."""
+    yield from _tools_of_body(step)
+    if step.surface is Surface.CHAT and isinstance(step.body.get("web_search_options"), dict):
+        yield _ELSEWHERE[0][1], 1
+
+
+def _tools_of_body(step: Step) -> Iterator[tuple[_Tool, int | None]]:
+    """Those that the request defines by their name."""
     body = step.body
     tools = body.get("tools")
     read = _on_messages if step.surface is Surface.MESSAGES else _elsewhere
     for tool in tools if isinstance(tools, list) else ():
         if isinstance(tool, dict) and tool.get("type") not in _CLIENT_TOOLS:
             yield read(str(tool["type"]), tool)
-    if step.surface is Surface.CHAT and isinstance(body.get("web_search_options"), dict):
-        yield _ELSEWHERE[0][1], 1
     servers = body.get("mcp_servers")
     for _ in servers if isinstance(servers, list) else ():
         yield _MCP, None
@@ -278,7 +331,8 @@ def bound_of(step: Step, *, model: str | None = None, context_window: int | None
     """Upper bound of a step's input tokens, from sizes alone.
 
     A token is at least one byte of text in every tokenizer in use, so bytes bound tokens. `model` is the
-    one really called, where it is not the one asked for. What the provider adds is an allowance.
+    one really called, where it is not the one asked for. What the provider adds is an allowance. Images,
+    audio and files, whose size may not be told, are each at most the `context_window`.
     """
     return _bound(step, model or step.model, context_window).with_hosted(hosted_allowance(step))
 
@@ -315,11 +369,11 @@ _AROUND = {
 }
 
 
-def count_of(step: Step, *, model: str | None = None) -> InputTokens:
+def count_of(step: Step, *, model: str | None = None, context_window: int | None = None) -> InputTokens:
     """A step's input tokens by tokenizer, without what hosted tools add: within a few percent for OpenAI's
-    models on chat, embeddings and completions, upward elsewhere."""
+    models on chat, embeddings and completions, upward elsewhere. Media are bounded as in `bound_of`."""
     model = model or step.model
-    images, audio, other = _media(step, model, None)
+    images, audio, other = _media(step, model, context_window)
     texts = sum(
         [
             count(text.text, model)
@@ -474,7 +528,10 @@ def quote(
     response that is continued). `exact` counts by tokenizer instead of bounding by size.
     """
     hosted = hosted_allowance(step)
-    tokens = count_of(step, model=model) if exact else _bound(step, model or step.model, context_window)
+    if exact:
+        tokens = count_of(step, model=model, context_window=context_window)
+    else:
+        tokens = _bound(step, model or step.model, context_window)
     if stored_tokens > 0:
         tokens = replace(tokens, text=tokens.text + stored_tokens)
     tokens = tokens.with_hosted(hosted)
@@ -520,28 +577,31 @@ def estimated_usage(
     *,
     model: str | None = None,
     output_tokens: int | None = None,
+    hosted: Sequence[str] = (),
+    context_window: int | None = None,
 ) -> Usage:
     """Usage of an attempt whose provider told none (a cut stream, a server without usage).
 
-    Input and the answer's text are counted; cached input is taken for uncached, and hosted tools for used as
-    often as was reserved for, since what they read is not in the answer. `answer_text` is all that was
-    received, reasoning included. `output_tokens` replaces the count where nothing can be counted.
-    Source `estimated`; within 15 % of o200k for OpenAI's models on chat.
+    Input and the answer's text are counted; cached input is taken for uncached. Of tools that the provider
+    runs the uses that it showed count (`hosted`), with an allowance for what they read, since that is not in
+    the answer. `answer_text` is all that was received, reasoning included. `output_tokens` replaces the count
+    where nothing can be counted. Source `estimated`; within 15 % of o200k for OpenAI's models on chat.
     """
     name = model or step.model
-    hosted = hosted_allowance(step)
-    tokens = count_of(step, model=name).with_hosted(hosted)
+    texts = [answer_text] if isinstance(answer_text, str) else list(answer_text)
+    calls = list(tool_calls)
+    use = hosted_use(step, hosted, begun=bool(calls) or any(texts), model=name)
+    tokens = count_of(step, model=name, context_window=context_window).with_hosted(use)
     if output_tokens is None:
-        texts = [answer_text] if isinstance(answer_text, str) else answer_text
         output_tokens = sum(count(text, name) for text in texts)
-        for call in tool_calls:
+        for call in calls:
             output_tokens += CALL_TOKENS + count(call.name, name) + count(call.arguments, name)
     return Usage(
         input_uncached=tokens.text,
         audio_in=tokens.audio,
         image_in=tokens.image,
         output_text=output_tokens,
-        tool_requests=hosted.uses,
+        tool_requests=use.uses,
         source="estimated",
     )
 
@@ -560,3 +620,19 @@ def repaired(read: ReadUsage, estimate: Usage) -> Usage:
     if not read.output_trusted:
         usage = replace(usage, output_text=estimate.output_text, source="estimated")
     return usage
+
+
+def with_later_rounds(step: Step, read: ReadUsage, hosted: Sequence[str]) -> ReadUsage:
+    """The usage of a cut stream of Messages with what its beginning cannot tell: the rounds that the provider
+    began for its own tools after the first, each of which reads everything once more."""
+    if step.surface is not Surface.MESSAGES or read.output_trusted or not hosted:
+        return read
+    use = hosted_use(step, hosted, begun=True)
+    results = use.tokens - use.reads * sum([tool.prompt for tool, _ in _tools_of_body(step)])
+    later = read.usage.input_total * (use.reads - 1) + results
+    usage = replace(
+        read.usage,
+        input_uncached=read.usage.input_uncached + later,
+        tool_requests=max(read.usage.tool_requests, use.uses),
+    )
+    return replace(read, usage=usage)

@@ -433,6 +433,8 @@ class PriceBook:
         self._providers: dict[str, tables.Provider] = {}
         self._known: dict[tuple[str, str, PriceContext], tuple[int, Rates]] = {}
         self._unknown: dict[tuple[str, str, PriceContext], tuple[int, UnknownPrice]] = {}
+        self._windows: dict[tuple[str, str, PriceContext], int] = {}
+        """0 where the table does not tell."""
 
     def rates(self, provider: str, model: str, now: Millis, context: PriceContext = ()) -> Rates:
         """The rates of a provider's model at a time, for a way of serving.
@@ -495,8 +497,13 @@ class PriceBook:
 
     def context_window(self, provider: str, model: str) -> int | None:
         """The most input tokens the model takes, where the table says."""
+        key = (provider, model, ())
+        if (known := self._windows.get(key)) is not None:
+            return known or None
         found = self._find(self._ref(provider), self._aliases.get((provider, model), model))
-        return found[1].context_window if found else None
+        window = (found[1].context_window or 0) if found else 0
+        _remember(self._windows, key, window)
+        return window or None
 
     @property
     def table(self) -> TableInfo:

@@ -110,8 +110,8 @@ def _nano(usd: object) -> Nano | None:
     return -int(-exact * NANO_PER_USD // 1)
 
 
-_SEARCH_MODEL = re.compile(r"-search-(?:preview|api)\b")
-"""Chat models that search the web on every call, for a price per call:
+SEARCH_MODEL = re.compile(r"-search-(?:preview|api)\b")
+"""Chat models that search the web on every call, for a price per call; what they find is not billed:
 https://platform.openai.com/docs/guides/tools-web-search"""
 
 
@@ -147,7 +147,7 @@ def read_chat_usage(reply: Mapping[str, Any]) -> ReadUsage | None:
     hosted = _inner(usage, "server_tool_use_details") or _inner(usage, "server_tool_use")
     searches = read.count(hosted, "web_search_requests") or 0
     model = reply.get("model")
-    if not searches and isinstance(model, str) and "-search-" in model and _SEARCH_MODEL.search(model):
+    if not searches and isinstance(model, str) and "-search-" in model and SEARCH_MODEL.search(model):
         searches = 1
     return ReadUsage(
         usage=Usage(

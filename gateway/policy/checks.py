@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from decimal import Decimal, InvalidOperation
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from gateway.policy.document import Document, KeyPath, value_at
 from gateway.policy.fields import best_pattern
 from gateway.policy.messages import MOST_GUESSES, Mistake, guess, mistake_at, quoted
+from gateway.policy.models import LOOP_RULES, Approvals, ArgumentRule, Ladder, keys_of
 
 Check = Callable[["_Data"], Iterator[Mistake]]
 
@@ -185,15 +187,41 @@ def _keys(data: _Data) -> Iterator[Mistake]:
 
 def _landings(data: _Data) -> Iterator[Mistake]:
     for path, rule, action in _rules_with_landing(data):
-        chosen = rule.get(action)
-        if chosen == "downgrade" and rule.get("to") is None:
-            problem = f"got nothing, expected the model to go on with: {action} is downgrade"
+        chosen = [action] if rule.get(action) == "downgrade" else []
+        if path == ("loops",):
+            chosen += [f"{name}.downgrade" for name, ladder in _ladders(rule) if ladder.get("downgrade")]
+        if chosen and rule.get("to") is None:
+            because = f"{action} is downgrade" if chosen[0] == action else f"{chosen[0]} is given"
+            problem = f"got nothing, expected the model to go on with: {because}"
             yield data.mistake((*path, "to"), problem)
-        elif chosen != "downgrade" and rule.get("to") is not None:
+        elif not chosen and rule.get("to") is not None:
             problem = f"got {data.written((*path, 'to'))}, expected nothing"
             yield data.mistake((*path, "to"), f"{problem}: only downgrade has a model to go on with")
         else:
             yield from data.ensure_model((*path, "to"))
+
+
+def _ladders(loops: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name in LOOP_RULES:
+        if isinstance(rule := loops.get(name), dict):
+            yield name, rule
+
+
+def _loops(data: _Data) -> Iterator[Mistake]:
+    loops = value_at(data.data, ("loops",))
+    for name, ladder in _ladders(loops) if isinstance(loops, dict) else ():
+        before: tuple[str, Decimal] | None = None
+        for action in keys_of(Ladder):
+            count = _number(ladder.get(action))
+            if count is None:
+                continue
+            if before and count <= before[1]:
+                problem = f"got {count}, expected more than {before[1]}, the count of {before[0]}"
+                yield data.mistake(("loops", name, action), problem)
+            before = (action, count)
+        if not any(ladder.get(action) is not None for action in ladder):
+            expected = f"expected at least one of {', '.join(keys_of(Ladder))}; null switches a rule off"
+            yield data.mistake(("loops", name), f"got no action, {expected}")
 
 
 def _rules_with_landing(data: _Data) -> Iterator[tuple[KeyPath, dict[str, Any], str]]:
@@ -206,10 +234,92 @@ def _rules_with_landing(data: _Data) -> Iterator[tuple[KeyPath, dict[str, Any], 
 
 
 def _rates(data: _Data) -> Iterator[Mistake]:
-    limits = ("requests_per_minute", "tokens_per_minute", "max_concurrency", "new_runs_per_minute")
+    limits = (
+        "requests_per_minute",
+        "tokens_per_minute",
+        "max_concurrency",
+        "new_runs_per_minute",
+        "usd_per_minute",
+    )
     for path, rate in data.entries("rates"):
         if all(rate.get(limit) is None for limit in limits):
             yield data.mistake(path, f"got no limit, expected at least one of {', '.join(limits)}")
+
+
+def _tools(data: _Data) -> Iterator[Mistake]:
+    for path, tool in data.entries("tools"):
+        arguments = tool.get("arguments")
+        for name, rule in arguments.items() if isinstance(arguments, dict) else ():
+            if isinstance(rule, dict):
+                yield from _argument(data, (*path, "arguments", name), rule)
+    yield from _order(data)
+
+
+def _argument(data: _Data, path: KeyPath, rule: dict[str, Any]) -> Iterator[Mistake]:
+    least, most = _number(rule.get("min")), _number(rule.get("max"))
+    if least is not None and most is not None and least > most:
+        yield data.mistake((*path, "max"), f"got {most}, expected at least min ({least})")
+    if all(condition is None or condition is False for condition in rule.values()):
+        conditions = ", ".join(keys_of(ArgumentRule))
+        yield data.mistake(path, f"got no condition, expected at least one of {conditions}")
+
+
+def _order(data: _Data) -> Iterator[Mistake]:
+    """Tools that, by `after`, would have to wait for themselves, and so could never be called."""
+    after = {path[-1]: tool.get("after") for path, tool in data.entries("tools") if "after" in tool}
+    default = after.pop("defaults", None)
+    names = [name for name in data.names("tools") if name != "defaults"]
+    named = [name for each in (default, *after.values()) if isinstance(each, list) for name in each]
+    waits: dict[str, list[str]] = {}
+    for name in dict.fromkeys(name for name in (*names, *named) if isinstance(name, str)):
+        own = after.get(name, default)
+        waits[name] = [other for other in own if isinstance(other, str)] if isinstance(own, list) else []
+    for ring in _rings(waits):
+        name, other = ring[0], ring[1]
+        path: KeyPath = ("tools", name if name in after else "defaults", "after")
+        path = (*path, value_at(data.data, path).index(other))
+        problem = f"got {data.written(path)}, expected a tool that does not wait for this one"
+        if name not in after:
+            problem += ": by the defaults it does, unless its entry says after: []"
+        elif name == other:
+            problem = f"got {data.written(path)}, expected another tool than the one it is about"
+        elif len(ring) <= _LONGEST_RING and all(each in names for each in ring):
+            problem += f" ({' after '.join(map(quoted, ring))})"
+        yield data.mistake(path, problem)
+
+
+_MOST_RINGS = 10
+"""Looking for one costs a pass over all tools."""
+_LONGEST_RING = 8
+"""Names of a ring that a message shows."""
+
+
+def _rings(waits: dict[str, list[str]]) -> Iterator[list[str]]:
+    """Rings of names in which each waits for the next; the first stands at the end once more."""
+    for _ in range(_MOST_RINGS):
+        try:
+            TopologicalSorter(waits).prepare()
+        except CycleError as error:
+            ring: list[str] = error.args[1][::-1]
+            yield ring
+            waits = {**waits, ring[0]: [name for name in waits[ring[0]] if name != ring[1]]}
+        else:
+            return
+
+
+def _approvals(data: _Data) -> Iterator[Mistake]:
+    approvals = value_at(data.data, ("approvals",))
+    if not isinstance(approvals, dict):
+        return
+    hold = _number(approvals.get("hold_s", int(Approvals().hold_s)))
+    expires = _number(approvals.get("expires_s", int(Approvals().expires_s)))
+    if hold is not None and expires is not None and hold > expires:
+        if "expires_s" in approvals:
+            problem = f"got {expires}, expected at least hold_s ({hold})"
+            yield data.mistake(("approvals", "expires_s"), problem)
+        else:
+            problem = f"got {hold}, expected at most expires_s ({expires})"
+            yield data.mistake(("approvals", "hold_s"), problem)
 
 
 def _routing(data: _Data) -> Iterator[Mistake]:
@@ -265,7 +375,10 @@ CHECKS: tuple[Check, ...] = (
     _keys,
     _names,
     _landings,
+    _loops,
     _rates,
+    _tools,
+    _approvals,
     _routing,
     _matches,
     _passthrough,
@@ -292,3 +405,6 @@ def warnings(document: Document, data: Any) -> Iterator[str]:
         secret = key.get("key")
         if isinstance(secret, str) and len(secret.strip()) < SHORT_KEY:
             yield str(view.mistake((*path, "key"), f"shorter than {SHORT_KEY} characters, easy to guess"))
+        if key.get("max_tool_level") in ("safe", "moderate") and "tools" not in data:
+            problem = "not used: there is no tools section that gives tools their level"
+            yield str(view.mistake((*path, "max_tool_level"), problem))

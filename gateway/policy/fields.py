@@ -11,11 +11,12 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, tzinfo
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
+import re2
 from pydantic import AwareDatetime, BeforeValidator, Field, SecretStr, ValidationError, WrapValidator
 from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import ValidatorFunctionWrapHandler
@@ -101,6 +102,17 @@ RateUsd = Annotated[
     Field(ge=0, le=LARGEST_LIMIT_USD),
     _says("a price in dollars such as 0.15", number=True),
 ]
+OutputTokens = Annotated[
+    int,
+    Field(ge=16, le=LARGEST_INTEGER),
+    _says("a whole number of tokens such as 1024", number=True, bounds="at least 16 tokens"),
+]
+"""OpenAI's Responses API refuses a smaller output limit."""
+Factor = Annotated[
+    float,
+    Field(gt=1, le=1_000_000, allow_inf_nan=False),
+    _says("a factor above 1 such as 1.75", number=True),
+]
 Flag = Annotated[bool, _says("true or false")]
 
 _RULE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
@@ -123,6 +135,24 @@ ModelName = Annotated[
 Word = Annotated[
     str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$"), _says("a word in small letters such as tool_selection")
 ]
+Prose = Annotated[
+    str,
+    Field(max_length=4096, pattern=r"[^\s]"),
+    _says("text of up to 4096 characters"),
+]
+"""What is said to a model; it may have several lines."""
+Verb = Annotated[
+    str,
+    Field(max_length=64, pattern=r"^[^\s\x00-\x1f\x7f]+( [^\s\x00-\x1f\x7f]+)*$"),
+    _says("a word or phrase of up to 64 characters such as sent"),
+]
+"""What an answer may claim to have done."""
+ArgumentPath = Annotated[
+    str,
+    Field(max_length=256, pattern=r"^[^\x00-\x1f\x7f.*]+(\.([^\x00-\x1f\x7f.*]+|\*))*$"),
+    _says('a dotted path such as to.address, with "*" for every element of a list as in orders.*.amount'),
+]
+"""Leads to an argument of a tool, whose arguments are always a mapping."""
 EntityName = Annotated[
     str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,63}$"), _says("an entity in capital letters such as CREDIT_CARD")
 ]
@@ -136,6 +166,61 @@ UrlPath = Annotated[
 ]
 Instant = Annotated[AwareDatetime, _says("a time with its zone such as 2027-01-31T00:00:00Z")]
 """A `datetime` in any zone."""
+
+
+def _as_json(value: Any) -> Any:
+    # JSON's own numbers are floats, and Decimal("0.1") equals none of them.
+    return float(value) if isinstance(value, Decimal) else value
+
+
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+JsonScalar = Annotated[
+    bool | int | _Finite | str | None,
+    BeforeValidator(_as_json),
+    _says("a text, a number, true, false or null"),
+]
+"""A value of JSON that holds no others. In Python `True == 1`: compare the types as well."""
+Number = Annotated[int | _Finite, BeforeValidator(_as_json), _says("a number such as 100", number=True)]
+
+
+_PATTERN_MEMORY = 1 << 20
+"""Bytes of a compiled pattern and its automaton; larger ones are refused when they are read."""
+
+
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> Any:
+    """Raises: `ValueError` with what is wrong, for a pattern that RE2 does not know or that is too large."""
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = _PATTERN_MEMORY
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        raise ValueError(error.args[0].decode("utf-8", "replace")) from None
+
+
+def fully_matches(pattern: str, text: str) -> bool:
+    """Whether a checked `Pattern` matches the whole of `text`, in time proportional to its length."""
+    # JSON can spell lone surrogates, which plain UTF-8 has not; RE2 takes one for a character.
+    return _compiled(pattern).fullmatch(text.encode("utf-8", "surrogatepass")) is not None
+
+
+def _pattern(value: Any) -> Any:
+    if not isinstance(value, str) or not 0 < len(value) <= 1024:
+        raise unexpected("an RE2 pattern of up to 1024 characters such as [a-z]+@example\\.com")
+    try:
+        _compiled(value)
+    except UnicodeEncodeError:
+        raise unexpected("an RE2 pattern of Unicode text") from None
+    except ValueError as error:
+        # After the colon RE2 repeats a part of the pattern, which may come from the environment.
+        why = str(error).partition(": ")[0]
+        raise unexpected(f"an RE2 pattern, which has no lookaround and no back-references ({why})") from None
+    return value
+
+
+Pattern = Annotated[str, BeforeValidator(_pattern)]
+"""For `fully_matches()`: RE2 takes linear time, whatever the pattern."""
 
 SCOPES = ("run", "session", "user", "key", "team", "model", "tool", "global")
 """What a limit can be counted per, besides `tag:NAME`."""
@@ -267,6 +352,26 @@ def price_form(value: Any) -> str:
     return FREE_TAG if isinstance(value, str) else PRICED_TAG
 
 
+COUNT_TAG, LADDER_TAG = "<count>", "<ladder>"
+"""Names of the two forms of a loop rule in pydantic's locations."""
+
+
+def rule_form(value: Any) -> str:
+    """Which form of a loop rule this is: a count, or a ladder of actions."""
+    return COUNT_TAG if isinstance(value, str | int | Decimal | float) else LADDER_TAG
+
+
+def _rule(value: Any) -> Any:
+    # A count that was read from the environment is a text.
+    if isinstance(value, bool | list) or (isinstance(value, str) and not value.strip().isdecimal()):
+        raise unexpected("a whole number such as 3, or a ladder such as {nudge: 2, wrap_up: 4}")
+    return value
+
+
+RuleShape = BeforeValidator(_rule)
+
+ToolLevel = Literal["safe", "moderate", "dangerous"]
+"""How much harm a tool can do, rising."""
 Mode = Literal["enforce", "shadow", "off"]
 OnFailure = Literal["refuse", "allow"]
 Landing = Literal["stop", "wrap_up", "final_message", "downgrade", "notify"]

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gateway.policy.document import Document, KeyPath
-from gateway.policy.fields import EXPECTED, FREE_TAG, PRICED_TAG, one_of
+from gateway.policy.fields import COUNT_TAG, EXPECTED, FREE_TAG, LADDER_TAG, PRICED_TAG, one_of
 from gateway.policy.models import Section, is_secret_at, keys_of, type_at
 
 _LONGEST_SHOWN = 80
@@ -144,7 +144,7 @@ def _path(document: Document, loc: KeyPath) -> KeyPath:
     path: KeyPath = ()
     for part in loc:
         # Marks of pydantic's own, unless a key of the file is really called so.
-        if part not in (FREE_TAG, PRICED_TAG, _KEY_MARK) or (*path, part) in document.places:
+        if part not in _MARKS or (*path, part) in document.places:
             path = (*path, part)
     # A single text stands for a list of one.
     return path[:-1] if path and path[-1] == 0 and isinstance(document.at(path[:-1]), str) else path
@@ -152,6 +152,7 @@ def _path(document: Document, loc: KeyPath) -> KeyPath:
 
 _KEY_MARK = "[key]"
 """What pydantic puts at the end of a location when the key itself is wrong."""
+_MARKS = (FREE_TAG, PRICED_TAG, COUNT_TAG, LADDER_TAG, _KEY_MARK)
 
 
 def _translate(document: Document, details: Any, loc: KeyPath, *, guessing: bool) -> Mistake:

@@ -22,26 +22,36 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, S
 
 from gateway.domain import NANO_PER_USD, Nano, Surface
 from gateway.policy.fields import (
+    COUNT_TAG,
     FREE_TAG,
+    LADDER_TAG,
     PRICED_TAG,
+    ArgumentPath,
     BaseUrl,
     Bytes,
     Count,
     EntityName,
+    Factor,
     Flag,
     Instant,
     JsonDepth,
+    JsonScalar,
     Label,
     Landing,
     LimitUsd,
     Mode,
     ModelName,
     Name,
+    Number,
     OneOrMore,
     OnFailure,
+    OutputTokens,
+    Pattern,
     PriceShape,
+    Prose,
     ProviderKey,
     RateUsd,
+    RuleShape,
     Scope,
     Seconds,
     Secret,
@@ -49,11 +59,14 @@ from gateway.policy.fields import (
     Share,
     TagMatch,
     Timezone,
+    ToolLevel,
     UrlPath,
+    Verb,
     Window,
     Word,
     best_pattern,
     price_form,
+    rule_form,
     wildcard_matches,
     zone,
 )
@@ -196,6 +209,9 @@ class Key(Section):
     """Whose `per: team` limits it counts against."""
     models: tuple[ModelName, ...] | None = None
     """Models it may reach, by reroutes and fallbacks too; absent means all. `*` at the end is a wildcard."""
+    max_tool_level: ToolLevel = "dangerous"
+    """The most dangerous tools its callers may use: those of a higher `level` are withheld and not
+    delivered."""
     expires_at: Instant | None = None
     """From when on it is refused."""
 
@@ -288,6 +304,27 @@ class Budget(Section):
         return zone(self.timezone)
 
 
+class LandingStep(Section):
+    """The last step of `wrap_up`."""
+
+    output_tokens: OutputTokens = 1024
+    """Most tokens of its answer; what it can cost is kept back inside the budget."""
+    instruction: Prose = (
+        "This run has reached its limit, and this is its last step. Answer now from what you already know, "
+        "say what is missing or uncertain, and start nothing new."
+    )
+    """What the model is told, after everything else."""
+
+
+class Anomaly(Section):
+    """When a run's spend is unlike that of its agent's earlier runs."""
+
+    factor: Factor = 1.75
+    """How many times what the agent's runs cost otherwise."""
+    min_runs: Count = 20
+    """Earlier runs of the agent that are needed to tell."""
+
+
 class Runs(Section):
     """Limits of a single run, and when a run is over. An absent limit is no limit."""
 
@@ -307,35 +344,112 @@ class Runs(Section):
     """What happens at a limit."""
     to: ModelName | None = None
     """Model to go on with, for `downgrade`."""
-    final_tools: tuple[Label, ...] = ()
-    """Tools by which an agent gives its final answer; the last step of `wrap_up` is forced to one of them."""
+    final_tools: tuple[Label, ...] = ("final_answer", "final_result")
+    """Tools by which an agent gives its final answer; the last step of `wrap_up` is forced to one of them
+    that the request offers."""
+    landing: LandingStep = LandingStep()
+    """The last step of `wrap_up`."""
+    anomaly: Anomaly | None = Anomaly()
+    """When a run's spend raises the alert `spend_anomaly`; nothing else happens. `null` switches this off."""
+    children: Literal["share", "own"] = "share"
+    """Budgets `per: run` of runs that name a parent: `share` counts them against the root run's, `own` gives
+    each run its own."""
     mode: Mode = "enforce"
     """`shadow` decides and records, and never acts."""
     on_failure: OnFailure = "refuse"
     """What happens when the store cannot answer."""
 
 
-class Loops(Section):
-    """When a run is going in circles."""
+class Ladder(Section):
+    """What happens as a count grows: an action for each threshold, thresholds rising in this order."""
 
-    same_call: Count | None = 3
-    """Equal tool calls with equal or failing results; `null` switches this off."""
-    cycle: Count | None = 3
-    """Repetitions of a sequence of calls; `null` switches this off."""
-    no_progress: Count | None = 3
-    """Steps in a row that bring nothing new; `null` switches this off."""
-    consecutive_tool_errors: Count | None = 5
-    """Tool errors in a row; `null` switches this off."""
+    observe: Count | None = None
+    """Record it."""
+    nudge: Count | None = None
+    """Tell the model, in one line."""
+    downgrade: Count | None = None
+    """Go on with the model named by `loops.to`."""
+    wrap_up: Count | None = None
+    """Admit one last step, to answer from what is known."""
+    final_message: Count | None = None
+    """Answer for the model that the run is over."""
+    stop: Count | None = None
+    """Refuse with the error."""
+    kill: Count | None = None
+    """Kill the run."""
+
+    def steps(self) -> tuple[tuple[int, str], ...]:
+        """Threshold and action of each step, ascending."""
+        return tuple(
+            (count, action) for action in Ladder.model_fields if (count := getattr(self, action)) is not None
+        )
+
+
+LoopRule = (
+    Annotated[
+        Annotated[Count, Tag(COUNT_TAG)] | Annotated[Ladder, Tag(LADDER_TAG)],
+        Discriminator(rule_form),
+        RuleShape,
+    ]
+    | None
+)
+
+
+class Loops(Section):
+    """When a run is going in circles. A rule is a count, at which `on_detect` happens, or a ladder of actions
+    such as `{nudge: 2, wrap_up: 4}`, or `null`, which switches it off."""
+
+    same_call: LoopRule = 3
+    """Equal tool calls with equal or failing results."""
+    near_duplicate: LoopRule = 5
+    """Calls of one tool whose arguments differ only a little, with equal or failing results."""
+    cycle: LoopRule = 3
+    """Repetitions of a sequence of calls."""
+    no_progress: LoopRule = 3
+    """Steps in a row that bring nothing new."""
+    consecutive_tool_errors: LoopRule = 5
+    """Tool errors in a row."""
+    repeated_text: LoopRule = 3
+    """Answers in which the model says the same, or nearly."""
+    context_growth: LoopRule = 6
+    """Steps in a row that each make the input longer and bring almost nothing new."""
+    polling_tools: tuple[Label, ...] = ()
+    """Tools that are called until something is ready, besides those recognised by their names."""
     ignore_tools: tuple[Label, ...] = ()
     """Tools that may be called again and again."""
     on_detect: Landing = "stop"
-    """What happens then."""
+    """What happens at a plain count."""
     to: ModelName | None = None
     """Model to go on with, for `downgrade`."""
     mode: Mode = "enforce"
     """`shadow` decides and records, and never acts."""
     match: Match = EVERYTHING
     """Calls it applies to."""
+
+    def ladders(self) -> Mapping[str, tuple[tuple[int, str], ...]]:
+        """Threshold and action of each step of each rule, ascending, by the rule's name.
+
+        A plain count is a ladder of one step, `on_detect`, so an action may also be `notify`. Rules that are
+        off are left out.
+        """
+        found: dict[str, tuple[tuple[int, str], ...]] = {}
+        for name in LOOP_RULES:
+            rule: int | Ladder | None = getattr(self, name)
+            if rule is not None:
+                found[name] = rule.steps() if isinstance(rule, Ladder) else ((rule, self.on_detect),)
+        return found
+
+
+LOOP_RULES = (
+    "same_call",
+    "near_duplicate",
+    "cycle",
+    "no_progress",
+    "consecutive_tool_errors",
+    "repeated_text",
+    "context_growth",
+)
+"""The keys of `loops` that are rules."""
 
 
 class Rate(Section):
@@ -353,6 +467,8 @@ class Rate(Section):
     """Model calls at the same time."""
     new_runs_per_minute: Count | None = None
     """Runs begun a minute."""
+    usd_per_minute: LimitUsd | None = None
+    """Dollars spent a minute."""
     mode: Mode = "enforce"
     """`shadow` decides and records, and never acts."""
     on_failure: OnFailure = "refuse"
@@ -361,32 +477,97 @@ class Rate(Section):
     """Calls it applies to."""
 
     @property
+    def nano_per_minute(self) -> Nano | None:
+        """`usd_per_minute` in nano-dollars, exactly."""
+        return None if self.usd_per_minute is None else int(self.usd_per_minute * NANO_PER_USD)
+
+    @property
     def tag(self) -> str | None:
         """The tag's name in `per: tag:NAME`, else `None`."""
         return self.per[4:] if self.per.startswith("tag:") else None
 
 
+class ArgumentRule(Section):
+    """What an argument of a tool may be. Every condition that is given must hold for every value that the
+    path leads to; one of another type than the condition is about does not hold."""
+
+    values: Annotated[tuple[JsonScalar, ...], Field(min_length=1)] | None = None
+    """Values that it may be, of the same type: `1` is neither `"1"` nor `true`."""
+    pattern: Pattern | None = None
+    """RE2 pattern that the whole text must match."""
+    prefixes: Annotated[tuple[Label, ...], Field(min_length=1)] | None = None
+    """How the text may begin. It is compared as text: `..` in a path is not resolved."""
+    max_length: Count | None = None
+    """Most characters of the text."""
+    min: Number | None = None
+    """The least number."""
+    max: Number | None = None
+    """The greatest number."""
+    required: Flag = False
+    """The argument must be there."""
+
+
+class Breaker(Section):
+    """When a tool that fails is left alone for a while. Failures of the tool itself count, not
+    calls with wrong arguments."""
+
+    error_rate: Share = 0.5
+    """Share of failing calls at which it opens."""
+    min_calls: Count = 5
+    """Calls in the window before it can open."""
+    window_s: Seconds = 60.0
+    """Seconds that are looked at."""
+    open_s: Seconds = 30.0
+    """Seconds that it stays open."""
+    probes: Count = 1
+    """Calls that are then let through, and must all succeed to close it."""
+
+
 class Tool(Section):
-    """The contract of a tool. What it does not say, `tools.defaults` says."""
+    """The contract of a tool. What it does not say, `tools.defaults` says; a section such as `breaker` is
+    taken from there whole or not at all."""
 
     owner: Label | None = None
     """Who is told when it fails."""
+    level: ToolLevel = "moderate"
+    """How much harm it can do. `dangerous` needs approval, unless `requires_approval` is `false`."""
     side_effects: Literal["none", "internal", "external"] = "internal"
     """What a call changes: nothing, something of ours, or something outside."""
     idempotent: Flag = False
     """Calling it twice does no more than calling it once."""
     timeout_seconds: Seconds | None = None
     """How long a call may take before it counts as failed."""
-    requires_approval: Flag = False
-    """Hold each call until an operator decides."""
+    requires_approval: Flag | None = None
+    """Hold each call until an operator decides; absent means when `level` is `dangerous`."""
     allow: Flag = True
     """`false` withholds the tool from the model."""
+    after: tuple[Label, ...] = ()
+    """Tools that must each have succeeded earlier in the run."""
+    arguments: Mapping[ArgumentPath, ArgumentRule] = {}
+    """What its arguments may be, by dotted path; `*` stands for every element of a list, as in
+    `orders.*.amount`."""
     max_calls_per_run: Count | None = None
     """Calls in one run."""
     max_calls_per_session: Count | None = None
     """Calls in one session."""
     max_calls_per_minute: Count | None = None
     """Calls a minute, over all runs of a key."""
+    on_invalid: Literal["repair", "error", "stop", "deliver"] = "repair"
+    """For a tool that the request does not offer, and for arguments that do not fit its JSON Schema there.
+    `repair`: the model is told and asked again, unseen by the client. `error`: the model is told and must
+    answer in text. `stop`: the error. `deliver`: nothing."""
+    on_violation: Literal["error", "stop"] = "error"
+    """For a call that this contract forbids: `allow`, `level`, `max_calls_…`, `after`, `arguments`. `error`: the
+    model is told and may do something else; if it insists, it must answer in text. `stop`: the error."""
+    breaker: Breaker | None = Breaker()
+    """When it is left alone because it fails; `null` switches this off. A tool without an entry has none
+    unless there are `defaults`."""
+    on_open: Literal["withhold", "error"] = "withhold"
+    """While the breaker is open: `withhold` takes the tool from the model, `error` answers its calls with an
+    error."""
+    on_drift: Literal["flag", "withhold", "stop", "allow"] = "flag"
+    """When its description or schema changes within a session: raise `tool_drift`, take it from the model as
+    well, refuse with the error, or nothing."""
     restore: Flag | None = None
     """Whether arguments get the real values back for pseudonyms; absent means unless `side_effects` is
     external."""
@@ -396,6 +577,33 @@ class Tool(Section):
     """`shadow` decides and records, and never acts."""
     match: Match = EVERYTHING
     """Calls it applies to."""
+
+    @property
+    def needs_approval(self) -> bool:
+        """Whether its calls are held: as `requires_approval` is written, else when it is dangerous."""
+        return self.level == "dangerous" if self.requires_approval is None else self.requires_approval
+
+
+NO_CONTRACT = Tool(breaker=None)
+"""Of a tool that a policy says nothing about, not even by `tools.defaults`."""
+
+
+class Approvals(Section):
+    """How long a tool call waits for an operator."""
+
+    hold_s: Seconds = 30.0
+    """Seconds that a call is held; then the agent is told `approval_pending` and may ask again."""
+    expires_s: Seconds = 3600.0
+    """Seconds after which nobody can decide any more, and the agent is told `approval_expired`."""
+
+
+class Claims(Section):
+    """Answers that claim an action whose tool never succeeded in the run."""
+
+    mode: Mode = "shadow"
+    """`shadow` decides and records, and never acts."""
+    actions: Mapping[Verb, Annotated[tuple[Label, ...], Field(min_length=1), OneOrMore]] | None = None
+    """Tools that do what a verb says was done, by verb; absent means the built-in verbs."""
 
 
 class When(Section):
@@ -483,6 +691,7 @@ AlertEvent = Literal[
     "breaker_open",
     "budget_exceeded",
     "budget_warning",
+    "claim",
     "injection",
     "kill",
     "loop_detected",
@@ -491,6 +700,7 @@ AlertEvent = Literal[
     "run_stopped",
     "secret",
     "spend_anomaly",
+    "tool_drift",
     "upstream_credentials_rejected",
 ]
 
@@ -582,7 +792,12 @@ class Policy(Section):
     rates: tuple[Rate, ...] = ()
     """Limits in calls, tokens and runs over time."""
     tools: Mapping[Label, Tool] = {}
-    """Tool contracts by tool name; the entry `defaults` speaks for all tools."""
+    """Tool contracts by tool name; the entry `defaults` speaks for all tools. Without this section no tool
+    call is judged."""
+    approvals: Approvals = Approvals()
+    """How long tool calls wait for an operator."""
+    claims: Claims | None = None
+    """Claims of actions that never happened; absent means `shadow` with the built-in verbs."""
     routing: Routing = Routing()
     """Which model serves a step."""
     screening: Screening = Screening()
@@ -601,6 +816,15 @@ class Policy(Section):
     _switched_off: Mapping[str, str] = PrivateAttr(default_factory=dict)
     _switched_off_alerts: Mapping[str, str] = PrivateAttr(default_factory=dict)
     _document: Mapping[str, Any] = PrivateAttr(default_factory=dict)
+    _contracts: Mapping[str, Tool] = PrivateAttr(default_factory=dict)
+
+    def model_post_init(self, _: Any) -> None:
+        """Merges the tool contracts once, for each call of a tool looks its own up."""
+        defaults = self.tools.get("defaults", Tool())
+        self._contracts = {
+            name: defaults.model_copy(update={field: getattr(own, field) for field in own.model_fields_set})
+            for name, own in self.tools.items()
+        }
 
     @property
     def version(self) -> str:
@@ -650,12 +874,17 @@ class Policy(Section):
         off = None if provider else self._switched_off.get(model.provider, "its provider is not configured")
         return Target(name, entry, model, model.provider, provider, upstream, off)
 
+    @property
+    def governs_tools(self) -> bool:
+        """Whether a `tools` section is written; without one no tool call is held or judged."""
+        return "tools" in self.model_fields_set
+
     def tool(self, name: str) -> Tool:
-        """The contract of a tool: `tools.defaults`, overridden by what the tool's own entry says."""
-        defaults, own = self.tools.get("defaults", Tool()), self.tools.get(name)
-        if own is None or name == "defaults":
-            return defaults
-        return defaults.model_copy(update={field: getattr(own, field) for field in own.model_fields_set})
+        """The contract of a tool: `tools.defaults`, overridden by what the tool's own entry says.
+
+        Nested sections are replaced whole. With neither defaults nor an entry it has no breaker.
+        """
+        return self._contracts.get(name) or self._contracts.get("defaults", NO_CONTRACT)
 
 
 def model_allowed(patterns: Iterable[str], name: str) -> bool:
@@ -667,7 +896,7 @@ def type_at(path: Iterable[str | int]) -> Any:
     """The type that the policy language has at a path of keys and indexes; `None` where it has none.
 
     A section is its class, a mapping or list its generic alias, a value its plain type; of a union with
-    `None` the other side, and of a price its table.
+    `None` the other side, and of a union with a section that.
     """
     found: Any = Policy
     for part in path:
@@ -689,19 +918,21 @@ def type_at(path: Iterable[str | int]) -> Any:
 
 
 def _members(kind: Any) -> list[Any]:
-    """A type without `Annotated`, its union spread out, `None` and `Literal` sides last or gone."""
+    """A type without `Annotated`, its union spread out, sections first, `Literal` last and `None` gone."""
     origin: Any = get_origin(kind)
     if origin is Annotated:
         return _members(get_args(kind)[0])
     if origin in (Union, types.UnionType):
         spread = [member for side in get_args(kind) for member in _members(side)]
-        return sorted(spread, key=_is_literal)
+        return sorted(spread, key=_order)
     return [] if isinstance(kind, type) and issubclass(kind, types.NoneType) else [kind]
 
 
-def _is_literal(kind: Any) -> bool:
+def _order(kind: Any) -> int:
     origin: Any = get_origin(kind)
-    return origin is Literal
+    if isinstance(kind, type) and issubclass(kind, Section):
+        return 0
+    return 2 if origin is Literal else 1
 
 
 def is_secret_at(path: Iterable[str | int]) -> bool:

@@ -13,8 +13,6 @@ from typing import Any
 from gateway.policy.document import Document, KeyPath, value_at
 from gateway.policy.messages import path_text
 
-_LANDINGS = frozenset({"wrap_up", "final_message", "downgrade"})
-
 
 @dataclass(frozen=True, slots=True)
 class Pending:
@@ -26,15 +24,10 @@ class Pending:
 
 
 NOT_YET_ENFORCED: tuple[Pending, ...] = (
-    Pending(("loops",)),
-    Pending(("tools",)),
     Pending(("routing",)),
     Pending(("screening",)),
-    Pending(("alerts",)),
     Pending(("models", "*", "fallbacks")),
     Pending(("budgets", "*", "per"), frozenset({"tool"})),
-    Pending(("budgets", "*", "on_exceed"), _LANDINGS, instead="; it acts as stop"),
-    Pending(("runs", "on_exceed"), _LANDINGS, instead="; it acts as stop"),
     Pending(("budgets", "*", "on_failure"), frozenset({"allow"}), instead="; it acts as refuse"),
     Pending(("rates", "*", "on_failure"), frozenset({"allow"}), instead="; it acts as refuse"),
     Pending(("runs", "on_failure"), frozenset({"allow"}), instead="; it acts as refuse"),

@@ -54,9 +54,16 @@ _TITLES = {
     "Key": "`keys[]`",
     "Budget": "`budgets[]`",
     "Runs": "`runs`",
+    "LandingStep": "`runs.landing`",
+    "Anomaly": "`runs.anomaly`",
     "Loops": "`loops`",
+    "Ladder": "`loops.RULE`, as a ladder",
     "Rate": "`rates[]`",
     "Tool": "`tools.NAME`, `tools.defaults`",
+    "ArgumentRule": "`tools.NAME.arguments.PATH`",
+    "Breaker": "`tools.NAME.breaker`",
+    "Approvals": "`approvals`",
+    "Claims": "`claims`",
     "Routing": "`routing`",
     "RoutingRule": "`routing.rules[]`",
     "When": "`routing.rules[].when`",
@@ -124,6 +131,7 @@ def _takes(value: dict[str, Any]) -> str:
             sides = [_takes(side) for side in value[choice] if side.get("type") != "null"]
             # A decimal is a number or its text; the reader writes a number.
             sides = ["number"] if sides == ["number", "text"] else sides
+            sides = [side for side in sides if side != "whole number" or "number" not in sides]
             return " or ".join(dict.fromkeys(sides))
     match value.get("type"):
         case "array":

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from zoneinfo import ZoneInfo
 
 from gateway.admission import Charge, Rate, RunLimits, Window
-from gateway.domain import Millis, Nano, Principal, Step, Surface
-from gateway.policy.models import EVERYTHING, Budget, Match, Policy
+from gateway.domain import NANO_PER_USD, Millis, Nano, Principal, Step, Surface
+from gateway.policy.models import EVERYTHING, Budget, Match, Policy, Runs
 from gateway.policy.models import Rate as RateRule
 from gateway.rules.windows import windows_at
 from gateway.values import frozen
@@ -22,6 +23,8 @@ a conversation. Runs, and sessions that nobody named, cannot be found again afte
 their idle TTL, so neither are their counters kept."""
 FOUND_AGAIN_MS = 3_600_000
 GLOBAL_ID = "all"
+LANDING_MS = 30_000
+"""How long before a run's time is over its last step begins, or a tenth of that time when that is less."""
 _NO_AGENT = frozenset({Surface.EMBEDDINGS, Surface.MODERATIONS, Surface.PASSTHROUGH})
 """Calls of these are runs of one step each: an indexer makes thousands, and none of them can loop."""
 
@@ -42,11 +45,15 @@ class Scopes:
     agent: str
     surface: Surface
     tags: Mapping[str, str]
+    ancestors: tuple[str, ...] = ()
+    """Runs that this one was declared a child of, the nearest first."""
+    tree: str = ""
+    """The run whose budgets this one shares: the root of its tree, or itself."""
 
     def id_of(self, per: str) -> str | None:
         """The id that a rule with this `per` counts under; None when the step has no such scope."""
         if per == "run":
-            return self.run
+            return self.tree or self.run
         if per == "global":
             return GLOBAL_ID
         if per == "session":
@@ -72,8 +79,12 @@ def scopes_of(
     session_named: bool,
     end_user: str | None,
     tags: Mapping[str, str],
+    ancestors: tuple[str, ...] = (),
+    *,
+    shared: bool = True,
 ) -> Scopes:
-    """Where a step counts. A key without a user is its own user."""
+    """Where a step counts. A key without a user is its own user; a child that is `shared` spends what its
+    tree may."""
     user = f"{caller.key}/{end_user}" if end_user is not None else caller.user or caller.key
     return Scopes(
         principal=caller.id,
@@ -87,6 +98,8 @@ def scopes_of(
         agent=tags.get("agent") or agent_digest(caller.key, step),
         surface=step.surface,
         tags=tags,
+        ancestors=ancestors,
+        tree=ancestors[-1] if ancestors and shared else run_id,
     )
 
 
@@ -118,20 +131,40 @@ class Rulebook:
         self._keys: dict[tuple[str, str, str, str], str] = {}
         self._charges: dict[str, Charge] = {}
         """By counter, for scopes that outlive a run."""
+        self._runs = policy.runs
         runs = policy.runs
         self._found_again_ms = int(runs.idle_ttl_s * 1000) + FOUND_AGAIN_MS
-        self.limits = RunLimits(
-            enforced=runs.mode == "enforce",
-            max_steps=(runs.max_steps or 0) if runs.mode != "off" else 0,
-            max_wall_clock_ms=int((runs.max_wall_clock_s or 0) * 1000) if runs.mode != "off" else 0,
-            max_tokens=(runs.max_tokens or 0) if runs.mode != "off" else 0,
-            max_tool_calls=(runs.max_tool_calls or 0) if runs.mode != "off" else 0,
+        self._landing = {b.name for b, _ in self._budgets if b.on_exceed == "wrap_up"}
+        self.lands = bool(self._landing)
+        """Some budget lets a run that reaches it have a last step."""
+        self.limits = _run_limits(runs)
+        """What a run may do at most."""
+
+    def run_limits(self, input_tokens: int) -> RunLimits:
+        """The limits that hold for an ordinary step: where runs are landed, so much less that the last step
+        still fits. `input_tokens` is what this step reads, which the last one will read again."""
+        limits = self.limits
+        if self._runs.on_exceed != "wrap_up" or not limits.enforced:
+            return limits
+        return RunLimits(
+            enforced=True,
+            max_steps=max(limits.max_steps - 1, 0) if limits.max_steps > 1 else limits.max_steps,
+            max_wall_clock_ms=limits.max_wall_clock_ms - min(LANDING_MS, limits.max_wall_clock_ms // 10),
+            max_tokens=max(1, limits.max_tokens - input_tokens - self._runs.landing.output_tokens)
+            if limits.max_tokens
+            else 0,
+            max_tool_calls=limits.max_tool_calls,
         )
 
     def charges(
-        self, scopes: Scopes, now: Millis, topups: Mapping[tuple[str, str], Nano]
+        self,
+        scopes: Scopes,
+        now: Millis,
+        topups: Mapping[tuple[str, str], Nano],
+        kept_back: Nano = 0,
     ) -> tuple[Charge, ...]:
-        """The budgets that a step must fit into, in the policy's order."""
+        """The budgets that a step must fit into, in the policy's order. `kept_back` is what a landing would
+        cost: budgets that land their runs keep it free."""
         charges: list[Charge] = []
         for budget, own_limit in self._budgets:
             scope_id = scopes.id_of(budget.per)
@@ -157,6 +190,8 @@ class Rulebook:
                     if len(self._charges) > 4096:
                         self._charges.clear()
                     self._charges[counter] = charge
+            if kept_back and charge.enforced and budget.name in self._landing:
+                charge = replace(charge, kept_back=kept_back)
             charges.append(charge)
         return tuple(charges)
 
@@ -179,6 +214,7 @@ class Rulebook:
             tokens_per_minute=rule.tokens_per_minute or 0,
             new_runs_per_minute=0 if scopes.surface in _NO_AGENT else rule.new_runs_per_minute or 0,
             max_concurrency=rule.max_concurrency or 0,
+            nano_per_minute=int((rule.usd_per_minute or 0) * NANO_PER_USD),
         )
 
     def windows(self, budget: Budget, now: Millis) -> tuple[Window, ...]:
@@ -201,6 +237,18 @@ class Rulebook:
                 self._keys.clear()
             key = self._keys[cache_key] = counter_key(rule, per, scopes.principal, scope_id)
         return key
+
+
+def _run_limits(runs: Runs) -> RunLimits:
+    if runs.mode == "off":
+        return RunLimits(enforced=False)
+    return RunLimits(
+        enforced=runs.mode == "enforce" and runs.on_exceed != "notify",
+        max_steps=runs.max_steps or 0,
+        max_wall_clock_ms=int((runs.max_wall_clock_s or 0) * 1000),
+        max_tokens=runs.max_tokens or 0,
+        max_tool_calls=runs.max_tool_calls or 0,
+    )
 
 
 def applies(match: Match, scopes: Scopes) -> bool:

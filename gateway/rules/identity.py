@@ -57,6 +57,8 @@ class Hints:
     retry_count: int = 0
     agent: str = ""
     """A sub-agent's own id inside its session: its conversation is not its parent's."""
+    parent_agent: tuple[str, str] | None = None
+    """(session, agent id) of the agent that started this one; the agent id of a main agent is empty."""
     codex: bool = False
     """The client is Codex, which has its own idea of which errors end a turn."""
 
@@ -96,6 +98,7 @@ def read_hints(headers: Mapping[bytes, bytes], body: Json | None, url_run: str |
         tags=read_tags(headers.get(b"x-guardrail-tags")),
         retry_count=int(retry) if retry.isdigit() and len(retry) < 4 else 0,
         agent=_hint(headers.get(b"x-claude-code-agent-id", b"")) or "",
+        parent_agent=_parent_agent(headers, session),
         codex=headers.get(b"user-agent", b"").startswith(_CODEX_AGENTS),
     )
 
@@ -136,6 +139,19 @@ def _session_hint(headers: Mapping[bytes, bytes]) -> str | None:
         if key in (b"session.id", b"langfuse_session_id"):
             return _hint(unquote_to_bytes(value.split(b";", 1)[0]))
     return None
+
+
+def _parent_agent(headers: Mapping[bytes, bytes], session: str | None) -> tuple[str, str] | None:
+    """Who started this agent, as Claude Code and Codex tell it. An agent is never its own parent."""
+    thread = headers.get(b"x-codex-parent-thread-id")
+    if thread is not None and headers.get(b"user-agent", b"").startswith(_CODEX_AGENTS):
+        told = _hint(thread)
+        return (told, "") if told is not None and told != session else None
+    agent = _hint(headers.get(b"x-claude-code-agent-id", b""))
+    if agent is None or session is None:
+        return None
+    parent = _hint(headers.get(b"x-claude-code-parent-agent-id", b"")) or ""
+    return (session, parent) if parent != agent else None
 
 
 def _hint(value: bytes) -> str | None:

@@ -7,11 +7,18 @@ from gateway.rules.budgets import Scopes
 from gateway.rules.identity import SCOPE_WORDS
 
 
-def kill_names(scopes: Scopes, run_name: str | None, upstream_model: str, key_id: str) -> tuple[str, ...]:
-    """Every flag that stops this step, the narrowest first, as they stand after `kill:` in Redis."""
+def kill_names(
+    scopes: Scopes, run_name: str | None, upstream_model: str, key_id: str, parent_name: str | None = None
+) -> tuple[str, ...]:
+    """Every flag that stops this step, the narrowest first, as they stand after `kill:` in Redis. A run is
+    stopped with any run that it was declared a child of, however far up."""
     names = [scopes.run, f"run:{scopes.run}"]
     if run_name is not None:
         names += [run_name, f"run:{run_name}"]
+    names += [f"run:{ancestor}" for ancestor in scopes.ancestors]
+    names += scopes.ancestors
+    if parent_name is not None and scopes.ancestors:
+        names += [parent_name, f"run:{parent_name}"]
     names += [f"session:{scopes.session}", f"user:{scopes.user}", f"key:{scopes.key}"]
     if key_id != scopes.key:
         names.append(f"key:{key_id}")

@@ -21,7 +21,7 @@ from functools import lru_cache
 import orjson
 
 from gateway.admission import Evidence
-from gateway.domain import Answer, Item, Role, RunSource, Text, ToolCall
+from gateway.domain import Answer, Item, Role, RunSource, Step, Text, ToolCall
 from gateway.values import frozen
 
 MIN_ID_CHARS = 16
@@ -76,12 +76,20 @@ class Lineage:
         """The key of something that a provider keeps for this principal."""
         return self.key(principal, "state", provider_id)
 
-    def body_key(self, scope: str, surface: str, raw: bytes) -> str:
-        """The key under which a repetition of this very request is recognised."""
-        h = hashlib.blake2b(key=self._secret, digest_size=_DIGEST)
-        h.update(f"retry\0{scope}\0{surface}\0".encode())
-        h.update(raw)
-        return h.hexdigest()
+    def retry_key(self, asker: str, step: Step, chain: Chain) -> str:
+        """The key under which a repetition of this step is recognised: the same asker, the same conversation.
+
+        What is asked counts, not how: after a failure Claude Code asks again without a stream, and Codex
+        writes the same request in another order. Ids that the provider gave count, since they keep apart
+        agents whose conversations are equal otherwise. Without a conversation the bytes are all there is.
+        """
+        if not chain.nodes:
+            asked = [step.raw]
+        else:
+            ids = [*step.state, *step.references, *_given_ids(chain.items)]
+            asked = [chain.nodes[-1].encode(), *[i.encode("utf-8", "surrogatepass") for i in ids]]
+        scope = asker.encode("utf-8", "surrogatepass")
+        return self._hash(b"retry", scope, step.surface.value.encode(), *asked).hex()
 
     def chain(self, scope: str, items: Sequence[Item]) -> Chain:
         """Hash a conversation. System items are left out, but for a coarse digest of the leading ones, and so
@@ -147,20 +155,23 @@ class Lineage:
             return None
         return self._hash(b"pair", root, da, db).hex()
 
-    def links(self, principal: str, chain: Chain, answer: Answer) -> tuple[tuple[str, ...], str]:
+    def links(
+        self, principal: str, chain: Chain, answer: Answer, *, whole: bool = True
+    ) -> tuple[tuple[str, ...], str]:
         """Keys that lead from the next request to this run, and the conversation's new head.
 
         One node per choice, since the client goes on from only one of them; what is hashed is what the
-        client received.
+        client received. An answer that broke off is no head: its client may as well ask again.
         """
         keys = [self.key(principal, "call", call.id) for call in answer.calls if len(call.id) >= MIN_ID_CHARS]
         last = bytes.fromhex(chain.nodes[-1]) if chain.nodes else chain.root
         head = ""
         keys += [self.state_key(principal, provider_id) for provider_id in answer.state[:_MAX_LINKED_STATE]]
-        for reply in _replies(answer):
+        for reply in _replies(answer, whole):
             digest = self._hash(b"item", canonical(reply))
             node = self._hash(last, digest).hex()
-            head = head or node
+            if whole:
+                head = head or node
             keys.append(node)
             if chain.items and (
                 pair := self._pair_key(chain.root, chain.items[-1], chain.digests[-1], reply, digest)
@@ -182,11 +193,26 @@ def _emitted_ids(item: Item) -> Iterator[str]:
             yield call.id
 
 
-def _replies(answer: Answer) -> Iterator[Item]:
+def _given_ids(items: Sequence[Item]) -> Iterator[str]:
+    """Every id of a tool call in a conversation, short ones too."""
+    for item in items:
+        if item.call_id is not None:
+            yield item.call_id
+        for call in item.calls:
+            yield call.id
+
+
+def _replies(answer: Answer, whole: bool) -> Iterator[Item]:
     """The assistant items that a client may send back: one per choice, or the calls with the first text,
     also told as text."""
     if answer.calls or len(answer.texts) <= 1:
         text = answer.texts[0] if answer.texts else ""
+        if not whole:
+            # A client drops the call in which an answer broke off, and keeps the text before it.
+            if text and answer.calls:
+                yield _assistant(text, ())
+            if not (text or answer.calls):
+                return
         yield _assistant(text, answer.calls)
         if answer.calls and all(call.id for call in answer.calls):
             yield _assistant(f"{text.strip()}\n{calls_as_text(answer.calls)}", ())

@@ -30,6 +30,8 @@ class Route:
     """Most output tokens of the model, when the policy knows it."""
     label: str
     """The model in metrics: callers can make up endless names under a wildcard that states its price."""
+    context_window: int | None = None
+    """Most tokens that the model reads, when the policy or the price table knows it."""
 
 
 class Router:
@@ -118,17 +120,19 @@ class Router:
                 f"credentials go to {auth.provider!r} alone.",
                 param="model",
             )
+        rates = declared or self._table_rates(target, now, context)
         return Route(
             requested=model,
             provider_name=target.provider_name,
             provider=target.provider,
             upstream_model=target.upstream_model,
-            rates=declared or self._table_rates(target, now, context),
+            rates=rates,
             declared=declared is not None,
             output_cap=target.model.max_output_tokens,
             label=target.entry
             if target.entry.endswith("*") and (declared or not named)
             else target.upstream_model,
+            context_window=target.model.context_window or self._known_window(target, rates),
         )
 
     def passthrough(self, caller: Principal, declared: PassthroughRoute) -> Route:
@@ -153,6 +157,13 @@ class Router:
             output_cap=0,
             label=declared.path,
         )
+
+    def _known_window(self, target: Target, rates: Rates) -> int | None:
+        """The price table's, unless the model has a price for longer input: then it can be asked for more."""
+        window = self.prices.context_window(target.provider_name, target.upstream_model)
+        if window is None or (rates.tiers and rates.tiers[-1].above >= window):
+            return None
+        return window
 
     def _table_rates(self, target: Target, now: Millis, context: PriceContext) -> Rates:
         try:

@@ -7,6 +7,7 @@ that is killed finds its last save whole. No money is kept here: the ledger and 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
 import sqlite3
@@ -14,10 +15,11 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
+from gateway.admission import Ending
 from gateway.domain import Millis
 from gateway.stores.embedded import RunArchive, RunState
 
@@ -162,17 +164,26 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _state(run: RunState) -> str:
     """A run as JSON. Called in the event loop for every run that took a step, so it has to be quick."""
     try:
-        return orjson.dumps(run).decode()
+        return orjson.dumps(run, default=_base64).decode()
     except orjson.JSONEncodeError:
         # A caller's name may hold a lone surrogate, which `json` alone writes.
-        return json.dumps(asdict(run))
+        return json.dumps(asdict(run), default=_base64)
+
+
+def _base64(value: bytes) -> str:
+    return base64.b64encode(value).decode()
 
 
 def _run(state: str) -> RunState | None:
     """A run as another version of the gateway may have saved it."""
     try:
-        return RunState(**{k: v for k, v in json.loads(state).items() if k in _RUN_FIELDS})
-    except (ValueError, TypeError):
+        saved: dict[str, Any] = {k: v for k, v in json.loads(state).items() if k in _RUN_FIELDS}
+        saved["ancestors"] = tuple(saved.get("ancestors", ()))
+        saved["progress"] = base64.b64decode(saved.get("progress", ""))
+        ending = saved.get("ending")
+        saved["ending"] = None if ending is None else Ending(**ending)
+        return RunState(**saved)
+    except (ValueError, TypeError, AttributeError):
         log.warning("a saved run cannot be read and is left out")
         return None
 

@@ -12,7 +12,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,25 +20,34 @@ import orjson
 
 from gateway.admission import (
     INDEX_WIDTH,
+    MAX_ANCESTORS,
     MAX_RETRIES,
     RETRY_WINDOW_MS,
     Admission,
     Admitted,
+    Baseline,
+    BreakerRule,
+    BreakerState,
     Charge,
     CounterState,
     Denied,
+    Ending,
     Evidence,
     Hold,
     Kill,
     Lookup,
+    Quota,
     Rate,
     RunView,
     Settled,
     Settlement,
+    Taken,
 )
 from gateway.domain import Millis, Nano, RunSource, RunStatus
 from gateway.errors import CODES
 from gateway.protocols import Clock, Store
+from gateway.stores.embedded_breakers import Breakers
+from gateway.stores.embedded_records import Records, Sweep
 
 MINUTE_MS = 60_000
 DAY_MS = 86_400_000
@@ -52,7 +61,6 @@ UNDATED_COUNTER_MS = 35 * DAY_MS
 UNSEEN_RUN_TTL_MS = 600_000
 """A run that was resolved and never admitted leaves no trace after this."""
 KILL_MEMORY = 4096
-SWEEP = 2_000
 
 
 def wall_clock() -> Millis:
@@ -90,6 +98,16 @@ class RunState:
     budget: str = ""
     """Counter of the run's own budget, for what is left of it."""
     budget_limit: Nano = 0
+    ancestors: tuple[str, ...] = ()
+    progress: bytes = b""
+    landed: int = 0
+    """Ordinal of the step by which the run was landed; `ending` is then what later steps are told."""
+    ending: Ending | None = None
+    waited_ms: int = 0
+    """How long its answers waited for a person; no part of its wall-clock time."""
+
+
+_SHOWN = tuple(field.name for field in fields(RunState) if field.name not in ("progress", "ending"))
 
 
 @dataclass(slots=True)
@@ -102,7 +120,7 @@ class _Counter:
 
 @dataclass(slots=True)
 class _Retry:
-    """The step that one run made of a request body; equal agents make one each of equal bodies."""
+    """The step that one run made of a conversation; equal agents make one each of equal conversations."""
 
     run_id: str
     ordinal: int
@@ -122,6 +140,9 @@ class _Attempt:
     """(counter, limit) of the enforced budgets, for extensions."""
     token_buckets: tuple[str, ...]
     tokens: int
+    money_buckets: tuple[str, ...]
+    money: Nano
+    """What was put into each of them; extensions are not."""
     in_flight: tuple[str, ...]
     lease_until: Millis
     lease_ms: int
@@ -164,24 +185,6 @@ class RunArchive(Protocol):
         """Save what was touched since the last call."""
 
 
-class _Sweep:
-    """Visits every key of a dict in turn, a part at a time: what has expired is never used, so that nobody
-    has to wait while all of it is thrown away at once."""
-
-    def __init__(self, entries: Mapping[str, object]) -> None:
-        self._entries = entries
-        self._left: list[str] = []
-
-    def next(self) -> list[str]:
-        """The next part: a twentieth, at least some thousands. Keys may be gone by now."""
-        if not self._left:
-            self._left = list(self._entries)
-        count = max(SWEEP, len(self._entries) // 20)
-        part = self._left[-count:]
-        del self._left[-count:]
-        return part
-
-
 class EmbeddedStore:
     """Everything in this process's memory. For one worker: others would each have their own budgets."""
 
@@ -197,7 +200,8 @@ class EmbeddedStore:
         self._used_counters = used_counters
         self._runs: dict[str, RunState] = {}
         self._index: dict[str, tuple[Millis, list[str]]] = {}
-        self._objects: dict[str, tuple[Millis, bytes]] = {}
+        self._records = Records(self._touch_record)
+        self._breakers = Breakers()
         self._retries: dict[str, list[_Retry]] = {}
         """By body, one for each run, the latest last."""
         self._counters: dict[str, _Counter] = {}
@@ -215,10 +219,9 @@ class EmbeddedStore:
         self._kill_acks: OrderedDict[str, dict[str, tuple[Millis, int]]] = OrderedDict()
         self._events: dict[str, bytes] = {}
         self._event_serial = 0
-        self._retry_sweep = _Sweep(self._retries)
-        self._index_sweep = _Sweep(self._index)
-        self._object_sweep = _Sweep(self._objects)
-        self._counter_sweep = _Sweep(self._counters)
+        self._retry_sweep = Sweep(self._retries)
+        self._index_sweep = Sweep(self._index)
+        self._counter_sweep = Sweep(self._counters)
 
     async def start(self) -> None:
         now = self._now()
@@ -231,7 +234,7 @@ class EmbeddedStore:
                 self._runs[run.id] = run
                 self._look_again(run, now)
             self._index.update(await self._archive.index(now))
-            self._objects.update(await self._archive.objects(now))
+            self._records.entries.update(await self._archive.objects(now))
 
     async def close(self) -> None:
         await self.save()
@@ -239,7 +242,7 @@ class EmbeddedStore:
     async def save(self) -> None:
         """Keep what a restart must find: to be called every moment, and at the end."""
         if self._archive is not None:
-            await self._archive.save(self._runs, self._index, self._objects)
+            await self._archive.save(self._runs, self._index, self._records.entries)
 
     # -- runs ---------------------------------------------------------------------------------------
 
@@ -274,6 +277,8 @@ class EmbeddedStore:
             found = self._open(lookup, continues, now)
         else:
             found.head = ""
+        for key in lookup.known_as:
+            self._know_as(key, found.id, now, now + lookup.idle_ttl_ms + DAY_MS)
         ordinal = 0
         if retry is not None:
             retry.count += 1
@@ -293,6 +298,9 @@ class EmbeddedStore:
             steps=found.steps,
             cost=found.cost,
             policy=found.policy,
+            ancestors=found.ancestors,
+            progress=found.progress,
+            landed=found.landed,
         )
 
     def _repeated(self, lookup: Lookup, now: Millis, run_id: str | None = None) -> _Retry | None:
@@ -372,9 +380,13 @@ class EmbeddedStore:
 
     @staticmethod
     def _is_over(run: RunState, evidence: Evidence, lookup: Lookup, now: Millis) -> bool:
-        """A new user item after a completed run's answer opens a successor, but not for agents that
-        put their tool results into user items and come back at once."""
-        if run.status != RunStatus.COMPLETED or not evidence.then_user:
+        """A new user item after the answer of a run that is completed or landed opens a successor, but not
+        for agents that put their tool results into user items and come back at once."""
+        if not evidence.then_user or run.status == RunStatus.KILLED:
+            return False
+        if run.landed:
+            return not (lookup.speaks_text and now - run.last_at <= lookup.text_gap_ms)
+        if run.status != RunStatus.COMPLETED:
             return False
         return not (lookup.speaks_text and now - run.answered_at <= lookup.text_gap_ms)
 
@@ -392,6 +404,7 @@ class EmbeddedStore:
             started_at=now,
             last_at=now,
             idle_ttl_ms=lookup.idle_ttl_ms,
+            ancestors=self._ancestors(lookup, now) if lookup.parents or lookup.parent_run_id else (),
         )
         self._runs[run.id] = run
         self._look_again(run, now)
@@ -399,6 +412,24 @@ class EmbeddedStore:
             self._index[lookup.name_key] = (now + lookup.idle_ttl_ms + DAY_MS, [run.id])
             self._touch_index(lookup.name_key)
         return run
+
+    def _ancestors(self, lookup: Lookup, now: Millis) -> tuple[str, ...]:
+        """The declared parent of a run that is being opened, and those above it."""
+        parent = None if lookup.parent_run_id is None else self._runs.get(lookup.parent_run_id)
+        if parent is not None and parent.principal != lookup.principal:
+            parent = None
+        for key in lookup.parents:
+            if parent is not None:
+                break
+            latest = reversed(self._lookup_index(key, now))
+            parent = next((run for i in latest if (run := self._runs.get(i)) is not None), None)
+        return () if parent is None else line_of(lookup.new_run_id, parent.id, parent.ancestors)
+
+    def _know_as(self, key: str, run_id: str, now: Millis, until: Millis) -> None:
+        """Link a run so that it is the latest of the entry."""
+        others = [i for i in self._lookup_index(key, now) if i != run_id]
+        self._index[key] = (until, [*others, run_id][-INDEX_WIDTH:])
+        self._touch_index(key)
 
     def _lookup_index(self, key: str, now: Millis) -> list[str]:
         entry = self._index.get(key)
@@ -430,8 +461,11 @@ class EmbeddedStore:
         if run is None:
             return Denied("run_timeout", "runs.idle_ttl_s", "run", 0, 0, 0, 0, 0, "the run has expired")
 
+        if run.ending is not None and admission.retry_ordinal != run.landed:
+            return denied_by_ending(run.ending)
+
         shadow: list[str] = []
-        limit_denial = self._check_limits(run, admission, now)
+        limit_denial = self._check_limits(run, admission, now) if admission.landing is None else None
         if limit_denial is not None:
             if admission.limits.enforced:
                 return limit_denial
@@ -444,12 +478,16 @@ class EmbeddedStore:
                 shadow.append(rate.rule)
 
         windows = [choose_window(charge, now) for charge in admission.charges]
-        counters = [self._counter(hold.counter, now) for hold in windows]
+        # Each with what it may use of its limit: a shadow budget keeps nothing back.
+        rows = [
+            (c, hold, self._counter(hold.counter, now), c.limit - c.kept_back if c.enforced else c.limit)
+            for c, hold in zip(admission.charges, windows, strict=True)
+        ]
         grant = admission.want_tokens
         rate_nano = admission.output_rate
         tightest: Nano | None = None
-        for charge, counter in zip(admission.charges, counters, strict=True):
-            free = charge.limit - counter.used - counter.reserved
+        for charge, _, counter, usable in rows:
+            free = usable - counter.used - counter.reserved
             if charge.enforced and (tightest is None or free < tightest):
                 tightest = free
         if tightest is not None:
@@ -457,8 +495,8 @@ class EmbeddedStore:
         needed = admission.fixed_nano + output_cost(
             rate_nano, min(admission.floor_tokens, admission.want_tokens)
         )
-        for charge, counter in zip(admission.charges, counters, strict=True):
-            if needed > charge.limit - counter.used - counter.reserved and needed > 0:
+        for charge, _, counter, usable in rows:
+            if needed > usable - counter.used - counter.reserved and needed > 0:
                 if charge.enforced:
                     return Denied(
                         code=f"{scope_of(charge.per)}_budget_exceeded",
@@ -477,7 +515,7 @@ class EmbeddedStore:
         reserved = admission.fixed_nano + output_cost(rate_nano, min(grant, admission.reserve_tokens))
         warned: list[str] = []
         run_remaining: Nano | None = None
-        for charge, counter, hold in zip(admission.charges, counters, windows, strict=True):
+        for charge, hold, counter, _ in rows:
             counter.reserved += reserved
             counter.expires_at = max(counter.expires_at, hold.expires_at)
             if charge.warn_at and not counter.warned and counter.used + counter.reserved >= charge.warn_at:
@@ -487,8 +525,10 @@ class EmbeddedStore:
                 run_remaining = charge.limit - counter.used - counter.reserved
                 run.budget, run.budget_limit = hold.counter, charge.limit
         tokens = admission.input_tokens + min(grant, admission.reserve_tokens) * admission.choices
-        token_buckets, in_flight = self._take_rates(admission, run, tokens, now)
+        token_buckets, money_buckets, in_flight = self._take_rates(admission, run, tokens, reserved, now)
         ordinal = admission.retry_ordinal or run.steps + 1
+        if admission.landing is not None:
+            run.landed, run.ending = ordinal, admission.landing
         run.steps = max(run.steps, ordinal)
         run.open += 1
         run.reserved += reserved
@@ -509,13 +549,11 @@ class EmbeddedStore:
             run_id=run.id,
             reserved=reserved,
             holds=tuple(windows),
-            limits=tuple(
-                (hold.counter, charge.limit)
-                for charge, hold in zip(admission.charges, windows, strict=True)
-                if charge.enforced
-            ),
+            limits=tuple([(hold.counter, usable) for charge, hold, _, usable in rows if charge.enforced]),
             token_buckets=token_buckets,
             tokens=tokens,
+            money_buckets=money_buckets,
+            money=reserved,
             in_flight=in_flight,
             lease_until=now + admission.lease_ms,
             lease_ms=admission.lease_ms,
@@ -538,7 +576,7 @@ class EmbeddedStore:
         limits = admission.limits
         if limits.max_steps and not admission.retry_ordinal and run.steps >= limits.max_steps:
             return over_limit("step_limit_exceeded", "runs.max_steps", limits.max_steps, run.steps)
-        elapsed = now - run.started_at
+        elapsed = now - run.started_at - run.waited_ms
         if limits.max_wall_clock_ms and elapsed >= limits.max_wall_clock_ms:
             return over_limit(
                 "run_timeout", "runs.max_wall_clock_s", limits.max_wall_clock_ms // 1000, elapsed // 1000
@@ -567,10 +605,14 @@ class EmbeddedStore:
                     "",
                 )
         tokens = admission.input_tokens + admission.reserve_tokens * admission.choices
+        money = 0
+        if rate.nano_per_minute:
+            money = admission.fixed_nano + output_cost(admission.output_rate, admission.reserve_tokens)
         for kind, limit, need in (
             ("n", rate.new_runs_per_minute, 0 if run.seen else 1),
             ("r", rate.requests_per_minute, 1),
             ("t", rate.tokens_per_minute, tokens),
+            ("m", rate.nano_per_minute, money),
         ):
             if not limit or not need:
                 continue
@@ -599,26 +641,30 @@ class EmbeddedStore:
         )
 
     def _take_rates(
-        self, admission: Admission, run: RunState, tokens: int, now: Millis
-    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        self, admission: Admission, run: RunState, tokens: int, money: Nano, now: Millis
+    ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
         minute = now // MINUTE_MS
         token_buckets: list[str] = []
+        money_buckets: list[str] = []
         in_flight: list[str] = []
         for rate in admission.rates:
             for kind, limit, need in (
                 ("n", rate.new_runs_per_minute, 0 if run.seen else 1),
                 ("r", rate.requests_per_minute, 1),
                 ("t", rate.tokens_per_minute, tokens),
+                ("m", rate.nano_per_minute, money),
             ):
                 if limit and need:
                     key = bucket_key(rate.counter, kind, minute)
                     self._buckets[key] = self._buckets.get(key, 0) + need
                     if kind == "t":
                         token_buckets.append(key)
+                    elif kind == "m":
+                        money_buckets.append(key)
             if rate.max_concurrency:
                 self._in_flight[rate.counter] = self._in_flight.get(rate.counter, 0) + 1
                 in_flight.append(rate.counter)
-        return tuple(token_buckets), tuple(in_flight)
+        return tuple(token_buckets), tuple(money_buckets), tuple(in_flight)
 
     def _live_counter(self, key: str, now: Millis) -> _Counter | None:
         """A counter that still counts: one past its end does while something is reserved on it."""
@@ -664,7 +710,7 @@ class EmbeddedStore:
             if not settlement.adopt:
                 return self._settled_view(run, now, known=False, applied=False)
             attempt = self._attempts[settlement.attempt_id] = _Attempt(
-                settlement.run_id, 0, settlement.holds, (), (), 0, (), now, 0, b"", 0, state="lost"
+                settlement.run_id, 0, settlement.holds, (), (), 0, (), 0, (), now, 0, b"", 0, state="lost"
             )
         if attempt.state == "settled" or (attempt.state == "provisional" and settlement.provisional):
             return self._settled_view(run, now, known=True, applied=False)
@@ -682,6 +728,9 @@ class EmbeddedStore:
             for key in attempt.token_buckets:
                 if key in self._buckets:
                     self._buckets[key] = max(0, self._buckets[key] + settlement.tokens - attempt.tokens)
+            for key in attempt.money_buckets:
+                if key in self._buckets:
+                    self._buckets[key] = max(0, self._buckets[key] + settlement.cost - attempt.money)
         if run is not None:
             run.cost += delta
             run.tokens += settlement.tokens - attempt.charged_tokens
@@ -689,6 +738,7 @@ class EmbeddedStore:
                 run.open -= 1
                 run.reserved -= released
             run.tool_calls += settlement.tool_calls
+            run.waited_ms += settlement.waited_ms
             run.last_at = now
             self._finish_turn(run, settlement, now)
             self._touch_run(run)
@@ -727,6 +777,10 @@ class EmbeddedStore:
             run.answered_at = now
             if not run.explicit and run.open == 0 and run.status == RunStatus.RUNNING:
                 run.status = RunStatus.COMPLETED.value
+        if settlement.ends_as:
+            run.status, run.reason = settlement.ends_as, settlement.ends_because
+        if settlement.progress:
+            run.progress = settlement.progress
 
     def _settled_view(self, run: RunState | None, now: Millis, *, known: bool, applied: bool) -> Settled:
         if run is None:
@@ -814,10 +868,8 @@ class EmbeddedStore:
             if (entry := self._index.get(key)) is not None and entry[0] < now:
                 del self._index[key]
                 self._touch_index(key)
-        for key in self._object_sweep.next():
-            if (record := self._objects.get(key)) is not None and record[0] < now:
-                del self._objects[key]
-                self._touch_object(key)
+        self._records.sweep(now)
+        self._breakers.sweep(now)
         for key in self._counter_sweep.next():
             if (c := self._counters.get(key)) is not None and c.expires_at < now and c.reserved <= 0:
                 del self._counters[key]
@@ -827,32 +879,57 @@ class EmbeddedStore:
     async def remember(self, objects: Mapping[str, bytes], ttl_ms: int) -> None:
         until = self._now() + ttl_ms
         for key, value in objects.items():
-            self._objects[key] = (until, value)
-            self._touch_object(key)
+            self._records.put(key, value, until)
 
     async def recall(self, keys: Sequence[str]) -> dict[str, bytes]:
         now = self._now()
-        return {
-            k: record[1] for k in keys if (record := self._objects.get(k)) is not None and record[0] >= now
-        }
+        return {key: value for key in keys if (value := self._records.get(key, now)) is not None}
 
     async def forget(self, keys: Sequence[str]) -> None:
         for key in keys:
-            if self._objects.pop(key, None) is not None:
-                self._touch_object(key)
+            self._records.drop(key)
 
-    def _touch_object(self, key: str) -> None:
+    def _touch_record(self, key: str) -> None:
         if self._archive is not None:
             self._archive.touch_object(key)
+
+    # -- tools and baselines ------------------------------------------------------------------------
+
+    async def take(self, quotas: Sequence[Quota]) -> Taken:
+        return self._records.take(quotas, self._now())
+
+    async def report(self, key: str, rule: BreakerRule, *, source: str, ok: int, failed: int) -> BreakerState:
+        return self._breakers.report(key, rule, source, ok, failed, self._now())
+
+    async def breakers(self, keys: Sequence[str] | None = None) -> list[BreakerState]:
+        return self._breakers.states(keys, self._now())
+
+    async def probe(self, key: str, rule: BreakerRule) -> bool:
+        return self._breakers.probe(key, rule, self._now())
+
+    async def reset_breaker(self, key: str) -> bool:
+        return self._breakers.reset(key, self._now())
+
+    async def observe(self, key: str, values: Mapping[str, float], decay: float) -> Baseline:
+        return self._records.observe(key, values, decay, self._now())
+
+    async def baseline(self, key: str) -> Baseline | None:
+        return self._records.baseline(key, self._now())
+
+    # -- notes and stops ----------------------------------------------------------------------------
 
     async def note(self, event: bytes) -> None:
         self._emit(event)
 
-    async def stop_run(self, run_id: str, status: str, reason: str) -> None:
+    async def stop_run(self, run_id: str, status: str, reason: str, ending: Ending | None = None) -> None:
         run = self._runs.get(run_id)
-        if run is not None:
-            run.status, run.reason = status, reason
-            self._touch_run(run)
+        if run is None:
+            return
+        run.status, run.reason = status, reason
+        if ending is not None and run.ending is None:
+            # The step that was answered in the model's place was never admitted, so none is a retry of it.
+            run.landed, run.ending = run.steps + 1, ending
+        self._touch_run(run)
 
     # -- the ledger stream --------------------------------------------------------------------------
 
@@ -921,7 +998,7 @@ class EmbeddedStore:
 
     async def live_run(self, run_id: str) -> Mapping[str, Any] | None:
         run = self._runs.get(run_id)
-        return asdict(run) if run is not None else None
+        return shown(run) if run is not None else None
 
     async def reseed(self, used: Mapping[str, tuple[Nano, Millis]]) -> None:
         now = self._now()
@@ -940,6 +1017,17 @@ class EmbeddedStore:
 def scope_of(per: str) -> str:
     """The word of an error code for a budget's `per`: `tag:team-x` is `tag`."""
     return per.split(":", 1)[0]
+
+
+def shown(run: RunState) -> dict[str, Any]:
+    """What `Store.live_run` shows of a run."""
+    return {name: getattr(run, name) for name in _SHOWN}
+
+
+def line_of(run_id: str, parent: str, above: Sequence[str]) -> tuple[str, ...]:
+    """The ancestors of a run; of a longer line the nearest and, last, the root."""
+    line = [i for i in (parent, *above) if i != run_id]
+    return tuple(line) if len(line) <= MAX_ANCESTORS else (*line[: MAX_ANCESTORS - 1], line[-1])
 
 
 def choose_window(charge: Charge, now: Millis) -> Hold:
@@ -984,12 +1072,13 @@ def bucket_key(counter: str, kind: str, minute: int) -> str:
 
 
 def rate_wait_ms(room: int, current: int, previous: int, elapsed: int) -> int:
-    """Milliseconds until a sliding minute holds at most `room`; 0 when it never will."""
+    """Milliseconds until a sliding minute holds at most `room`; 0 when it never will. In floats, as Lua does
+    it: money times milliseconds passes 2^53."""
     if room < 0:
         return 0
     if current <= room:
-        return MINUTE_MS - elapsed - (room - current) * MINUTE_MS // max(previous, 1)
-    return 2 * MINUTE_MS - elapsed - room * MINUTE_MS // current
+        return MINUTE_MS - elapsed - int((room - current) * float(MINUTE_MS) / max(previous, 1))
+    return 2 * MINUTE_MS - elapsed - int(room * float(MINUTE_MS) / current)
 
 
 def over_limit(code: str, rule: str, limit: int, used: int) -> Denied:
@@ -1003,6 +1092,11 @@ def denied_by_kill(name: str, reason: str) -> Denied:
     if name != "global" and not (colon and f"{scope}_killed" in CODES):
         scope = "run"
     return Denied(f"{scope}_killed", "kill", scope, 0, 0, 0, 0, 0, reason)
+
+
+def denied_by_ending(ending: Ending) -> Denied:
+    """The denial of every step after the one that landed its run."""
+    return Denied(ending.code, ending.rule, ending.per, ending.limit, ending.used, 0, 0, 0, "")
 
 
 def orphan_settlement(attempt_id: str, run_id: str, cost: Nano) -> Settlement:

@@ -1,7 +1,8 @@
 """The ledger: what happened, for good, in SQLite or Postgres.
 
-`SqlLedger` is one object made of three parts that share a database: the fold of the store's events (here),
-the reports over them (`ledger_reports`) and the control plane's records (`ledger_control`).
+`SqlLedger` is one object made of parts that share a database: the fold of the store's events (here), the
+reports over them (`ledger_reports`), the control plane's records (`ledger_control`) and the approvals of tool
+calls (`ledger_approvals`).
 
     append ──► steps (one row per attempt) ──► runs, tool tables, counters    one transaction
     used_counters ◄── counters            verify: all of them again from steps
@@ -25,7 +26,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from gateway.domain import Json, Millis, Nano
 from gateway.stores import ledger_fold as fold
 from gateway.stores import ledger_schema as schema
+from gateway.stores.ledger_approvals import ApprovalRecords
 from gateway.stores.ledger_control import ControlPlane, LedgerConflict
+from gateway.stores.ledger_cursor import BadCursor
 from gateway.stores.ledger_database import (
     LOCK_EVENTS,
     Database,
@@ -35,7 +38,7 @@ from gateway.stores.ledger_database import (
 )
 from gateway.stores.ledger_events import Attempt, BadEvent, Event, parse, stored_attempt
 from gateway.stores.ledger_host import LedgerOnAnotherHost
-from gateway.stores.ledger_reports import AmbiguousRun, BadCursor, Reports
+from gateway.stores.ledger_reports import AmbiguousRun, Reports
 
 if TYPE_CHECKING:
     from gateway.protocols import Ledger
@@ -66,7 +69,7 @@ class Difference:
     folded: Any
 
 
-class SqlLedger(Reports, ControlPlane, Database):
+class SqlLedger(Reports, ApprovalRecords, ControlPlane, Database):
     """The ledger behind `url`: `sqlite:///PATH`, `postgresql://…`, or None for `<data_dir>/ledger.db`.
 
     Every method may raise `LedgerUnavailable`: the database is full, locked, unreachable or gone, nothing

@@ -382,35 +382,7 @@ class ControlPlane(Database):
         already is not added again; its record of then is given.
         """
 
-        def work(conn: Connection) -> list[AuditRecord]:
-            a = schema.audit.c
-            last = conn.execute(select(a.seq, a.hash).order_by(a.seq.desc()).limit(1)).first()
-            seq, head = (last.seq, last.hash) if last is not None else (0, GENESIS)
-            refs = [entry.ref for entry in entries if entry.ref is not None]
-            known: dict[str | None, AuditRecord] = {}
-            if refs:
-                found = conn.execute(select(schema.audit).where(a.ref.in_(refs))).mappings()
-                known = {row["ref"]: _record(row) for row in found}
-            records, added = [], []
-            for entry in entries:
-                record = known.get(entry.ref) if entry.ref is not None else None
-                if record is None:
-                    record = seal(_clean(entry), seq + 1, head)
-                    seq, head = record.seq, record.hash
-                    added.append(record)
-                    if entry.ref is not None:
-                        known[entry.ref] = record
-                records.append(record)
-            if added:
-                conn.execute(
-                    insert(schema.audit),
-                    [{**asdict(r), "details": orjson.dumps(r.details).decode()} for r in added],
-                )
-                conn.execute(delete(schema.meta).where(schema.meta.c.name == "audit_head"))
-                conn.execute(insert(schema.meta), {"name": "audit_head", "value": f"{seq}:{head}"})
-            return records
-
-        return await self._write(work, lock=LOCK_AUDIT)
+        return await self._write(lambda conn: chain(conn, entries), lock=LOCK_AUDIT)
 
     async def audit_list(
         self, *, after: int = 0, limit: int = 100, newest_first: bool = False
@@ -444,6 +416,23 @@ class ControlPlane(Database):
             return check
 
         return await self._report(work)
+
+    # Alerts
+
+    async def claim_alert(self, subject: str, *, at: Millis, until: Millis) -> bool:
+        """Whether nobody, in any process, has claimed `subject` before; it is free again at `until`."""
+
+        def work(conn: Connection) -> bool:
+            table = schema.alert_claims
+            conn.execute(delete(table).where(table.c.expires_at <= at))
+            claimed = conn.execute(
+                _insert(conn, table).on_conflict_do_nothing(),
+                {"subject": subject, "expires_at": until},
+                execution_options={"preserve_rowcount": True},
+            ).rowcount
+            return claimed > 0
+
+        return await self._write(work)
 
     # Shared by keys and tokens
 
@@ -487,6 +476,36 @@ class ControlPlane(Database):
         if not include_revoked:
             query = query.where(table.c.revoked_at.is_(None))
         return await self._read(lambda conn: [dict(row) for row in conn.execute(query).mappings()])
+
+
+def chain(conn: Connection, entries: Sequence[AuditEntry]) -> list[AuditRecord]:
+    """`ControlPlane.audit_append` within a transaction that holds `LOCK_AUDIT`."""
+    a = schema.audit.c
+    last = conn.execute(select(a.seq, a.hash).order_by(a.seq.desc()).limit(1)).first()
+    seq, head = (last.seq, last.hash) if last is not None else (0, GENESIS)
+    refs = [entry.ref for entry in entries if entry.ref is not None]
+    known: dict[str | None, AuditRecord] = {}
+    if refs:
+        found = conn.execute(select(schema.audit).where(a.ref.in_(refs))).mappings()
+        known = {row["ref"]: _record(row) for row in found}
+    records, added = [], []
+    for entry in entries:
+        record = known.get(entry.ref) if entry.ref is not None else None
+        if record is None:
+            record = seal(_clean(entry), seq + 1, head)
+            seq, head = record.seq, record.hash
+            added.append(record)
+            if entry.ref is not None:
+                known[entry.ref] = record
+        records.append(record)
+    if added:
+        conn.execute(
+            insert(schema.audit),
+            [{**asdict(r), "details": orjson.dumps(r.details).decode()} for r in added],
+        )
+        conn.execute(delete(schema.meta).where(schema.meta.c.name == "audit_head"))
+        conn.execute(insert(schema.meta), {"name": "audit_head", "value": f"{seq}:{head}"})
+    return records
 
 
 def _bump(conn: Connection) -> None:

@@ -71,6 +71,8 @@ class Attempt:
     status: str | None = None
     meta: Json = field(default_factory=dict)
     row: tuple[Any, ...] = ()
+    reason: str | None = None
+    """Why the run has this status."""
 
 
 @dataclass(slots=True)
@@ -241,6 +243,7 @@ def _attempt(body: Json) -> Attempt:
         status if status in STATUSES else None,
         meta,
         row,
+        _label(get("run_reason")),
     )
 
 
@@ -366,7 +369,9 @@ def _calls(calls: Any) -> list[tuple[str, str]]:
     if type(calls) is not list:
         return []
     return [
-        (_label(call.get("id")) or "", _label(call.get("name")) or "") for call in calls if type(call) is dict
+        (_label(call.get("id")) or "", _label(call.get("name")) or "")
+        for call in calls
+        if type(call) is dict and call.get("delivered") is not False
     ]
 
 

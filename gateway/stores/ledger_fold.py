@@ -398,6 +398,8 @@ def _describe(runs: Mapping[str, RunState], event: Event) -> None:
                 state.identify(event.meta, event.at)
             if event.status is not None:
                 state.turn(event.status, event.ended_at)
+                if event.reason is not None:
+                    state.explain(event.status, event.reason, event.ended_at)
         case StatusChange():
             state.identify(event.meta, event.at)
             state.turn(event.status, event.at)

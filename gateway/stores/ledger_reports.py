@@ -6,7 +6,6 @@ the admin API's concern.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -31,6 +30,7 @@ from sqlalchemy import (
 
 from gateway.domain import Json, Millis
 from gateway.stores import ledger_schema as schema
+from gateway.stores.ledger_cursor import make_cursor, read_cursor
 from gateway.stores.ledger_database import Database
 from gateway.stores.ledger_events import clip
 
@@ -40,10 +40,6 @@ GROUPS = ("user", "session", "run", "key", "team", "model", "provider", "surface
 
 _BUCKET_MS: dict[str, Millis] = {"hour": 3_600_000, "day": 86_400_000}
 _MAX_CHILDREN = 1000
-
-
-class BadCursor(ValueError):  # noqa: N818 - reads as what it is
-    """The cursor was not made by this listing."""
 
 
 class AmbiguousRun(ValueError):  # noqa: N818 - reads as what it is
@@ -93,14 +89,14 @@ class Reports(Database):
                 exists().where(s.run == r.id, or_(s.model == name, s.requested_model == name))
             )
         if cursor is not None:
-            started_at, run = _cursor(cursor, int, str)
+            started_at, run = read_cursor(cursor, int, str)
             query = query.where(tuple_(r.started_at, r.id) < tuple_(literal(started_at), literal(run)))
 
         def work(conn: Connection) -> tuple[list[Json], str | None]:
             found = conn.execute(query).mappings().all()
             page = _with_tools(conn, [_run(dict(row)) for row in found[:limit]])
             more = len(found) > limit and page
-            return page, _make_cursor(page[-1]["started_at"], page[-1]["id"]) if more else None
+            return page, make_cursor(page[-1]["started_at"], page[-1]["id"]) if more else None
 
         return await self._report(work)
 
@@ -170,7 +166,7 @@ class Reports(Database):
         order = (s.ordinal, s.at, s.id)
         query = select(schema.steps).where(s.run == clip(run_id)).order_by(*order).limit(limit + 1)
         if cursor is not None:
-            after = _cursor(cursor, int, int, str)
+            after = read_cursor(cursor, int, int, str)
             query = query.where(tuple_(*order) > tuple_(*(literal(value) for value in after)))
 
         def work(conn: Connection) -> tuple[list[Json], str | None]:
@@ -179,7 +175,7 @@ class Reports(Database):
                 return page, None
             page.pop()
             last = page[-1] if page else None
-            return page, _make_cursor(last["ordinal"], last["started_at"], last["id"]) if last else None
+            return page, make_cursor(last["ordinal"], last["started_at"], last["id"]) if last else None
 
         return await self._report(work)
 
@@ -343,19 +339,3 @@ def _sums(found: RowMapping) -> Json:
             )
         },
     }
-
-
-def _make_cursor(*values: int | str) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps(values)).decode().rstrip("=")
-
-
-def _cursor(cursor: str, *types: type) -> list[Any]:
-    try:
-        values = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except ValueError as error:
-        raise BadCursor("the cursor is not one of this listing") from error
-    if type(values) is not list or [type(value) for value in values] != list(types):
-        raise BadCursor("the cursor is not one of this listing")
-    if any(type(value) is int and not -(2**63) <= value < 2**63 for value in values):
-        raise BadCursor("the cursor is not one of this listing")
-    return values

@@ -250,6 +250,45 @@ policy_versions = Table(
     Column("activated_by", String),
 )
 
+approvals = Table(
+    "gw_approvals",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("principal", String, nullable=False),
+    Column("key", String, nullable=False),
+    Column("user", String),
+    Column("team", String),
+    Column("session", String, nullable=False),
+    Column("run", String, nullable=False),
+    Column("tool", String, nullable=False),
+    Column("arguments", Text, nullable=False),
+    Column("truncated", Boolean, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("policy", String, nullable=False),
+    Column("cost", BigInteger, nullable=False),
+    Column("state", String, nullable=False),
+    Column("decided_by", String),
+    Column("decided_at", BigInteger),
+    Column("reason", Text),
+    Column("used_at", BigInteger),
+    Index("gw_approvals_digest", "digest", "expires_at"),
+    Index("gw_approvals_created", "created_at", "id"),
+    Index("gw_approvals_state", "state", "created_at", "id"),
+)
+"""Tool calls that needed an operator's decision. `state` is `pending`, `approved` or `denied`; that one has
+expired follows from `expires_at`."""
+
+alert_claims = Table(
+    "gw_alert_claims",
+    metadata,
+    Column("subject", String, primary_key=True),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("gw_alert_claims_expires", "expires_at"),
+)
+"""What alerts were lately about, by SHA-256: whoever inserts the row sends the alert."""
+
 audit = Table(
     "gw_audit",
     metadata,

@@ -16,7 +16,7 @@ import random
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,19 +26,34 @@ import orjson
 from gateway.admission import (
     Admission,
     Admitted,
+    Baseline,
+    BreakerRule,
+    BreakerState,
     CounterState,
     Denied,
+    Ending,
     Hold,
     Kill,
     Lookup,
+    Quota,
     RunView,
     Settled,
     Settlement,
+    Taken,
 )
 from gateway.domain import Millis, Nano, RunSource, RunStatus
 from gateway.errors import StoreUnavailable
 from gateway.protocols import Clock, Store
-from gateway.stores.embedded import RunState, complete_orphan, denied_by_kill, run_event
+from gateway.stores.embedded import (
+    RunState,
+    complete_orphan,
+    denied_by_ending,
+    denied_by_kill,
+    run_event,
+    shown,
+)
+from gateway.stores.embedded_breakers import source_digest
+from gateway.stores.embedded_records import usable_figures
 from gateway.stores.redis_wire import (
     Arg,
     Health,
@@ -86,7 +101,8 @@ class Keys:
         self.kill_channel = f"{self.tag}kills"
 
     def of(self, kind: str, record_id: str) -> bytes:
-        """Key of one record: a run, index, retry, counter, bucket, flight, attempt, kill, acks or object."""
+        """Key of one record: a run, index, retry, counter, bucket, flight, attempt, kill, acks, object,
+        quota, breaker or baseline."""
         return _text(f"{self.tag}{kind}:{record_id}")
 
 
@@ -99,10 +115,18 @@ class Script:
     sha: str
 
 
-_SETTLING = ("settle", "reap", "void")
+_SHARED: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("resolve", "admit", "extend", "counters", "reseed"), ("state",)),
+    **dict.fromkeys(("settle", "reap", "void"), ("state", "settling")),
+    **dict.fromkeys(("report", "probe", "breakers", "reset_breaker"), ("breaking",)),
+    **dict.fromkeys(("observe", "baseline"), ("observing",)),
+}
+"""The parts, after `common`, that a script begins with: no more than it uses, since Lua makes them anew for
+every call and its collector goes through all that are loaded."""
 _SCRIPT_NAMES = (
     "resolve", "admit", "extend", "settle", "void", "renew", "reap", "stop_run", "counters", "reseed",
-    "seeded", "unlock", "set_kill", "clear_kill", "kills", "acknowledge",
+    "seeded", "unlock", "set_kill", "clear_kill", "kills", "acknowledge", "take", "report", "probe",
+    "breakers", "reset_breaker", "observe", "baseline",
 )  # fmt: skip
 
 
@@ -116,7 +140,7 @@ def scripts() -> dict[str, Script]:
 
     loaded: dict[str, Script] = {}
     for name in _SCRIPT_NAMES:
-        parts = ("common", "settling", name) if name in _SETTLING else ("common", name)
+        parts = ("common", *_SHARED.get(name, ()), name)
         source = "\n".join(part(p) for p in parts)
         loaded[name] = Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
     return loaded
@@ -233,6 +257,8 @@ class RedisStore:
         ]
         for evidence in lookup.evidence:
             args += (evidence.key, evidence.source.value, _flag(evidence.then_user))
+        args += (_optional(lookup.parent_run_id), len(lookup.parents), *lookup.parents)
+        args += (len(lookup.known_as), *lookup.known_as)
         r = await self._gated("resolve", args)
         return RunView(
             run_id=_str(r[1]),
@@ -249,6 +275,9 @@ class RedisStore:
             steps=int(r[12]),
             cost=int(r[13]),
             policy=_str(r[14]),
+            ancestors=tuple(_str(run_id) for run_id in r[15]),
+            progress=r[16],
+            landed=int(r[17]),
         )
 
     async def admit(self, admission: Admission) -> Admitted | Denied:
@@ -284,6 +313,8 @@ class RedisStore:
                 )
             case b"KILLED":
                 return denied_by_kill(admission.kill_names[int(r[1])], _str(r[2]))
+            case b"ENDED":
+                return denied_by_ending(Ending(*json.loads(r[1])))
             case b"NORUN":
                 return Denied("run_timeout", "runs.idle_ttl_s", "run", 0, 0, 0, 0, 0, "the run has expired")
             case _:
@@ -314,6 +345,7 @@ class RedisStore:
             a.event,
             a.orphan,
             _flag(self._raw_kills),
+            _ending(a.landing),
             len(a.kill_names),
         ]
         args += [_text(name) for name in a.kill_names]
@@ -327,6 +359,7 @@ class RedisStore:
                 _flag(c.enforced),
                 c.warn_at,
                 c.ttl_ms,
+                c.kept_back,
                 len(c.windows),
             )
             for window in c.windows:
@@ -342,6 +375,7 @@ class RedisStore:
                 r.tokens_per_minute,
                 r.new_runs_per_minute,
                 r.max_concurrency,
+                r.nano_per_minute,
             )
         return args
 
@@ -364,6 +398,10 @@ class RedisStore:
             s.retry_key,
             s.index_ttl_ms,
             _flag(s.adopt),
+            s.ends_as,
+            _text(s.ends_because),
+            s.progress,
+            s.waited_ms,
             s.event,
             len(s.links),
             *s.links,
@@ -398,8 +436,8 @@ class RedisStore:
     async def note(self, event: bytes) -> None:
         await self._command("XADD", self.keys.events, "*", "e", event)
 
-    async def stop_run(self, run_id: str, status: str, reason: str) -> None:
-        await self._script("stop_run", [run_id, status, _text(reason)])
+    async def stop_run(self, run_id: str, status: str, reason: str, ending: Ending | None = None) -> None:
+        await self._script("stop_run", [run_id, status, _text(reason), _ending(ending)])
 
     # -- the ledger stream --------------------------------------------------------------------------
 
@@ -431,21 +469,6 @@ class RedisStore:
             return bool(r[1] == b"1")
         return bool(await self._command("DEL", _text(f"kill:{name}")) == 1 or r[1] == b"1")
 
-    async def remember(self, objects: Mapping[str, bytes], ttl_ms: int) -> None:
-        await asyncio.gather(
-            *(self._command("SET", self.keys.of("object", k), v, "PX", ttl_ms) for k, v in objects.items())
-        )
-
-    async def recall(self, keys: Sequence[str]) -> dict[str, bytes]:
-        if not keys:
-            return {}
-        found = await self._command("MGET", *(self.keys.of("object", key) for key in keys))
-        return {key: value for key, value in zip(keys, found, strict=True) if value is not None}
-
-    async def forget(self, keys: Sequence[str]) -> None:
-        if keys:
-            await self._command("DEL", *(self.keys.of("object", key) for key in keys))
-
     async def kills(self, names: Iterable[str]) -> dict[str, str]:
         wanted = list(dict.fromkeys(names))
         found: dict[str, str] = {}
@@ -475,6 +498,67 @@ class RedisStore:
         workers = [field[3:] for field in row if field.startswith("at:")]
         return {w: (int(row[f"at:{w}"]), int(row.get(f"streams:{w}", 0))) for w in workers}
 
+    # -- what providers hold ------------------------------------------------------------------------
+
+    async def remember(self, objects: Mapping[str, bytes], ttl_ms: int) -> None:
+        await asyncio.gather(
+            *(self._command("SET", self.keys.of("object", k), v, "PX", ttl_ms) for k, v in objects.items())
+        )
+
+    async def recall(self, keys: Sequence[str]) -> dict[str, bytes]:
+        if not keys:
+            return {}
+        found = await self._command("MGET", *(self.keys.of("object", key) for key in keys))
+        return {key: value for key, value in zip(keys, found, strict=True) if value is not None}
+
+    async def forget(self, keys: Sequence[str]) -> None:
+        if keys:
+            await self._command("DEL", *(self.keys.of("object", key) for key in keys))
+
+    # -- tools and baselines ------------------------------------------------------------------------
+
+    async def take(self, quotas: Sequence[Quota]) -> Taken:
+        args: list[Arg] = [len(quotas)]
+        for q in quotas:
+            args += (q.counter, q.limit, q.amount, _flag(q.enforced), q.window_ms, q.ttl_ms)
+        r = await self._script("take", args)
+        return Taken(int(r[1]), tuple(int(used) for used in r[2:]))
+
+    async def report(self, key: str, rule: BreakerRule, *, source: str, ok: int, failed: int) -> BreakerState:
+        args: list[Arg] = [_text(key), source_digest(source), ok, failed]
+        args += (repr(rule.error_rate), rule.min_calls, rule.window_ms, rule.open_ms)
+        r = await self._script("report", [*args, rule.probes, rule.min_sources])
+        return _breaker(r[1])
+
+    async def breakers(self, keys: Sequence[str] | None = None) -> list[BreakerState]:
+        if keys is None:
+            r = await self._script("breakers", [-1])
+            return sorted((_breaker(view) for view in r[1:]), key=lambda state: state.key)
+        states: list[BreakerState] = []
+        for batch in _batches(keys, BATCH):
+            r = await self._script("breakers", [len(batch), *(_text(key) for key in batch)])
+            states += (_breaker(view) for view in r[1:])
+        return states
+
+    async def probe(self, key: str, rule: BreakerRule) -> bool:
+        r = await self._script("probe", [_text(key), rule.open_ms, rule.probes])
+        return bool(r[1] == b"1")
+
+    async def reset_breaker(self, key: str) -> bool:
+        r = await self._script("reset_breaker", [_text(key)])
+        return bool(r[1] == b"1")
+
+    async def observe(self, key: str, values: Mapping[str, float], decay: float) -> Baseline:
+        figures = usable_figures(values)
+        args: list[Arg] = [_text(key), repr(decay), len(figures)]
+        for name, value in figures.items():
+            args += (_text(name), repr(value))
+        return _baseline(await self._script("observe", args))
+
+    async def baseline(self, key: str) -> Baseline | None:
+        r = await self._script("baseline", [_text(key)])
+        return _baseline(r) if len(r) > 1 else None
+
     # -- reading ------------------------------------------------------------------------------------
 
     async def counters(self, keys: Sequence[str]) -> dict[str, CounterState]:
@@ -486,9 +570,11 @@ class RedisStore:
         return states
 
     async def live_run(self, run_id: str) -> Mapping[str, Any] | None:
-        row = _pairs(await self._command("HGETALL", self.keys.of("run", run_id)))
-        if not row:
+        found = await self._command("HMGET", self.keys.of("run", run_id), *_RUN_TEXTS, *_RUN_FIGURES)
+        if found[0] is None:
             return None
+        # What only some runs have is absent of others.
+        row = {name: _str(v or b"") for name, v in zip((*_RUN_TEXTS, *_RUN_FIGURES), found, strict=True)}
         state = RunState(
             id=run_id,
             principal=row["principal"],
@@ -496,18 +582,18 @@ class RedisStore:
             name=row["name"][1:] if row["name"] else None,
             explicit=row["explicit"] == "1",
             continues=row["continues"][1:] if row["continues"] else None,
-            started_at=int(row["started_at"]),
-            last_at=int(row["last_at"]),
-            idle_ttl_ms=int(row["idle_ttl_ms"]),
             status=row["status"],
             reason=row["reason"],
             seen=row["seen"] == "1",
             head=row["head"],
             policy=row["policy"],
             budget=row["budget"],
-            **{field: int(row[field]) for field in _RUN_FIGURES},
+            ancestors=tuple(row["ancestors"].split("\n")) if row["ancestors"] else (),
+            progress=b"",
+            ending=None,
+            **{figure: int(row[figure] or 0) for figure in _RUN_FIGURES},
         )
-        return asdict(state)
+        return shown(state)
 
     async def reseed(self, used: Mapping[str, tuple[Nano, Millis]]) -> None:
         for batch in _batches(list(used.items()), BATCH):
@@ -561,9 +647,13 @@ class RedisStore:
 
     async def _greet(self, link: Link) -> None:
         """See that this is a Redis to keep money in, and give it the scripts."""
-        commands = [pack("INFO"), pack("CLIENT", "SETNAME", "gateway")]
+        info = await link.send(pack("INFO"))
+        if isinstance(info, ReplyError) and str(info).startswith("NOAUTH"):
+            # A server hangs up on strangers who send as much as a script.
+            raise info
+        commands = [pack("CLIENT", "SETNAME", "gateway")]
         commands += [pack("SCRIPT", "LOAD", script.source) for script in self._scripts.values()]
-        info, _, *loaded = await asyncio.gather(*(link.send(command) for command in commands))
+        _, *loaded = await asyncio.gather(*(link.send(command) for command in commands))
         facts = _facts(info)
         if facts.get("loading", "0") != "0":
             raise StoreUnavailable("LOADING: Redis is reading its data")
@@ -696,8 +786,13 @@ class RedisStore:
         return {name: _str(flag) for name, flag in zip(wanted, flags, strict=True) if flag is not None}
 
 
+_RUN_TEXTS = (
+    "principal", "session", "name", "explicit", "continues", "status", "reason", "seen", "head", "policy",
+    "budget", "ancestors",
+)  # fmt: skip
 _RUN_FIGURES = (
-    "steps", "open", "tool_calls", "tokens", "cost", "reserved", "answered_at", "budget_limit",
+    "started_at", "last_at", "idle_ttl_ms", "steps", "open", "tool_calls", "tokens", "cost", "reserved",
+    "answered_at", "budget_limit", "landed", "waited_ms",
 )  # fmt: skip
 
 
@@ -724,6 +819,26 @@ def _optional(value: str | None) -> bytes:
 
 def _given(value: bytes) -> str | None:
     return _str(value[1:]) if value else None
+
+
+def _ending(ending: Ending | None) -> bytes:
+    if ending is None:
+        return b""
+    return json.dumps([ending.code, ending.rule, ending.per, ending.limit, ending.used]).encode()
+
+
+def _breaker(view: Sequence[bytes]) -> BreakerState:
+    ok, failed, opened_at, until = (int(figure) for figure in view[2:6])
+    return BreakerState(_str(view[0]), _str(view[1]), ok, failed, opened_at, until)
+
+
+def _baseline(reply: Sequence[Reply]) -> Baseline:
+    names = [_str(name) for name in reply[2::3]]
+    return Baseline(
+        float(reply[1]),
+        {name: float(mean) for name, mean in zip(names, reply[3::3], strict=True)},
+        {name: float(variance) for name, variance in zip(names, reply[4::3], strict=True)},
+    )
 
 
 def _pairs(row: Sequence[bytes]) -> dict[str, str]:

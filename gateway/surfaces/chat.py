@@ -32,6 +32,7 @@ _ROLES = {
     "function": Role.TOOL,
 }
 _REASONING = ("reasoning", "reasoning_content", "thinking")
+_SEARCHED = ("web_search",)
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 _TURN = frozenset(("role", "content", "refusal", "tool_calls", "tool_call_id", "function_call"))
 """Fields of a message that its item tells of."""
@@ -318,6 +319,7 @@ def read_answer(reply: Mapping[str, Any]) -> Answer:
     calls: list[ToolCall] = []
     reasoning = ""
     finish: str | None = None
+    cites = False
     choices = reply.get("choices")
     for choice in choices if isinstance(choices, list) else ():
         message = choice.get("message") if isinstance(choice, dict) else None
@@ -330,6 +332,7 @@ def read_answer(reply: Mapping[str, Any]) -> Answer:
         # Some servers say it under two names; it was generated once.
         reasoning += next((t for n in _REASONING if isinstance(t := message.get(n), str) and t), "")
         calls.extend(_calls(message.get("tool_calls"), message.get("function_call")))
+        cites = cites or _cites(message)
         reason = choice.get("finish_reason")
         finish = reason if isinstance(reason, str) else finish
     response_id, model = reply.get("id"), reply.get("model")
@@ -340,6 +343,15 @@ def read_answer(reply: Mapping[str, Any]) -> Answer:
         finish_reason=finish,
         response_id=response_id if isinstance(response_id, str) else None,
         model=model if isinstance(model, str) else None,
+        hosted=_SEARCHED if cites else (),
+    )
+
+
+def _cites(message: Json) -> bool:
+    """Whether pages of the web are quoted: all that this API shows of a search."""
+    notes = message.get("annotations")
+    return isinstance(notes, list) and any(
+        isinstance(note, dict) and note.get("type") == "url_citation" for note in notes
     )
 
 
@@ -361,6 +373,7 @@ class ChatStream:
 
     __slots__ = (
         "_choices",
+        "_cites",
         "_splitter",
         "_strip_usage",
         "done",
@@ -376,6 +389,7 @@ class ChatStream:
         self._splitter = EventSplitter()
         self._strip_usage = strip_usage
         self._choices: dict[int, _Choice] = {}
+        self._cites = False
         self.usage: Mapping[str, Any] | None = None
         """The last usage object seen, as the provider wrote it, with what stands beside it."""
         self.done = False
@@ -461,6 +475,8 @@ class ChatStream:
     def _rarer_deltas(self, state: _Choice, delta: Json) -> None:
         if "tool_calls" in delta or "function_call" in delta:
             self._tool_deltas(state, delta)
+        if "annotations" in delta:
+            self._cites = self._cites or _cites(delta)
         for name in ("refusal", "reasoning", "reasoning_content", "thinking"):
             extra = delta.get(name)
             if extra and type(extra) is str:
@@ -535,6 +551,7 @@ class ChatStream:
             finish_reason=finishes[-1] if finishes else None,
             response_id=self.response_id,
             model=self.model,
+            hosted=_SEARCHED if self._cites else (),
         )
 
 

@@ -302,6 +302,7 @@ class _Reader:
             tuple(parts.texts),
             tuple(parts.media),
             call_id=call_id if isinstance(call_id, str) else None,
+            failed=block.get("is_error") is True,
         )
 
     def _content(self, content: Any, at: Pointer, into: _Parts) -> None:
@@ -506,6 +507,7 @@ def read_answer(reply: Mapping[str, Any]) -> Answer:
     texts: list[str] = []
     thoughts: list[str] = []
     calls: list[ToolCall] = []
+    hosted: list[str] = []
     kept = [*_text_of(reply, "id")]
     content = reply.get("content")
     if isinstance(content, str):
@@ -515,6 +517,7 @@ def read_answer(reply: Mapping[str, Any]) -> Answer:
         if not isinstance(block, dict):
             continue
         kind = block.get("type")
+        hosted += _hosted(block)
         if kind == "text":
             texts += _text_of(block, "text")
         elif kind == "tool_use":
@@ -535,7 +538,18 @@ def read_answer(reply: Mapping[str, Any]) -> Answer:
         response_id=response_id if isinstance(response_id, str) else None,
         model=model if isinstance(model, str) else None,
         state=tuple(dict.fromkeys(kept)),
+        hosted=tuple(hosted),
     )
+
+
+def _hosted(block: Mapping[str, Any]) -> tuple[str, ...]:
+    """The tool of the provider's own that a block shows at work."""
+    kind = block.get("type")
+    if kind == "server_tool_use":
+        return _text_of(block, "name") or ("",)
+    if kind == "mcp_tool_use":
+        return ("mcp",)
+    return ("compaction",) if kind == "compaction" else ()
 
 
 def _text_of(source: Mapping[str, Any], name: str) -> tuple[str, ...]:
@@ -595,6 +609,7 @@ class MessagesStream:
 
     __slots__ = (
         "_blocks",
+        "_hosted",
         "_kept",
         "_merged",
         "_open",
@@ -617,6 +632,7 @@ class MessagesStream:
         self._merged: Json = {}
         self._stop_reason: str | None = None
         self._kept: list[str] = []
+        self._hosted: list[str] = []
         self.usage: Mapping[str, Any] | None = None
         """Usage of all events so far, merged: they are cumulative, and each may tell only some fields."""
         self.done = False
@@ -713,6 +729,7 @@ class MessagesStream:
         if kind in _BEGINS:
             holds, name = _BEGINS[kind]
             block = self._add(index, _Block(holds, pieces=[*_text_of(start, name)]))
+            self._hosted += _hosted(start)
             self.output_bytes += sum(len(piece.encode()) for piece in block.pieces)
         elif kind in ("tool_use", "server_tool_use", "mcp_tool_use"):
             self._begin_call(index, start, client=kind == "tool_use")
@@ -729,6 +746,7 @@ class MessagesStream:
         self._add(index, _Block("arguments", call.id, call.name, client, given))
         if client:
             self.tools_called.add(call.name)
+        self._hosted += _hosted(start)
         self.output_bytes += len(call.name.encode()) + (len(call.arguments.encode()) if given else 0)
 
     def _opening(self, event: Json) -> None:
@@ -795,6 +813,7 @@ class MessagesStream:
             response_id=response_id,
             model=self.model,
             state=tuple(dict.fromkeys(kept)),
+            hosted=tuple(self._hosted),
         )
 
     def _joined(self, holds: _Holds) -> str:

@@ -72,6 +72,18 @@ _GENERATED = {
     "program": ("code",),
 }
 """Where the text stands that the model wrote into an item: what streams tell in deltas."""
+_HOSTED = {
+    "web_search_call": "web_search",
+    "file_search_call": "file_search",
+    "code_interpreter_call": "code_interpreter",
+    "image_generation_call": "image_generation",
+    "mcp_call": "mcp",
+    "tool_search_call": "tool_search",
+    "shell_call": "shell",
+    "program": "programmatic_tool_calling",
+    "compaction": "compaction",
+}
+"""Items that show what the provider does on its own side, with the tool as requests name it."""
 _RELOADED = {
     "reasoning": ("encrypted_content", "content"),
     "compaction": ("encrypted_content",),
@@ -557,6 +569,18 @@ def _call(item: Mapping[str, Any]) -> ToolCall | None:
     )
 
 
+def _hosted(item: Mapping[str, Any]) -> tuple[str, ...]:
+    """The provider's own tool that an item, which is nobody else's call, shows at work."""
+    kind = item.get("type")
+    tool = _HOSTED.get(kind) if isinstance(kind, str) else None
+    if tool == "web_search":
+        action = item.get("action")
+        # An item that has only begun does not tell yet; opening a page is no search.
+        if isinstance(action, dict) and action.get("type", "search") != "search":
+            return ("open_page",)
+    return (tool,) if tool is not None else ()
+
+
 def _compact(value: Any) -> str:
     """Arguments as text. Fields that are null are left out, as clients do when they send them back."""
     if value is None or isinstance(value, str):
@@ -673,6 +697,7 @@ def read_answer(reply: Mapping[str, Any]) -> Answer:
     ids: list[Any] = [reply.get("id")]
     ids.append(conversation.get("id") if isinstance(conversation, dict) else conversation)
     containers: list[Any] = []
+    hosted: list[str] = []
     for item in _output(reply):
         ids.append(item.get("id"))
         containers.append(_container(item))
@@ -680,6 +705,7 @@ def read_answer(reply: Mapping[str, Any]) -> Answer:
             calls.append(call)
         elif item.get("type") != "message":
             reasoning += _written(item)
+            hosted += _hosted(item)
         elif item.get("role", "assistant") == "assistant":
             texts += _written(item)
     response_id, model, status = reply.get("id"), reply.get("model"), reply.get("status")
@@ -697,6 +723,7 @@ def read_answer(reply: Mapping[str, Any]) -> Answer:
         model=model if isinstance(model, str) else None,
         state=tuple(dict.fromkeys(i for i in (*ids, *containers) if isinstance(i, str) and i)),
         background=background,
+        hosted=tuple(hosted),
     )
 
 

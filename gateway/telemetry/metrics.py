@@ -108,7 +108,16 @@ class Metrics:
             ["check"],
             registry=r,
         )
+        self.alerts = Counter(
+            "gateway_alerts", "Alerts by what came of them.", ["event", "outcome"], registry=r
+        )
         self.unpriced = Counter("gateway_unpriced", "Steps refused for want of a price.", registry=r)
+        self.breaker_state = Gauge(
+            "gateway_breaker_state",
+            "Breakers met by this process: 0 closed, 1 half open, 2 open. Other tools are `other`.",
+            ["kind", "id"],
+            registry=r,
+        )
         self.policy_generation = Gauge(
             "gateway_policy_generation", "How often a policy was taken over since start.", registry=r
         )

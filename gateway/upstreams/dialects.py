@@ -92,6 +92,13 @@ def headers_for(wire: Wire, raw: Headers, headers: Mapping[bytes, bytes]) -> tup
     return kept, wire.dialect.defaults({})
 
 
+def query_for(wire: Wire, surface: Surface, query: bytes) -> bytes:
+    """The client's query string, unless its API is another vendor's than the provider's: `?beta=true`, which
+    Anthropic's SDKs send, means nothing to a chat provider, and some refuse what they do not know."""
+    vendors = {s is Surface.MESSAGES for s in (surface, wire.surface)}
+    return query if len(vendors) == 1 else b""
+
+
 def passthrough_url(provider: Provider, path: str, query: bytes) -> str:
     """Where a path of the gateway leads at a provider: `/v1/…` is below its base URL."""
     base = provider.base_url.rstrip("/")

@@ -19,7 +19,15 @@ from starlette.exceptions import HTTPException
 from gateway.domain import Json
 from gateway.errors import StoreUnavailable
 from gateway.stores.ledger import AmbiguousRun, BadCursor, LedgerConflict, LedgerError, LedgerUnavailable
-from gateway.web import admin_budgets, admin_credentials, admin_kills, admin_policy, admin_runs
+from gateway.web import (
+    admin_approvals,
+    admin_breakers,
+    admin_budgets,
+    admin_credentials,
+    admin_kills,
+    admin_policy,
+    admin_runs,
+)
 from gateway.web.admin_gate import (
     PREFIX,
     AdminError,
@@ -68,6 +76,8 @@ def admin_app(
         admin_kills.router,
         admin_runs.router,
         admin_budgets.router,
+        admin_approvals.router,
+        admin_breakers.router,
         admin_policy.router,
         admin_credentials.router,
         about,

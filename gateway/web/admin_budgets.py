@@ -7,8 +7,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from gateway.dispatch import Generation
 from gateway.domain import Json, Millis, Nano, usd
-from gateway.pipeline import Generation
 from gateway.policy.models import EVERYTHING, Budget
 from gateway.rules.budgets import GLOBAL_ID, counter_key
 from gateway.web.admin_gate import AdminError, AdminRoute, Context, Ctx, needs

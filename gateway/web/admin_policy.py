@@ -40,13 +40,6 @@ class ScreenBody(Body):
     channel: Literal["user", "tool", "output"] = "user"
 
 
-class ApprovalBody(Body):
-    """A decision over a held tool call."""
-
-    decision: Literal["approve", "deny"]
-    reason: Reason
-
-
 def not_yet(what: str) -> AdminError:
     """The answer where a later release will do more."""
     return AdminError(501, "not_available", f"{what} is not available in this version.")
@@ -132,34 +125,6 @@ async def rollback(ctx: Ctx, body: RollbackBody) -> Json:
 async def screen(ctx: Ctx, body: ScreenBody) -> Json:
     """Screen a text without sending it anywhere."""
     raise not_yet("Screening a text")
-
-
-@router.get("/breakers")
-@needs("viewer")
-async def breakers(ctx: Ctx) -> Json:
-    """Circuit breakers of providers, models and tools."""
-    return page([])
-
-
-@router.post("/breakers/{breaker:path}/reset")
-@needs("operator")
-async def reset_breaker(ctx: Ctx, breaker: Label) -> Json:
-    """Close a breaker by hand."""
-    raise AdminError(404, "not_found", f"There is no breaker {breaker!r}.")
-
-
-@router.get("/approvals")
-@needs("viewer")
-async def approvals(ctx: Ctx) -> Json:
-    """Tool calls that wait for a decision."""
-    return page([])
-
-
-@router.post("/approvals/{approval}")
-@needs("operator")
-async def decide(ctx: Ctx, approval: Label, body: ApprovalBody) -> Json:
-    """Approve or deny a held tool call."""
-    raise AdminError(404, "not_found", f"No tool call {approval!r} is held.")
 
 
 def _plain(value: Any) -> Any:

@@ -13,8 +13,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
+from gateway.admission import BreakerState
 from gateway.domain import NANO_PER_USD, Json, Millis, Nano, usd
+from gateway.rules.breakers import BreakerName
 from gateway.stores.audit_chain import AuditRecord
+from gateway.stores.ledger_approvals import ApprovalRecord
 from gateway.stores.ledger_control import KeyRecord, KillRecord, Obeyed, PolicyVersion, TokenRecord, Topup
 
 _DURATION = re.compile(r"(\d{1,6})(s|m|h|d|w)")
@@ -241,6 +244,46 @@ def topup_view(topup: Topup) -> Json:
         "by": topup.by,
         "at": stamp(topup.at),
         "expires_at": stamp_or_none(topup.expires_at),
+    }
+
+
+def approval_view(approval: ApprovalRecord) -> Json:
+    """A tool call that needed a decision. `arguments` is JSON text, cut where `truncated` says so."""
+    return {
+        "id": approval.id,
+        "state": approval.state,
+        "tool": approval.tool,
+        "arguments": approval.arguments,
+        "truncated": approval.truncated,
+        "digest": approval.digest,
+        "run": approval.run,
+        "session": approval.session,
+        "key": approval.key,
+        "user": approval.user,
+        "team": approval.team,
+        "cost_usd": usd(approval.cost),
+        "policy": approval.policy,
+        "created_at": stamp(approval.created_at),
+        "expires_at": stamp(approval.expires_at),
+        "decided_by": approval.decided_by,
+        "decided_at": stamp_or_none(approval.decided_at),
+        "reason": approval.reason,
+        "used_at": stamp_or_none(approval.used_at),
+    }
+
+
+def breaker_view(breaker: BreakerState, name: BreakerName) -> Json:
+    """A circuit breaker. `id` is what a reset takes."""
+    return {
+        "id": breaker.key,
+        "kind": name.kind,
+        "name": name.name,
+        "scope": name.scope,
+        "state": breaker.state,
+        "ok": breaker.ok,
+        "failed": breaker.failed,
+        "opened_at": stamp_or_none(breaker.opened_at or None),
+        "until": stamp_or_none(breaker.until or None),
     }
 
 

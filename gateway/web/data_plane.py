@@ -16,6 +16,7 @@ from urllib.parse import unquote_to_bytes
 from gateway.ancillary import Ancillary
 from gateway.attempt import ClientLeftError, Reply
 from gateway.auth import Authenticator
+from gateway.dispatch import Call
 from gateway.domain import Headers, Principal, Surface, Verdict
 from gateway.errors import (
     CallerError,
@@ -26,7 +27,7 @@ from gateway.errors import (
     retry_headers,
     status_on,
 )
-from gateway.pipeline import Call, Pipeline
+from gateway.pipeline import Pipeline
 from gateway.policy.models import PassthroughRoute
 from gateway.provider_state import is_private
 from gateway.telemetry.metrics import Metrics
@@ -52,7 +53,10 @@ _STEPS: dict[bytes, Surface] = {
 }
 """Where steps are posted; Anthropic's clients are given base URLs with and without `/v1`."""
 _COUNT_TOKENS = (b"/v1/messages/count_tokens", b"/messages/count_tokens")
-_STORED = re.compile(rb"/v1/responses/([^/]{1,256})(?:/(cancel|input_items))?")
+_STORED = re.compile(
+    rb"/v1/responses/(?!(?:compact|input_tokens)(?:/|$))([^/]{1,256})(?:/(cancel|input_items))?"
+)
+"""Kept responses. What stands in place of their id elsewhere in OpenAI's API is no id."""
 _STORED_METHODS = {"": ("GET", "DELETE"), "cancel": ("POST",), "input_items": ("GET",)}
 
 

@@ -24,9 +24,6 @@ from tests.support.gateway import ThreadedGateway, wait_until
 pytestmark = [pytest.mark.clients, pytest.mark.node, pytest.mark.xdist_group("cli")]
 
 every_cli = pytest.mark.parametrize("cli", CLIS, ids=str)
-# A repetition is known by its bytes. Claude Code asks again without a stream or goes on with what it has
-# heard, and Codex writes the same request in another order.
-known_by_bytes = pytest.mark.xfail(strict=True, reason="a step asked again in other bytes is a new run")
 PROOF = "forty-two\n"
 NO_SEARCH = 'web_search = "disabled"'
 NO_AGENTS = "agents.enabled = false"
@@ -179,18 +176,8 @@ def test_a_wrong_key_ends_the_program(
 ENDLESS = Reply("word " * 3000, chunks=3000, chunk_delay_s=0.01, ignore_limits=True)
 
 
-KILLS = [
-    pytest.param(
-        *(cli, scope),
-        id=f"{cli}-{scope}",
-        marks=[known_by_bytes] if (cli, scope) == (CLAUDE_CODE, "run") else [],
-    )
-    for cli in CLIS
-    for scope in ("run", "session", "user")
-]
-
-
-@pytest.mark.parametrize(("cli", "scope"), KILLS)
+@pytest.mark.parametrize("scope", ["run", "session", "user"])
+@every_cli
 def test_a_kill_in_the_middle_of_a_stream_ends_the_program(
     cli: Cli, scope: str, place: Desk, provider: ProviderServer, gateway: ThreadedGateway
 ) -> None:
@@ -249,7 +236,6 @@ def test_a_tool_call_that_was_cut_is_never_run_by_half(
         assert provider.journal[0].cut == "fin"
 
 
-@known_by_bytes
 @pytest.mark.parametrize("part", [0.35, 0.6, 0.95])
 @every_cli
 def test_what_a_program_does_about_a_broken_answer_belongs_to_the_same_run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,75 @@ def test_a_kill_says_who_obeyed_and_when() -> None:
     assert "not on record" in late
 
 
+APPROVAL: dict[str, Any] = {
+    "id": "apr_1", "state": "pending", "tool": "send_email", "arguments": '{"to":"a@example.com"}',
+    "truncated": False, "run": "run_1", "session": "ses_1", "key": "bot", "user": "alice", "team": None,
+    "cost_usd": "0.012500000", "policy": "abc", "created_at": "2026-01-31T12:00:00.000Z",
+    "expires_at": "2026-01-31T13:00:00.000Z", "decided_by": None, "decided_at": None, "reason": None,
+    "used_at": None,
+}  # fmt: skip
+LATER = datetime(2026, 1, 31, 12, 2, 30, tzinfo=UTC)
+
+
+def test_held_calls_stand_in_columns() -> None:
+    decided = {
+        **APPROVAL,
+        "id": "apr_22",
+        "state": "approved",
+        "decided_by": "token:ann",
+        "reason": "ok",
+        "used_at": "2026-01-31T12:01:00.000Z",
+        "arguments": "x" * 61,
+    }
+    cut = {**APPROVAL, "id": "apr_3", "arguments": "{}", "truncated": True, "state": "expired"}
+    assert cli_views.approvals_table([APPROVAL, decided, cut], LATER) == (
+        f"""\
+ID      TOOL        ARGUMENTS                                                     RUN    RUN COST  AGE  STATE
+apr_1   send_email  {{"to":"a@example.com"}}                                        run_1   $0.0125   2m  expires in 57m
+apr_22  send_email  {"x" * 59}…  run_1   $0.0125   2m  approved by token:ann, used
+apr_3   send_email  {{}}…                                                           run_1   $0.0125   2m  expired"""
+    )
+    assert cli_views.approvals_table([], LATER) == "No tool call waits for a decision."
+
+
+def test_a_held_call_is_told_whole() -> None:
+    row = {**APPROVAL, "state": "denied", "decided_by": "admin", "reason": "no", "truncated": True}
+    assert cli_views.approval_whole(row, LATER) == (
+        """\
+send_email, denied by admin
+  run run_1, $0.0125 so far; session ses_1, key bot, user alice
+  asked 2026-01-31 12:00:00 UTC under policy abc
+  {"to":"a@example.com"}
+  The arguments are longer than this; the decision is about all of them.
+  denied: no"""
+    )
+    assert cli_views.decided(row) == "send_email of run run_1 is denied."
+    assert cli_views.decided({**APPROVAL, "state": "approved"}) == (
+        "send_email of run run_1 may pass once, until 2026-01-31 13:00:00 UTC."
+    )
+
+
+def test_breakers_stand_in_columns() -> None:
+    row = {
+        "id": "tool:team/cx:search", "kind": "tool", "name": "search", "scope": "team/cx", "state": "open",
+        "ok": 1, "failed": 9, "opened_at": "2026-01-31T12:00:00.000Z", "until": "2026-01-31T12:00:30.000Z",
+    }  # fmt: skip
+    assert cli_views.breakers_table([row]) == (
+        """\
+ID                   KIND  NAME    SCOPE    STATE  OK  FAILED  OPENED (UTC)         PROBED FROM (UTC)
+tool:team/cx:search  tool  search  team/cx  open    1       9  2026-01-31 12:00:00  2026-01-31 12:00:30"""
+    )
+    assert cli_views.breakers_table([]) == "No breakers."
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(-5, "0s"), (59.9, "59s"), (60, "1m"), (3599, "59m"), (3660, "1h 01m"), (86_400 * 2 + 7200, "2d 02h")],
+)
+def test_durations_are_short(seconds: float, shown: str) -> None:
+    assert cli_views.duration(timedelta(seconds=seconds)) == shown
+
+
 def test_nothing_of_a_callers_text_reaches_the_terminal_as_a_command() -> None:
     evil = "\x1b]0;owned\x07\x1b[2J\u202e[red]x\r\n"
     text = cli_views.story(
@@ -161,7 +230,11 @@ def test_nothing_of_a_callers_text_reaches_the_terminal_as_a_command() -> None:
         [{**STEP, "model": evil, "tool_calls": [{"name": evil}], "error": evil, "outcome": "failed"}],
     )
     assert all(c.isprintable() or c == "\n" for c in text)
+    held = {**APPROVAL, "tool": evil, "arguments": evil, "run": evil}
+    whole = cli_views.approval_whole({**held, "state": "denied", "reason": evil, "user": evil}, LATER)
+    assert all(c.isprintable() or c == "\n" for c in whole)
     for table in (
+        cli_views.approvals_table([held], LATER),
         cli_views.runs_table([{**RUN, "name": evil, "user": evil}]),
         cli_views.kills_table(
             [

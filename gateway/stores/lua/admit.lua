@@ -1,6 +1,6 @@
 -- `EmbeddedStore.admit`: check everything, then take everything or nothing.
 -- {'VOID'} for an attempt whose caller has given up before the command arrived,
--- {'KILLED', name's place, reason}, {'NORUN'},
+-- {'KILLED', name's place, reason}, {'NORUN'}, {'ENDED', the ending} for a run that has landed,
 -- {'DENIED', code, rule, per, limit, used, need, resets_at, retry_after_ms}, or
 -- {'OK', ordinal, reserved, output_tokens, run_remaining or '', admitted_at, holds, warned, shadow_denied}
 
@@ -10,6 +10,7 @@ local max_tokens, max_tool_calls = number(), number()
 local fixed_nano, output_rate, want_tokens, reserve_tokens = number(), number(), number(), number()
 local floor_tokens, halve, input_tokens, choices = number(), flag(), number(), number()
 local lease_ms, event, orphan, raw_kills = number(), text(), text(), flag()
+local landing = text()
 
 local attempt_key = key('attempt', attempt_id)
 if redis.call('EXISTS', attempt_key) == 1 then
@@ -41,13 +42,17 @@ local run = load_run(run_id)
 if not run then
   return {'NORUN'}
 end
+if run.landed > 0 and run.landed ~= retry_ordinal then
+  return {'ENDED', redis.call('HGET', key('run', run_id), 'ending')}
+end
 
 local charges = {}
 for i = 1, number() do
   local charge = {
     rule = text(), per = text(), counter = text(), limit = number(), enforced = flag(), warn_at = number(),
-    ttl_ms = number(),
+    ttl_ms = number(), kept_back = number(),
   }
+  charge.usable = charge.enforced and charge.limit - charge.kept_back or charge.limit
   local windows = {}
   for w = 1, number() do
     windows[w] = {id = text(), ends_at = number()}
@@ -65,7 +70,7 @@ local rates = {}
 for i = 1, number() do
   rates[i] = {
     rule = text(), per = text(), counter = text(), enforced = flag(), requests = number(), tokens = number(),
-    runs = number(), concurrency = number(),
+    runs = number(), concurrency = number(), money = number(),
   }
 end
 
@@ -77,7 +82,7 @@ local function check_limits()
   if max_steps > 0 and retry_ordinal == 0 and run.steps >= max_steps then
     return denied('step_limit_exceeded', 'runs.max_steps', 'run', max_steps, run.steps, 1, 0, 0)
   end
-  local elapsed = now - run.started_at
+  local elapsed = now - run.started_at - run.waited_ms
   if max_wall_clock_ms > 0 and elapsed >= max_wall_clock_ms then
     return denied('run_timeout', 'runs.max_wall_clock_s', 'run',
       math.floor(max_wall_clock_ms / 1000), math.floor(elapsed / 1000), 1, 0, 0)
@@ -105,8 +110,15 @@ local function rate_wait_ms(room, current, previous)
   return 2 * MINUTE_MS - elapsed - math.floor(room * MINUTE_MS / current)
 end
 -- The limits per minute of a rate: {kind, limit, what this attempt needs of it}.
-local function per_minute(rate, tokens)
-  return {{'n', rate.runs, run.seen and 0 or 1}, {'r', rate.requests, 1}, {'t', rate.tokens, tokens}}
+local function per_minute(rate, tokens, money)
+  local needs = {{'n', rate.runs, run.seen and 0 or 1}, {'r', rate.requests, 1}, {'t', rate.tokens, tokens}}
+  if rate.money > 0 then
+    needs[4] = {'m', rate.money, money}
+  end
+  return needs
+end
+local function output_cost(tokens)
+  return math.ceil(output_rate * tokens)
 end
 local function check_rate(rate)
   if rate.concurrency > 0 then
@@ -115,12 +127,13 @@ local function check_rate(rate)
       return denied('concurrency_limit_exceeded', rate.rule, rate.per, rate.concurrency, open, 1, 0, 1000)
     end
   end
-  for _, check in ipairs(per_minute(rate, input_tokens + reserve_tokens * choices)) do
+  local tokens, money = input_tokens + reserve_tokens * choices, fixed_nano + output_cost(reserve_tokens)
+  for _, check in ipairs(per_minute(rate, tokens, money)) do
     local kind, limit, need = check[1], check[2], check[3]
     if limit > 0 and need ~= 0 then
       local counts = redis.call('MGET', bucket(rate, kind, 0), bucket(rate, kind, 1))
       local current, previous = tonumber(counts[1]) or 0, tonumber(counts[2]) or 0
-      local used = current + math.floor(previous * (MINUTE_MS - elapsed) / MINUTE_MS)
+      local used = current + share(previous, MINUTE_MS - elapsed, MINUTE_MS)
       if used + need > limit then
         return denied('rate_limit_exceeded', rate.rule, rate.per, limit, used, need, 0,
           rate_wait_ms(limit - need, current, previous))
@@ -131,7 +144,7 @@ local function check_rate(rate)
 end
 
 local shadow = {}
-local limit_denial = check_limits()
+local limit_denial = landing == '' and check_limits() or nil
 if limit_denial then
   if limits_enforced then
     return limit_denial
@@ -148,14 +161,10 @@ for _, rate in ipairs(rates) do
   end
 end
 
-local function output_cost(tokens)
-  return math.ceil(output_rate * tokens)
-end
-
 local tightest = nil
 for _, charge in ipairs(charges) do
   local c = counter(charge.counter)
-  local free = charge.limit - c.used - c.reserved
+  local free = charge.usable - c.used - c.reserved
   if charge.enforced and (not tightest or free < tightest) then
     tightest = free
   end
@@ -174,7 +183,7 @@ end
 local needed = fixed_nano + output_cost(math.min(floor_tokens, want_tokens))
 for _, charge in ipairs(charges) do
   local c = counter(charge.counter)
-  if needed > charge.limit - c.used - c.reserved and needed > 0 then
+  if needed > charge.usable - c.used - c.reserved and needed > 0 then
     if charge.enforced then
       local scope = string.match(charge.per, '^[^:]*')
       return denied(scope .. '_budget_exceeded', charge.rule, charge.per, charge.limit, c.used + c.reserved,
@@ -190,25 +199,35 @@ local granted = math.min(grant, reserve_tokens)
 local reserved = fixed_nano + output_cost(granted)
 local tokens = input_tokens + granted * choices
 local ordinal = retry_ordinal > 0 and retry_ordinal or run.steps + 1
-local holds, limits, token_buckets, in_flight = {}, {}, {}, {}
+local holds, limits, token_buckets, money_buckets, in_flight = {}, {}, {}, {}, {}
 for i, charge in ipairs(charges) do
   holds[i] = {charge.counter, charge.expires_at}
   if charge.enforced then
-    limits[#limits + 1] = {charge.counter, charge.limit}
+    limits[#limits + 1] = {charge.counter, charge.usable}
   end
 end
 for _, rate in ipairs(rates) do
   if rate.tokens > 0 and tokens ~= 0 then
     token_buckets[#token_buckets + 1] = bucket(rate, 't', 0)
   end
+  if rate.money > 0 and reserved ~= 0 then
+    money_buckets[#money_buckets + 1] = bucket(rate, 'm', 0)
+  end
   if rate.concurrency > 0 then
     in_flight[#in_flight + 1] = key('flight', rate.counter)
   end
 end
+local takes = {limits = limits, token_buckets = token_buckets, tokens = tokens, in_flight = in_flight}
+if #money_buckets > 0 then
+  takes.money_buckets, takes.money = money_buckets, reserved
+end
+if landing ~= '' and run.landed == 0 then
+  takes.landed = true
+end
 redis.call('HSET', attempt_key, 'state', 'open', 'run', run_id, 'reserved', int(reserved), 'cost', '0',
   'tokens', '0', 'ended_at', '0', 'ordinal', int(ordinal), 'lease_ms', int(lease_ms), 'orphan', orphan,
   'holds', cmsgpack.pack(holds),
-  'takes', cmsgpack.pack({limits = limits, token_buckets = token_buckets, tokens = tokens, in_flight = in_flight}))
+  'takes', cmsgpack.pack(takes))
 redis.call('PEXPIRE', attempt_key, int(lease_ms + 2 * DAY_MS))
 redis.call('ZADD', LEASES_KEY, int(now + lease_ms), attempt_id)
 
@@ -230,7 +249,7 @@ for _, c in pairs(counters) do
   save_counter(c)
 end
 for _, rate in ipairs(rates) do
-  for _, take in ipairs(per_minute(rate, tokens)) do
+  for _, take in ipairs(per_minute(rate, tokens, reserved)) do
     if take[2] > 0 and take[3] ~= 0 then
       local k = bucket(rate, take[1], 0)
       redis.call('INCRBY', k, int(take[3]))
@@ -246,6 +265,9 @@ end
 redis.call('HSET', key('run', run_id), 'steps', int(math.max(run.steps, ordinal)), 'open', int(run.open + 1),
   'reserved', int(run.reserved + reserved), 'last_at', int(now), 'status', 'running', 'reason', '', 'seen', '1',
   'budget', run.budget, 'budget_limit', int(run.budget_limit))
+if landing ~= '' then
+  redis.call('HSET', key('run', run_id), 'landed', int(ordinal), 'ending', landing)
+end
 schedule_run(run, now + run.idle_ttl_ms)
 if not run.seen then
   redis.call('XADD', EVENTS_KEY, '*', 'e', event)

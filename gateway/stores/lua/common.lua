@@ -1,4 +1,4 @@
--- What every script begins with: keys, time, numbers, and how each record is kept.
+-- What every script begins with: keys, time, arguments, numbers.
 --
 -- KEYS[1]  the epoch key; every other key is derived from it and shares its hash tag
 -- ARGV[1]  the time in ms since the epoch, for tests alone; empty means the server's own clock
@@ -16,13 +16,9 @@ local MAX_RETRIES = 10
 local INDEX_WIDTH = 128
 local SETTLED_MEMORY_MS = 3600000
 local PROVISIONAL_MEMORY_MS = DAY_MS
+local MAX_ANCESTORS = 8
 local UNSEEN_RUN_TTL_MS = 600000
 local UNDATED_COUNTER_MS = 35 * DAY_MS
-local RUN_COLUMNS = {
-  'principal', 'session', 'name', 'explicit', 'continues', 'started_at', 'last_at', 'idle_ttl_ms', 'status',
-  'seen', 'steps', 'open', 'tool_calls', 'tokens', 'cost', 'reserved', 'head', 'answered_at', 'policy', 'budget',
-  'budget_limit',
-}
 
 local EPOCH_KEY = KEYS[1]
 local TAG = string.sub(EPOCH_KEY, 1, -6)
@@ -62,127 +58,10 @@ end
 local function bit(value)
   return value and '1' or ''
 end
-
--- A run, its absent texts as ''; `name` and `continues` carry a leading '+' when they are given.
-local function load_run(id)
-  local row = redis.call('HMGET', key('run', id), unpack(RUN_COLUMNS))
-  if not row[1] then
-    return nil
-  end
-  return {
-    id = id,
-    principal = row[1],
-    session = row[2],
-    name = row[3],
-    explicit = row[4] == '1',
-    continues = row[5],
-    started_at = tonumber(row[6]),
-    last_at = tonumber(row[7]),
-    idle_ttl_ms = tonumber(row[8]),
-    status = row[9],
-    seen = row[10] == '1',
-    steps = tonumber(row[11]),
-    open = tonumber(row[12]),
-    tool_calls = tonumber(row[13]),
-    tokens = tonumber(row[14]),
-    cost = tonumber(row[15]),
-    reserved = tonumber(row[16]),
-    head = row[17],
-    answered_at = tonumber(row[18]),
-    policy = row[19],
-    budget = row[20],
-    budget_limit = tonumber(row[21]),
-  }
-end
-
--- Tell the janitor when to look at a run again, and Redis when it may forget it.
-local function schedule_run(run, due)
-  redis.call('ZADD', LIVE_KEY, int(due), run.id)
-  redis.call('PEXPIRE', key('run', run.id), int(math.max(due - now, run.idle_ttl_ms) + DAY_MS + SLACK_MS))
-end
-
--- Budget counters, one table per key and script, so that two charges on one key see each other.
-local counters = {}
-local function is_live(c)
-  return c.expires_at >= now or c.reserved > 0
-end
-local function counter(name)
-  local c = counters[name]
-  if c then
-    return c
-  end
-  local k = key('counter', name)
-  local row = redis.call('HMGET', k, 'used', 'reserved', 'expires_at', 'warned')
-  c = {
-    key = k,
-    used = tonumber(row[1]) or 0,
-    reserved = tonumber(row[2]) or 0,
-    expires_at = tonumber(row[3]) or 0,
-    warned = row[4] == '1',
-  }
-  if not is_live(c) then
-    c.used, c.reserved, c.expires_at, c.warned = 0, 0, 0, false
-  end
-  counters[name] = c
-  return c
-end
-local function save_counter(c)
-  redis.call('HSET', c.key, 'used', int(c.used), 'reserved', int(c.reserved),
-    'expires_at', int(c.expires_at), 'warned', bit(c.warned))
-  redis.call('PEXPIRE', c.key, int(math.max(c.expires_at - now, 0) + SLACK_MS))
-end
-
--- Index entries: when they stop counting, then run ids, the latest last.
-local function lookup_index(name)
-  local packed = redis.call('GET', key('index', name))
-  if not packed then
-    return {}
-  end
-  local entry = cmsgpack.unpack(packed)
-  if entry[1] < now then
-    return {}
-  end
-  table.remove(entry, 1)
-  return entry
-end
-local function save_index(name, ids, expires_at)
-  table.insert(ids, 1, expires_at)
-  redis.call('SET', key('index', name), cmsgpack.pack(ids), 'PX', int(math.max(expires_at - now, 0) + SLACK_MS))
-end
-local function link(name, run_id, expires_at)
-  local ids = lookup_index(name)
-  local known = false
-  for _, id in ipairs(ids) do
-    known = known or id == run_id
-  end
-  if not known then
-    ids[#ids + 1] = run_id
-    if #ids > INDEX_WIDTH then
-      table.remove(ids, 1)
-    end
-  end
-  save_index(name, ids, expires_at)
-end
-
--- The steps that runs made of one request body, the latest last: {run id, ordinal, failed, count, at, until} each.
-local function load_retries(name)
-  local packed = redis.call('GET', key('retry', name))
-  local retries = {}
-  for _, entry in ipairs(packed and cmsgpack.unpack(packed) or {}) do
-    if entry[6] >= now then
-      retries[#retries + 1] = {run_id = entry[1], ordinal = entry[2], failed = entry[3], count = entry[4],
-        at = entry[5], expires_at = entry[6]}
-    end
-  end
-  return retries
-end
-local function save_retries(name, retries)
-  local entries, expires_at = {}, now
-  for i, retry in ipairs(retries) do
-    entries[i] = {retry.run_id, retry.ordinal, retry.failed, retry.count, retry.at, retry.expires_at}
-    expires_at = math.max(expires_at, retry.expires_at)
-  end
-  redis.call('SET', key('retry', name), cmsgpack.pack(entries), 'PX', int(expires_at - now + RETRY_WINDOW_MS))
+-- The integer part of `amount * part / whole`, exact where the product may pass 2^53.
+local function share(amount, part, whole)
+  local rest = math.fmod(amount, whole)
+  return (amount - rest) / whole * part + math.floor(rest * part / whole)
 end
 
 -- A kill flag of ours holds `until:reason`, one set by hand the reason alone.

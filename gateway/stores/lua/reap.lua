@@ -11,7 +11,7 @@ for _, attempt_id in ipairs(expired) do
     settle({
       attempt_id = attempt_id, run_id = attempt.run, cost = attempt.reserved, tokens = 0, provisional = true,
       succeeded = false, completes = false, tool_calls = 0, links = {}, head = '', retry_key = '',
-      index_ttl_ms = 0, holds = {}, adopt = false,
+      index_ttl_ms = 0, holds = {}, adopt = false, ends_as = '', progress = '', waited_ms = 0,
     }, function(a)
       local fields = {'orphan', a.orphan, 'ordinal', int(a.ordinal), 'cost', int(a.reserved), 'at', int(now)}
       for _, hold in ipairs(a.holds) do

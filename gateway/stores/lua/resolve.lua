@@ -1,6 +1,6 @@
 -- `EmbeddedStore.resolve`: find the run of a request, or open one.
 -- {'OK', run id, session, source, new, explicit, name, continues, retry ordinal, merged, status, started_at,
---  steps, cost, policy}
+--  steps, cost, policy, ancestors, progress, landed}
 
 local new_run_id, session, session_given = text(), text(), flag()
 local name, name_key, named_source, own_run_id = text(), text(), text(), text()
@@ -9,6 +9,13 @@ local speaks_text, idle_ttl_ms, text_gap_ms = flag(), number(), number()
 local evidence = {}
 for i = 1, number() do
   evidence[i] = {key = text(), source = text(), then_user = flag()}
+end
+local parent_run_id, parents, known_as = text(), {}, {}
+for i = 1, number() do
+  parents[i] = text()
+end
+for i = 1, number() do
+  known_as[i] = text()
 end
 
 local runs = {}
@@ -24,7 +31,13 @@ local function is_idle(run)
 end
 
 local function is_over(run, proof)
-  if run.status ~= 'completed' or not proof.then_user then
+  if not proof.then_user or run.status == 'killed' then
+    return false
+  end
+  if run.landed > 0 then
+    return not (speaks_text and now - run.last_at <= text_gap_ms)
+  end
+  if run.status ~= 'completed' then
     return false
   end
   return not (speaks_text and now - run.answered_at <= text_gap_ms)
@@ -67,6 +80,7 @@ end
 local function leave(run)
   if run.head ~= '' then
     redis.call('HSET', key('run', run.id), 'head', '')
+    run.head = ''
   end
 end
 
@@ -140,9 +154,56 @@ else
   end
 end
 
+-- The ancestors of a run that is being opened, the declared parent first.
+local function line()
+  local parent = parent_run_id ~= '' and run_of(string.sub(parent_run_id, 2)) or nil
+  if parent and parent.principal ~= principal then
+    parent = nil
+  end
+  for _, name in ipairs(parents) do
+    local ids = parent and {} or lookup_index(name)
+    for i = #ids, 1, -1 do
+      parent = parent or run_of(ids[i])
+    end
+  end
+  local ids = {}
+  if parent then
+    local above = redis.call('HGET', key('run', parent.id), 'ancestors') or ''
+    for id in string.gmatch(parent.id .. '\n' .. above, '[^\n]+') do
+      if id ~= new_run_id then
+        ids[#ids + 1] = id
+      end
+    end
+    while #ids > MAX_ANCESTORS do
+      table.remove(ids, #ids - 1)
+    end
+  end
+  return ids
+end
+
+local function know_as(name)
+  local ids = {}
+  for _, id in ipairs(lookup_index(name)) do
+    if id ~= found.id then
+      ids[#ids + 1] = id
+    end
+  end
+  ids[#ids + 1] = found.id
+  if #ids > INDEX_WIDTH then
+    table.remove(ids, 1)
+  end
+  save_index(name, ids, now + idle_ttl_ms + DAY_MS)
+end
+
 local is_new = not found
+local ancestors, progress = {}, ''
 if found then
   leave(found)
+  local row = redis.call('HMGET', key('run', found.id), 'ancestors', 'progress')
+  for id in string.gmatch(row[1] or '', '[^\n]+') do
+    ancestors[#ancestors + 1] = id
+  end
+  progress = row[2] or ''
 else
   if continued and not session_given then
     session = continued.session
@@ -150,16 +211,23 @@ else
   found = {
     id = new_run_id, session = session, explicit = name_key ~= '', name = name,
     continues = continued and '+' .. continued.id or '', status = 'running', started_at = now, steps = 0, cost = 0,
-    policy = '', idle_ttl_ms = idle_ttl_ms,
+    policy = '', idle_ttl_ms = idle_ttl_ms, landed = 0,
   }
+  ancestors = line()
   redis.call('HSET', key('run', new_run_id), 'principal', principal, 'session', session, 'name', name, 'explicit', bit(found.explicit),
     'continues', found.continues, 'started_at', int(now), 'last_at', int(now), 'idle_ttl_ms', int(idle_ttl_ms),
     'status', 'running', 'reason', '', 'seen', '', 'steps', '0', 'open', '0', 'tool_calls', '0', 'tokens', '0',
     'cost', '0', 'reserved', '0', 'head', '', 'answered_at', '0', 'policy', '', 'budget', '', 'budget_limit', '0')
+  if #ancestors > 0 then
+    redis.call('HSET', key('run', new_run_id), 'ancestors', table.concat(ancestors, '\n'))
+  end
   schedule_run(found, now + UNSEEN_RUN_TTL_MS)
   if name_key ~= '' then
     save_index(string.sub(name_key, 2), {new_run_id}, now + idle_ttl_ms + DAY_MS)
   end
+end
+for _, name in ipairs(known_as) do
+  know_as(name)
 end
 local ordinal = 0
 if retry then
@@ -170,4 +238,5 @@ end
 return {
   'OK', found.id, found.session, source, bit(is_new), bit(found.explicit), found.name, found.continues,
   int(ordinal), bit(merged), found.status, int(found.started_at), int(found.steps), int(found.cost), found.policy,
+  ancestors, progress, int(found.landed),
 }

@@ -3,7 +3,8 @@
 local s = {
   attempt_id = text(), run_id = text(), cost = number(), tokens = number(), provisional = flag(),
   succeeded = flag(), completes = flag(), tool_calls = number(), head = text(), retry_key = text(),
-  index_ttl_ms = number(), adopt = flag(), links = {}, holds = {},
+  index_ttl_ms = number(), adopt = flag(), ends_as = text(), ends_because = text(), progress = text(),
+  waited_ms = number(), links = {}, holds = {},
 }
 local event = text()
 for i = 1, number() do

@@ -24,8 +24,16 @@ local function remembered(attempt_id)
   return attempt
 end
 
--- Give back what an open attempt took of rates; `tokens` is what it really used.
-local function release_rates(takes, tokens)
+-- Put what an attempt really used in the place of what it had put into a bucket.
+local function correct(k, taken, used)
+  local count = tonumber(redis.call('GET', k))
+  if count then
+    redis.call('SET', k, int(math.max(0, count + used - taken)), 'KEEPTTL')
+  end
+end
+
+-- Give back what an open attempt took of rates; `tokens` and `money` are what it really used.
+local function release_rates(takes, tokens, money)
   for _, k in ipairs(takes.in_flight) do
     local open = tonumber(redis.call('GET', k))
     if open then
@@ -37,10 +45,10 @@ local function release_rates(takes, tokens)
     end
   end
   for _, k in ipairs(takes.token_buckets) do
-    local count = tonumber(redis.call('GET', k))
-    if count then
-      redis.call('SET', k, int(math.max(0, count + tokens - takes.tokens)), 'KEEPTTL')
-    end
+    correct(k, takes.tokens, tokens)
+  end
+  for _, k in ipairs(takes.money_buckets or {}) do
+    correct(k, takes.money, money)
   end
 end
 
@@ -70,7 +78,7 @@ local function settle(s, emit)
     save_counter(c)
   end
   if was_open then
-    release_rates(attempt.takes, s.tokens)
+    release_rates(attempt.takes, s.tokens, s.cost)
     redis.call('ZREM', LEASES_KEY, s.attempt_id)
   end
   if run then
@@ -97,6 +105,16 @@ local function settle(s, emit)
     redis.call('HSET', key('run', run.id), 'cost', int(run.cost), 'tokens', int(run.tokens), 'open', int(run.open),
       'reserved', int(run.reserved), 'tool_calls', int(run.tool_calls), 'last_at', int(now), 'head', run.head,
       'answered_at', int(run.answered_at), 'status', run.status)
+    if s.ends_as ~= '' then
+      run.status = s.ends_as
+      redis.call('HSET', key('run', run.id), 'status', s.ends_as, 'reason', s.ends_because)
+    end
+    if s.waited_ms > 0 then
+      redis.call('HINCRBY', key('run', run.id), 'waited_ms', int(s.waited_ms))
+    end
+    if s.progress ~= '' then
+      redis.call('HSET', key('run', run.id), 'progress', s.progress)
+    end
     schedule_run(run, run.seen and now + run.idle_ttl_ms or run.started_at + UNSEEN_RUN_TTL_MS)
   end
   local retries = load_retries(s.retry_key)

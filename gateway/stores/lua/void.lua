@@ -12,10 +12,13 @@ if attempt then
     c.reserved = c.reserved - attempt.reserved
     save_counter(c)
   end
-  release_rates(attempt.takes, 0)
+  release_rates(attempt.takes, 0, 0)
   local run = load_run(attempt.run)
   if run then
     redis.call('HSET', key('run', run.id), 'open', int(run.open - 1), 'reserved', int(run.reserved - attempt.reserved))
+    if attempt.takes.landed and run.landed == attempt.ordinal then
+      redis.call('HDEL', key('run', run.id), 'landed', 'ending')
+    end
     schedule_run(run, run.last_at + run.idle_ttl_ms)
   end
   redis.call('ZREM', LEASES_KEY, attempt_id)

@@ -40,6 +40,7 @@ ROUTES: list[tuple[str, str, str, Any, int]] = [
     ("POST", "/policy/rollback", "admin", {"version": "abc"}, 501),
     ("POST", "/screen", "operator", {"text": "Hello", "channel": "user"}, 501),
     ("GET", "/approvals", "viewer", None, 200),
+    ("GET", "/approvals/none", "viewer", None, 404),
     ("POST", "/approvals/none", "operator", {"decision": "deny", **REASON}, 404),
     ("GET", "/keys", "admin", None, 200),
     ("POST", "/keys", "admin", {"name": "made-for-access"}, 201),

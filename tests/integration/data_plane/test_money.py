@@ -324,3 +324,33 @@ def test_what_a_shadow_budget_would_have_refused_is_on_record(
     assert gateway.post(chat())[0] == 200
     (attempt,) = gateway.attempts()
     assert attempt["decisions"] == [{"rule": "dry", "mode": "shadow", "decision": "refuse"}]
+
+
+def test_a_document_of_unknown_size_is_reserved_and_billed_for_up_to_the_model_s_window(
+    make_gateway: MakeGateway, provider: ProviderServer
+) -> None:
+    gateway = make_gateway(policy=f"""
+version: 1
+providers:
+  upstream: {{dialect: openai, base_url: "{provider.base_url}", api_key: sk-upstream-secret-000000000000, price_table: openai}}
+models:
+  gpt-4o: {{provider: upstream}}
+  narrow: {{provider: upstream, upstream_model: gpt-4o, context_window: 32000}}
+  aliens: {{provider: upstream, price: {{input_usd_per_mtok: 2.5, output_usd_per_mtok: 10}}}}
+auth: {{mode: keys}}
+keys: [{{name: alice, key: {ALICE}, user: alice}}]
+""")  # fmt: skip
+    provider.script("task", Reply("It is a report.", usage=ABSENT), models=["gpt-4o", "aliens"])
+    document = {"type": "input_file", "file_url": "https://files.example/report.pdf"}
+    told = [{"type": "input_text", "text": "What is it?"}, document]
+    reserved, billed = {}, {}
+    for model in ("gpt-4o", "narrow", "aliens"):
+        body = {"model": model, "input": [{"role": "user", "content": told}], "max_output_tokens": 100}
+        assert gateway.post(body, path="/v1/responses")[0] == 200
+        attempt = gateway.attempts()[-1]
+        reserved[model], billed[model] = attempt["reserved"], attempt["cost"]
+    for cost in (reserved, billed):
+        assert cost["gpt-4o"] - cost["narrow"] == (128_000 - 32_000) * IN
+        assert 32_000 * IN < cost["narrow"] < 33_000 * IN
+        assert 460_000 * IN < cost["aliens"] < 461_000 * IN
+    assert reserved["aliens"] - reserved["gpt-4o"] == (460_000 - 128_000) * IN

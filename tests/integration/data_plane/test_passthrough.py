@@ -18,6 +18,7 @@ passthrough:
   - {path: /v1/audio/speech, provider: upstream, price: {request_usd: 0.015}}
   - {path: /v1/audio/transcriptions, provider: upstream, price: {request_usd: 0.006}}
   - {path: "/v1/files/{file_id}/content", provider: upstream, methods: GET, price: free}
+  - {path: /v1/responses/compact, provider: upstream, price: {request_usd: 0.015}}
 budgets: [{name: run, per: run, limit_usd: 0.01}]
 """
 
@@ -96,6 +97,17 @@ def test_a_client_that_breaks_off_its_upload_leaves_no_whole_request(
     (attempt,) = gateway.attempts()
     assert attempt["outcome"] != "ok"
     wait_until(lambda: gateway.worker.data_plane.active == 0, what="end of the request")
+
+
+def test_a_declared_path_below_responses_is_handed_on(
+    gateway: ThreadedGateway, provider: ProviderServer
+) -> None:
+    gateway.post({"model": "m", "input": "x"}, path="/v1/responses/compact")
+    assert provider.journal.last.path == "/v1/responses/compact"
+    (attempt,) = gateway.attempts()
+    assert attempt["surface"] == "passthrough"
+    status, _, raw = gateway.request("GET", "/v1/responses/compact")
+    assert (status, json.loads(raw)["error"]["code"]) == (404, "unknown_route")
 
 
 def test_what_is_not_declared_is_not_found(gateway: ThreadedGateway, provider: ProviderServer) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.testing import ProviderServer, Reply, Scenario, error_reply
 from tests.integration.conftest import MakeGateway
-from tests.support.gateway import ALICE, BOB, ThreadedGateway
+from tests.support.gateway import ALICE, BOB, ThreadedGateway, wait_until
 
 TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {
     "type": "object", "properties": {"query": {"type": "string"}}}}}]  # fmt: skip
@@ -236,6 +236,142 @@ def test_a_repetition_after_a_failure_is_a_retry_even_when_nobody_says_so(
     assert first["x-guardrail-run-id"] == second["x-guardrail-run-id"]
     assert second["x-guardrail-run-source"] == "retry"
     assert third["x-guardrail-run-id"] != first["x-guardrail-run-id"]
+
+
+ASKED: dict[str, Any] = {
+    "model": "sim/flaky",
+    "messages": [{"role": "user", "content": "Count the herons."}],
+    "max_tokens": 50,
+}
+
+
+@pytest.mark.parametrize("broken", [error_reply(503), Reply("One heron, two", chunks=4, cut_at_byte=400)])
+@pytest.mark.parametrize("streamed_first", [True, False])
+def test_the_same_conversation_after_a_failure_is_the_same_step_however_it_is_asked(
+    gateway: ThreadedGateway, provider: ProviderServer, broken: Reply, streamed_first: bool
+) -> None:
+    provider.script("flaky", Scenario([broken, Reply("Three")], by="sequence"))
+    first = gateway.post({**ASKED, "stream": streamed_first})[1]
+    again = dict(reversed({**ASKED, "stream": not streamed_first, "temperature": 1}.items()))
+    status, second, raw = gateway.post(again)
+    assert (status, b"Three" in raw) == (200, True)
+    assert first["x-guardrail-run-id"] == second["x-guardrail-run-id"]
+    assert (first["x-guardrail-step"], second["x-guardrail-step"]) == ("1", "1")
+    assert second["x-guardrail-run-source"] == "retry"
+    attempts = gateway.attempts()
+    assert len({attempt["id"] for attempt in attempts}) == len(attempts) == 2
+    assert [attempt["ordinal"] for attempt in attempts] == [1, 1]
+    row = run_row(gateway, first["x-guardrail-run-id"])
+    assert (row["status"], row["steps"]) == ("completed", 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"messages": [{"role": "user", "content": "Count the geese."}]},
+        {"messages": [*ASKED["messages"], {"role": "user", "content": "All of them."}]},
+        {"prompt_cache_key": "another-thread"},
+        {"user": "somebody-else"},
+        {"prompt_cache_key": "one-for-all", "user": "somebody-else"},
+    ],
+    ids=lambda change: "+".join(change),
+)
+def test_another_conversation_or_asker_after_a_failure_is_a_new_run(
+    gateway: ThreadedGateway, provider: ProviderServer, change: dict[str, Any]
+) -> None:
+    provider.script("flaky", Scenario([error_reply(503), Reply("Three.")], by="sequence"))
+    same_group = {name: change[name] for name in ("prompt_cache_key",) if len(change) > 1}
+    first = gateway.post({**ASKED, **same_group})[1]
+    second = gateway.post({**ASKED, **change})[1]
+    assert first["x-guardrail-run-id"] != second["x-guardrail-run-id"]
+    assert second["x-guardrail-step"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("key", "headers"),
+    [
+        (BOB, {}),
+        (ALICE, {"x_session_id": "conversation-12345"}),
+        (ALICE, {"x_guardrail_run_id": "nightly"}),
+        (ALICE, {"x_guardrail_user_id": "carol"}),
+    ],
+    ids=["key", "session", "run", "user"],
+)
+def test_a_failure_is_repeated_by_nobody_else(
+    gateway: ThreadedGateway, provider: ProviderServer, key: str, headers: dict[str, str]
+) -> None:
+    provider.script("flaky", Scenario([error_reply(503), Reply("Three.")], by="sequence"))
+    first = gateway.post(ASKED)[1]
+    second = gateway.post(ASKED, key=key, x_stainless_retry_count="1", **headers)[1]
+    assert first["x-guardrail-run-id"] != second["x-guardrail-run-id"]
+
+
+def test_what_succeeded_is_repeated_only_by_who_says_so(
+    gateway: ThreadedGateway, provider: ProviderServer
+) -> None:
+    provider.script("flaky", Reply("Three."))
+    first = gateway.post(ASKED)[1]
+    streamed = gateway.post({**ASKED, "stream": True})[1]
+    declared = gateway.post({**ASKED, "stream": True}, x_stainless_retry_count="1")[1]
+    assert first["x-guardrail-run-id"] != streamed["x-guardrail-run-id"]
+    assert declared["x-guardrail-run-id"] == streamed["x-guardrail-run-id"]
+    assert declared["x-guardrail-run-source"] == "retry"
+
+
+def test_a_twin_does_not_take_up_the_failed_step_of_the_other(
+    gateway: ThreadedGateway, provider: ProviderServer
+) -> None:
+    call = Reply(tool_calls=[("look_up", {"query": "herons"})])
+    provider.script("twin", Scenario([call, call, error_reply(503), Reply("Three."), Reply("Three.")], by="sequence"))  # fmt: skip
+    one, other = Agent(gateway, "sim/twin"), Agent(gateway, "sim/twin")
+    one.follow(one.step())
+    other.follow(other.step())
+    assert one.messages[:2] == other.messages[:2]
+    body = {"model": one.model, "messages": one.messages, "tools": TOOLS, "max_tokens": 500}
+    assert gateway.post(body)[0] == 503
+    other.step()
+    one.step()
+    assert (one.sources, other.sources) == (["new", "retry"], ["new", "emitted_id"])
+    assert one.runs[0] == one.runs[1] != other.runs[0] == other.runs[1]
+    assert one.steps == other.steps == ["1", "2"]
+
+
+def test_going_on_from_what_came_of_a_broken_answer_is_the_next_step_of_its_run(
+    gateway: ThreadedGateway, provider: ProviderServer
+) -> None:
+    provider.script("flaky", Scenario([Reply("One heron, two herons", chunks=4, cut_at_byte=700), Reply("Three.")],
+                                      by="sequence"))  # fmt: skip
+    _, first, raw = gateway.post({**ASKED, "stream": True})
+    events = [json.loads(line[6:]) for line in raw.split(b"\n") if line.startswith(b'data: {"id"')]
+    heard = "".join([event["choices"][0]["delta"].get("content") or "" for event in events])
+    assert heard
+    assert "One heron, two herons".startswith(heard)
+    went_on = [
+        *ASKED["messages"],
+        {"role": "assistant", "content": heard},
+        {"role": "user", "content": "Go on."},
+    ]
+    second = gateway.post({**ASKED, "messages": went_on})[1]
+    assert first["x-guardrail-run-id"] == second["x-guardrail-run-id"]
+    assert (second["x-guardrail-step"], second["x-guardrail-run-source"]) == ("2", "lineage")
+
+
+def test_asking_again_without_a_stream_does_not_undo_a_kill_of_the_run(
+    gateway: ThreadedGateway, provider: ProviderServer
+) -> None:
+    provider.script("flaky", Scenario([Reply("word " * 3000, chunks=3000, chunk_delay_s=0.01, ignore_limits=True),
+                                       Reply("I went on.")], by="sequence"))  # fmt: skip
+    with ThreadPoolExecutor(1) as pool:
+        stream = pool.submit(gateway.post, {**ASKED, "stream": True})
+        wait_until(lambda: any(attempt.chunks > 5 for attempt in provider.journal), 10, "the stream")
+        (run,) = gateway.admin("GET", "/runs")["data"]
+        gateway.admin("POST", "/kills", {"scope": "run", "id": run["id"], "reason": "enough"})
+        assert b"run_killed" in stream.result(20)[2]
+    for _ in range(4):
+        status, told, raw = gateway.post(ASKED)
+        assert (status, json.loads(raw)["error"]["code"]) == (400, "run_killed")
+        assert told["x-guardrail-run-id"] == run["id"]
+    assert len(provider.journal) == 1
 
 
 def test_two_hundred_equal_requests_at_once_are_two_hundred_runs(

@@ -97,6 +97,35 @@ def test_an_answer_costs_exactly_what_the_provider_served(
         assert headers["x-guardrail-cost-usd"] == f"0.{ledger_cost(everywhere):09d}"
 
 
+@pytest.mark.parametrize(
+    ("surface", "prefix", "sent"),
+    [
+        ("messages", "claude", "/v1/messages?beta=true"),
+        ("messages", "sim", "/v1/chat/completions"),
+        ("chat", "sim", "/v1/chat/completions?beta=true"),
+        ("chat", "claude", "/v1/messages"),
+        ("responses", "claude", "/v1/messages"),
+    ],
+)
+def test_a_query_goes_to_the_api_that_it_was_made_for(
+    everywhere: ThreadedGateway, provider: ProviderServer, surface: str, prefix: str, sent: str
+) -> None:
+    wire = WIRES[surface]
+    body = wire.request(f"{prefix}/echo")
+    assert everywhere.post(body, path=f"{wire.path}?beta=true&key=sk-stolen", **wire.headers)[0] == 200
+    assert provider.journal.last.path == sent
+
+
+@pytest.mark.parametrize("path", ["input_tokens", "compact", "input_tokens/", "compact/x", "compact/cancel"])
+@pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
+def test_parts_of_the_responses_api_that_are_not_served_are_not_taken_for_kept_responses(
+    everywhere: ThreadedGateway, provider: ProviderServer, method: str, path: str
+) -> None:
+    status, _, raw = everywhere.request(method, f"/v1/responses/{path}")
+    assert (status, json.loads(raw)["error"]["code"]) == (404, "unknown_route")
+    assert len(provider.journal) == 0
+
+
 @lanes
 @streams
 def test_a_tool_loop_is_one_run(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gateway.admission import Evidence
+from gateway.admission import Denied, Ending, Evidence, Quota
 from gateway.domain import RunSource
 from gateway.stores.archive import SqliteRunArchive
 from gateway.stores.embedded import EmbeddedStore
@@ -41,6 +43,85 @@ async def test_a_conversation_goes_on_after_a_restart(tmp_path: Path) -> None:
         make.lookup("run-2", evidence=(Evidence("link", RunSource.LINEAGE, False),), retry_key="other")
     )
     assert (view.run_id, view.steps, view.cost, view.session) == ("run-1", 1, 70, "s\ud800")
+    await archive.close()
+
+
+async def test_ancestors_progress_and_landing_survive_a_restart(tmp_path: Path) -> None:
+    archive = SqliteRunArchive(tmp_path / "runs.db")
+    store = EmbeddedStore(archive=archive)
+    await store.start()
+    # A lone surrogate makes the other of the two writers write.
+    for run, session in (("root", "s"), ("child", "s\ud800")):
+        asked = make.lookup(run, session=session, session_given=True, name=run)
+        await store.resolve(replace(asked, parent_run_id="root"))
+        step = make.admission(f"a-{run}", run)
+        ending = Ending("loop_detected", "same_call", "run", 3, 4)
+        await store.admit(replace(step, landing=ending))
+        end = make.settlement(f"a-{run}", run, 5)
+        await store.settle(replace(end, progress=b"\x00\xff" + run.encode()))
+    await store.close()
+    await archive.close()
+
+    archive = SqliteRunArchive(tmp_path / "runs.db")
+    store = EmbeddedStore(archive=archive)
+    await store.start()
+    for run, ancestors in (("root", ()), ("child", ("root",))):
+        view = await store.resolve(make.lookup("new", name=run, retry_key="other"))
+        assert (view.run_id, view.ancestors, view.progress, view.landed) == (
+            run, ancestors, b"\x00\xff" + run.encode(), 1,
+        )  # fmt: skip
+        answer = await store.admit(make.admission("b", run))
+        assert answer == Denied("loop_detected", "same_call", "run", 3, 4, 0, 0, 0, "")
+    await archive.close()
+
+
+async def test_a_file_of_an_older_version_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    archive = SqliteRunArchive(path)
+    store = EmbeddedStore(archive=archive)
+    await store.start()
+    await finish_a_step(store, "run-1", "link")
+    await store.close()
+    await archive.close()
+    unreadable: list[dict[str, object]] = [
+        {"progress": 7}, {"ending": "x"}, {"ending": {"code": "x"}}, {"ancestors": 3},
+    ]  # fmt: skip
+    with sqlite3.connect(path) as db:
+        (state,) = db.execute("SELECT state FROM runs").fetchone()
+        old = {
+            k: v
+            for k, v in json.loads(state).items()
+            if k not in ("ancestors", "progress", "landed", "ending")
+        }
+        db.execute("UPDATE runs SET state = ?", (json.dumps(old),))
+        for n, broken in enumerate(unreadable):
+            state = json.dumps({**old, "id": f"broken-{n}", **broken})
+            db.execute("INSERT INTO runs VALUES (?, ?)", (f"broken-{n}", state))
+    db.close()
+
+    archive = SqliteRunArchive(path)
+    (run,) = await archive.runs()
+    assert (run.id, run.ancestors, run.progress, run.landed, run.ending) == ("run-1", (), b"", 0, None)
+    await archive.close()
+
+
+async def test_quotas_and_baselines_survive_a_restart(tmp_path: Path) -> None:
+    quota = Quota("r", "session", "c", 2, 2, enforced=True, window_ms=0, ttl_ms=make.DAY_MS)
+    archive = SqliteRunArchive(tmp_path / "runs.db")
+    store = EmbeddedStore(archive=archive)
+    await store.start()
+    assert (await store.take([quota])).refused == -1
+    for value in (1 / 3, 1e-300, 7.1):
+        baseline = await store.observe("agent", {"steps": value}, 0.95)
+    await store.close()
+    await archive.close()
+
+    archive = SqliteRunArchive(tmp_path / "runs.db")
+    store = EmbeddedStore(archive=archive)
+    await store.start()
+    taken = await store.take([quota])
+    assert (taken.refused, taken.used) == (0, (2,))
+    assert await store.baseline("agent") == baseline
     await archive.close()
 
 

@@ -10,14 +10,27 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from redis.crc import key_slot
 
-from gateway.admission import Admitted, CounterState, Denied, Hold, Kill, Rate, Window
+from gateway import admission
+from gateway.admission import (
+    Admitted,
+    BreakerRule,
+    CounterState,
+    Denied,
+    Ending,
+    Hold,
+    Kill,
+    Quota,
+    Rate,
+    Window,
+)
 from gateway.errors import StoreUnavailable
-from gateway.stores import embedded
+from gateway.stores import embedded, embedded_breakers, embedded_records
 from gateway.stores.redis import Keys, RedisStore, UsedCounters, scripts
 from tests.support import store_values as make
 from tests.support.redis_server import FaultProxy, RedisServer
@@ -65,7 +78,7 @@ async def test_key_names_are_a_stored_format(empty_redis: RedisServer) -> None:
     await store.start()
     await store.resolve(make.lookup("run-1", name="nightly"))
     windowed = make.charge("user:abc", 1000, windows=(Window("w7", now + 5000), Window("w8", now + 9000)))
-    rate = Rate("r", "user", "rate:abc", True, 9, 999, 9, 9)
+    rate = Rate("r", "user", "rate:abc", True, 9, 999, 9, 9, 9_999)
     for attempt in ("a-1", "a-2"):
         await store.admit(
             make.admission(attempt, "run-1", windowed, make.charge("run:abc", 1000), rates=(rate,))
@@ -73,11 +86,21 @@ async def test_key_names_are_a_stored_format(empty_redis: RedisServer) -> None:
     await store.settle(make.settlement("a-1", "run-1", 5, links=("link",)))
     await store.set_kill(Kill("user:ann", "enough"), 60)
     await store.acknowledge_kill("user:ann", "w1", 2)
+    await store.resolve(replace(make.lookup("run-2", retry_key="x"), known_as=("parents",)))
+    await store.remember({"object": b"x"}, 1_000)
+    quota = Quota("q", "run", "abc", 1, 1, enforced=True, window_ms=0, ttl_ms=1_000)
+    await store.take([quota, replace(quota, window_ms=60_000)])
+    await store.report("tool/team/a", BreakerRule(0.5, 1, 60_000, 1_000, 1), source="s", ok=0, failed=1)
+    await store.observe("agent", {"steps": 1.0}, 0.9)
     client = empty_redis.client()
     assert sorted(client.keys("*")) == [
         b"{gw}:acks:user:ann",
         b"{gw}:attempt:a-1",
         b"{gw}:attempt:a-2",
+        b"{gw}:baseline:agent",
+        b"{gw}:breaker:tool/team/a",
+        b"{gw}:breakers",
+        b"{gw}:bucket:rate:abc:m:28333333",
         b"{gw}:bucket:rate:abc:n:28333333",
         b"{gw}:bucket:rate:abc:r:28333333",
         b"{gw}:bucket:rate:abc:t:28333333",
@@ -88,11 +111,16 @@ async def test_key_names_are_a_stored_format(empty_redis: RedisServer) -> None:
         b"{gw}:flight:rate:abc",
         b"{gw}:index:link",
         b"{gw}:index:name:principal:nightly",
+        b"{gw}:index:parents",
         b"{gw}:kill:user:ann",
         b"{gw}:leases",
         b"{gw}:live",
+        b"{gw}:object:object",
+        b"{gw}:quota:abc",
+        b"{gw}:quota:abc:60000:28333333",
         b"{gw}:retry:body",
         b"{gw}:run:run-1",
+        b"{gw}:run:run-2",
     ]
     # The rest are one key each, and what they hold is removed by the janitor and the drain.
     forever = {key for key in client.keys("*") if client.pttl(key) == -1}
@@ -119,7 +147,10 @@ def test_hostile_ids_share_neither_a_key_nor_leave_the_slot() -> None:
         "é",
         "é" * 9,
     ]
-    kinds = ("run", "index", "retry", "counter", "bucket", "flight", "attempt", "kill", "acks")
+    kinds = (
+        "run", "index", "retry", "counter", "bucket", "flight", "attempt", "kill", "acks", "object", "quota",
+        "breaker", "baseline",
+    )  # fmt: skip
     made = [keys.of(kind, record_id) for kind in kinds for record_id in ids]
     assert len(set(made)) == len(made)
     assert {key_slot(key) for key in made} == {key_slot(keys.epoch.encode())}
@@ -142,24 +173,23 @@ async def test_runs_with_hostile_names_are_told_apart(empty_redis: RedisServer) 
 
 
 def test_the_scripts_and_the_specification_have_the_same_constants() -> None:
-    names = [
-        "DAY_MS",
-        "MINUTE_MS",
-        "RETRY_WINDOW_MS",
-        "MAX_RETRIES",
-        "INDEX_WIDTH",
-        "SETTLED_MEMORY_MS",
-        "PROVISIONAL_MEMORY_MS",
-        "UNSEEN_RUN_TTL_MS",
-        "UNDATED_COUNTER_MS",
-    ]
-    source = scripts()["admit"].source
-    values: dict[str, int] = {}
-    for name in names:
-        found = re.search(rf"^local {name} = (.+)$", source, re.MULTILINE)
-        assert found is not None, name
-        values[name] = eval(found[1], {}, values)
-    assert values == {name: getattr(embedded, name) for name in names}
+    names = {
+        "admit": (embedded, (
+            "DAY_MS", "MINUTE_MS", "RETRY_WINDOW_MS", "MAX_RETRIES", "INDEX_WIDTH", "SETTLED_MEMORY_MS",
+            "PROVISIONAL_MEMORY_MS", "UNSEEN_RUN_TTL_MS", "UNDATED_COUNTER_MS",
+        )),
+        "resolve": (admission, ("MAX_ANCESTORS",)),
+        "report": (embedded_breakers, ("BREAKER_TTL_MS", "BREAKER_MEMORY", "BREAKER_SOURCES")),
+        "observe": (embedded_records, ("BASELINE_TTL_MS", "MAX_FIGURES")),
+    }  # fmt: skip
+    for script, (module, constants) in names.items():
+        source = scripts()[script].source
+        values: dict[str, int] = {}
+        for name in constants:
+            found = re.search(rf"^local {name} = (.+)$", source, re.MULTILINE)
+            assert found is not None, name
+            values[name] = eval(found[1], {}, values)
+        assert values == {name: getattr(module, name) for name in constants}
 
 
 # -- kills --------------------------------------------------------------------------------------------
@@ -336,6 +366,60 @@ async def test_an_admission_that_arrives_after_it_was_given_up_takes_nothing(
             await store.admit(make.admission("a-1", "run-1", make.charge("all", 1000)))
         assert (await store.counters(["all"]))["all"] == CounterState(0, 0)
         assert not (await store.settle(make.settlement("a-1", "run-1", 5))).known
+
+
+async def test_a_landing_that_was_given_up_is_none(empty_redis: RedisServer) -> None:
+    landing = Ending("run_budget_exceeded", "r", "run", 1, 1)
+    async with opened(empty_redis) as store:
+        await store.resolve(make.lookup("run-1"))
+        await store.admit(replace(make.admission("a-1", "run-1"), landing=landing))
+        store._give_back("a-1")
+        await eventually(lambda: not store._voids)
+        assert isinstance(await store.admit(make.admission("a-2", "run-1")), Admitted)
+        # Giving up a second try of a landing leaves the first.
+        await store.admit(replace(make.admission("a-3", "run-1"), landing=landing))
+        await store.admit(replace(make.admission("a-4", "run-1", retry_ordinal=3), landing=landing))
+        store._give_back("a-4")
+        await eventually(lambda: not store._voids)
+        assert isinstance(await store.admit(make.admission("a-5", "run-1")), Denied)
+
+
+# -- breakers -------------------------------------------------------------------------------------------
+
+
+async def test_eight_workers_get_as_many_probes_as_there_are(empty_redis: RedisServer) -> None:
+    now = [1_700_000_000_000]
+    rule = BreakerRule(0.5, 1, 60_000, 1_000, probes=3)
+    stores = [RedisStore(empty_redis.url, worker_id=f"w{n}", clock=lambda: now[0]) for n in range(8)]
+    await asyncio.gather(*(store.start() for store in stores))
+    await stores[0].report("b", rule, source="s", ok=0, failed=1)
+    now[0] += 1_000
+    passed = await asyncio.gather(*(store.probe("b", rule) for store in stores for _ in range(4)))
+    assert sum(passed) == 3
+    await asyncio.gather(*(store.close() for store in stores))
+
+
+async def test_the_breaker_unused_for_longest_makes_room(empty_redis: RedisServer) -> None:
+    most = embedded_breakers.BREAKER_MEMORY
+    rule = BreakerRule(0.5, 1, 60_000, 1_000, probes=1)
+    now = [1_700_000_000_000]
+    store = RedisStore(empty_redis.url, worker_id="w1", timeout_s=5, clock=lambda: now[0])
+    await store.start()
+
+    async def report(*names: int) -> None:
+        await asyncio.gather(*(store.report(f"b{n:04}", rule, source="s", ok=1, failed=0) for n in names))
+
+    await report(*range(most))
+    now[0] += 1
+    await report(0)
+    await report(most, most + 1)
+    states = await store.breakers()
+    assert [s.key for s in states] == ["b0000", *(f"b{n:04}" for n in range(3, most + 2))]
+    assert len(empty_redis.client().keys("{gw}:breaker:*")) == most
+    now[0] += 10 * make.DAY_MS
+    await report(9)
+    assert [s.key for s in await store.breakers()] == ["b0009"]
+    await store.close()
 
 
 # -- a database without counters ------------------------------------------------------------------------

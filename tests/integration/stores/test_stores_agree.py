@@ -14,7 +14,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -23,16 +23,20 @@ from hypothesis import HealthCheck, given, settings, strategies
 from gateway.admission import (
     Admission,
     Admitted,
+    BreakerRule,
     Charge,
     Denied,
+    Ending,
     Evidence,
     Hold,
     Kill,
+    Quota,
     Rate,
     RunLimits,
     RunView,
     Settled,
     Settlement,
+    Taken,
     Window,
 )
 from gateway.domain import RunSource
@@ -50,6 +54,13 @@ INDEX = ("i0", "i1", "i2")
 BODIES = ("body-0", "body-1", "body-2", "body-3")
 KILL_NAMES = ("global", "user:ann", "deploy:7", "a name", "\ud800")
 LOST_HOLDS = ("c-user", "c-lost")
+FAMILY = ("f0", "f1", "f2")
+TOOLS = ("tool/team/a", "tool:{b}\r\n", "\ud800")
+AGENTS = ("agent-0", "agent-1")
+ENDINGS = (
+    Ending("step_limit_exceeded", "runs.max_steps", "run", 3, 4),
+    Ending("user_budget_exceeded", "tägl\ud800ich", "tag:who", 2**53, 2**53 - 1),
+)
 
 
 # -- the model ----------------------------------------------------------------------------------------
@@ -83,6 +94,7 @@ class Books:
         self.open: dict[str, int] = {}
         self.cost: Counter[str] = Counter()
         self.settled_in: dict[str, Counter[str]] = {}
+        self.landed: dict[str, int] = {}
 
     def account(self, counter: str, now: int) -> Account:
         account = self.accounts.setdefault(counter, Account())
@@ -95,12 +107,17 @@ class Books:
         self.holds[admission.attempt_id] = answer.holds
         self.run_of[admission.attempt_id] = admission.run_id
         self.open[admission.attempt_id] = answer.reserved
+        if admission.run_id in self.landed:
+            assert answer.ordinal == self.landed[admission.run_id], "a landed run went on"
+        if admission.landing is not None:
+            self.landed[admission.run_id] = answer.ordinal
         for charge, hold in zip(admission.charges, answer.holds, strict=True):
             account = self.account(hold.counter, now)
             account.reserved[admission.attempt_id] += answer.reserved
             account.ends_at = max(account.ends_at, hold.expires_at)
             if charge.enforced and answer.reserved:
-                assert account.used + account.held <= charge.limit, "an enforced limit was passed"
+                usable = charge.limit - charge.kept_back
+                assert account.used + account.held <= usable, "an enforced limit was passed"
 
     def extended(self, attempt_id: str, amount: int, limits: dict[str, int], now: int) -> None:
         self.open[attempt_id] += amount
@@ -145,17 +162,19 @@ class History:
         self.admissions: dict[str, Admission] = {}
         self.counters: set[str] = set(LOST_HOLDS)
 
-    async def both(self, operation: str, *args: Any) -> Any:
-        expected = await getattr(self.embedded, operation)(*args)
-        answer = await getattr(self.redis, operation)(*args)
-        assert answer == expected, f"{operation}{args}: Redis says {answer}, the specification {expected}"
+    async def both(self, operation: str, *args: Any, **named: Any) -> Any:
+        expected = await getattr(self.embedded, operation)(*args, **named)
+        answer = await getattr(self.redis, operation)(*args, **named)
+        asked = f"{operation}{args}{named}"
+        assert answer == expected, f"{asked}: Redis says {answer}, the specification {expected}"
         return answer
 
     async def step(self) -> None:
         operations = {
             self.resolve: 14, self.admit: 30, self.settle: 22, self.extend: 8, self.settle_lost: 2,
             self.renew: 4, self.reap: 4, self.advance: 12, self.kill: 1, self.revive: 2, self.obey: 1,
-            self.stop: 1, self.note: 1, self.confirm: 2, self.reseed: 1,
+            self.stop: 1, self.note: 1, self.confirm: 2, self.reseed: 1, self.take: 8, self.report: 8,
+            self.probe: 5, self.reset_breaker: 0.3, self.observe: 2,
         }  # fmt: skip
         (operation,) = self.rng.choices(list(operations), weights=list(operations.values()))
         await operation()
@@ -194,8 +213,7 @@ class History:
         choice, chance = self.rng.choice, self.chance
         sources = (RunSource.SERVER_STATE, RunSource.EMITTED_ID, RunSource.EMITTED_ID, RunSource.LINEAGE)
         named = chance(0.25)
-        view: RunView = await self.both(
-            "resolve",
+        asked = replace(
             make.lookup(
                 self.next("run"),
                 session=choice(("s1", "s2")),
@@ -212,7 +230,13 @@ class History:
                 speaks_text=chance(0.5),
                 idle_ttl_ms=choice((3_000, 30 * MINUTE_MS)),
             ),
+            parents=tuple(self.rng.sample(FAMILY, choice((0, 0, 1, 2)))),
+            parent_run_id=self.a_run() if chance(0.3) else None,
+            known_as=tuple(self.rng.sample(FAMILY, choice((0, 1, 2)))),
         )
+        view: RunView = await self.both("resolve", asked)
+        assert view.run_id not in view.ancestors
+        assert view.landed == self.books.landed.get(view.run_id, 0)
         if view.is_new:
             self.runs.append(view.run_id)
 
@@ -254,13 +278,19 @@ class History:
             choices=choice((1, 1, 3)),
             lease_ms=choice((1_000, 60_000, 2 * HOUR_MS)),
         )
+        admission = replace(
+            admission,
+            landing=choice(ENDINGS) if chance(0.06) else None,
+        )
         answer: Admitted | Denied = await self.both("admit", admission)
         if isinstance(answer, Admitted):
             self.admissions[admission.attempt_id] = admission
             self.counters |= {hold.counter for hold in answer.holds}
             self.books.admitted(admission, answer, self.clock[0])
         elif answer.code.endswith("_budget_exceeded"):
-            assert answer.used + answer.need > answer.limit
+            kept_back = [c.kept_back for c in admission.charges if c.rule == answer.rule]
+            if run_id not in self.books.landed:
+                assert answer.used + answer.need > answer.limit - kept_back[0]
 
     def a_charge(self, name: str, needed: int, output_rate: float) -> Charge:
         """Its limit is often what is just enough for the floor or for some tokens, or just not."""
@@ -282,6 +312,7 @@ class History:
             windows=windows,
             warn_at=self.rng.choice((0, 200, max(0, taken + needed))),
             ttl_ms=self.rng.choice((2_000, 40 * DAY_MS)),
+            kept_back=self.rng.choice((0, 0, 0, 1, 500, max(0, limit))),
         )
 
     def a_rate(self, counter: str) -> Rate:
@@ -290,6 +321,7 @@ class History:
             "rate", "user", counter, self.chance(0.6),
             requests_per_minute=choice((0, 0, 2, 5)), tokens_per_minute=choice((0, 0, 40, 500, 1_000)),
             new_runs_per_minute=choice((0, 0, 1, 3)), max_concurrency=choice((0, 0, 1, 3)),
+            nano_per_minute=choice((0, 0, 2_000, 10**11, 2**50)),
         )  # fmt: skip
 
     def limits(self) -> RunLimits:
@@ -305,7 +337,7 @@ class History:
             return
         now, a = self.clock[0], self.admissions[attempt_id]
         limits = {
-            hold.counter: charge.limit
+            hold.counter: charge.limit - charge.kept_back
             for charge, hold in zip(a.charges, self.books.holds[attempt_id], strict=True)
             if charge.enforced
         }
@@ -322,7 +354,7 @@ class History:
         if attempt_id is None:
             return
         choice, chance, a = self.rng.choice, self.chance, self.admissions[attempt_id]
-        await self.settle_as(
+        settled = replace(
             make.settlement(
                 attempt_id,
                 a.run_id,
@@ -339,8 +371,13 @@ class History:
                 # What has ended once is in the ledger, and nobody adopts it.
                 adopt=chance(0.2) and attempt_id not in self.books.cost,
                 holds=self.books.holds[attempt_id],
-            )
+            ),
+            ends_as=choice(("stopped_budget", "killed")) if chance(0.15) else "",
+            ends_because="told \ud800 so",
+            progress=choice((b"", b"", b"\x00\xff" + attempt_id.encode())),
+            waited_ms=choice((0, 0, 700, 50_000)),
         )
+        await self.settle_as(settled)
 
     async def settle_lost(self) -> None:
         """An attempt that the store has never heard of, as after a loss of its data."""
@@ -393,7 +430,61 @@ class History:
         await self.both("acknowledge_kill", self.rng.choice(KILL_NAMES), worker, self.rng.randrange(4))
 
     async def stop(self) -> None:
-        await self.both("stop_run", self.a_run(), self.rng.choice(("stopped_loop", "completed")), "told so")
+        run_id, status = self.a_run(), self.rng.choice(("stopped_loop", "completed"))
+        ending = self.rng.choice(ENDINGS) if self.chance(0.3) else None
+        await self.both("stop_run", run_id, status, "told so", ending)
+        run = await self.both("live_run", run_id)
+        if ending is not None and run is not None:
+            self.books.landed.setdefault(run_id, run["steps"] + 1)
+
+    # tools and baselines
+
+    async def take(self) -> None:
+        choice = self.rng.choice
+        quotas = [
+            Quota(
+                "tool", "run", choice(("q0", "q0", "q1")), limit=choice((0, 1, 2, 5, 40)),
+                amount=choice((0, 1, 1, 1, 2, 7)), enforced=self.chance(0.7),
+                window_ms=choice((0, 0, 7_000, MINUTE_MS, DAY_MS)), ttl_ms=choice((2_000, 40 * DAY_MS)),
+            )
+            for _ in range(self.rng.randrange(4))
+        ]  # fmt: skip
+        taken: Taken = await self.both("take", quotas)
+        assert len(taken.used) == len(quotas)
+        for place, (quota, used) in enumerate(zip(quotas, taken.used, strict=True)):
+            if quota.enforced and quota.amount and taken.refused == -1:
+                assert used + quota.amount <= quota.limit
+            if place == taken.refused:
+                asked = [q for q in quotas[: place + 1] if q.counter == quota.counter]
+                assert used + sum(q.amount for q in asked) > quota.limit
+
+    def a_breaker(self) -> tuple[str, BreakerRule]:
+        choice = self.rng.choice
+        rule = BreakerRule(
+            error_rate=choice((0.3, 0.5, 1.0)), min_calls=choice((1, 3, 6)), window_ms=choice((9_000, MINUTE_MS)),
+            open_ms=choice((900, 10_000)), probes=choice((1, 1, 3)), min_sources=choice((1, 1, 2)),
+        )  # fmt: skip
+        return choice(TOOLS), rule
+
+    async def report(self) -> None:
+        key, rule = self.a_breaker()
+        ok, failed = self.rng.choice(((1, 0), (1, 0), (0, 1), (0, 1), (0, 4), (20, 3), (0, 0)))
+        await self.both("report", key, rule, source=f"\ud800{self.rng.randrange(3)}", ok=ok, failed=failed)
+
+    async def probe(self) -> None:
+        await self.both("probe", *self.a_breaker())
+
+    async def reset_breaker(self) -> None:
+        await self.both("reset_breaker", self.rng.choice(TOOLS))
+
+    async def observe(self) -> None:
+        rng = self.rng
+        figures = {
+            name: rng.choice((0.0, rng.random(), rng.random() * 1e9)) for name in ("steps", "usd", "\ud7ff")
+        }
+        figures |= {f"bad-{value}": value for value in (-1.0, math.nan, math.inf)}
+        del figures[rng.choice(tuple(figures))]
+        await self.both("observe", rng.choice(AGENTS), figures, rng.choice((0.95, 0.5, 1.0)))
 
     async def note(self) -> None:
         await self.both("note", self.next("note").encode())
@@ -433,6 +524,10 @@ class History:
             assert run["cost"] == sum(self.books.settled_in.get(run_id, Counter()).values())
             held = [r for a, r in self.books.open.items() if self.books.run_of[a] == run_id]
             assert (run["open"], run["reserved"]) == (len(held), sum(held))
+        await self.both("breakers")
+        await self.both("breakers", [*reversed(TOOLS), "unknown"])
+        for agent in AGENTS:
+            await self.both("baseline", agent)
         await self.both("kills", KILL_NAMES)
         for name in KILL_NAMES:
             await self.both("kill_acknowledgements", name)

@@ -23,12 +23,14 @@ from gateway.metering.estimate import (
     bound_of,
     estimated_usage,
     hosted_allowance,
+    hosted_use,
     input_bound,
     input_count,
     output_bound,
     quote,
     repaired,
     thinking_budget,
+    with_later_rounds,
 )
 from gateway.metering.prices import MTOK, SIM_RATES, PriceBook, Rates, Tier
 from gateway.metering.tokens import count_exact
@@ -68,6 +70,23 @@ def test_media_are_in_the_bound_and_fit_the_window() -> None:
     tokens = bound_of(step)
     assert (tokens.image, tokens.audio) == (1_445, 100)
     assert input_bound(step) > 460_000 > input_bound(step, context_window=128_000) > 128_000
+
+
+def test_a_document_of_unknown_size_is_reserved_for_up_to_the_window() -> None:
+    step = chat_step("see", media=(Media("file", "d", 0),))
+    for exact in (False, True):
+        whole = quote(step, SIM_RATES, 10, exact=exact)
+        within = quote(step, SIM_RATES, 10, context_window=128_000, exact=exact)
+        roomy = quote(step, SIM_RATES, 10, context_window=10**6, exact=exact)
+        assert whole == roomy
+        assert whole.input_tokens - within.input_tokens == 460_000 - 128_000
+    assert (
+        estimated_usage(step, "", context_window=128_000).input_uncached
+        == 128_000 + input_count(step) - 460_000
+    )
+    # Text is told, and reserved for whatever the table says of the window.
+    text = chat_step("word " * 1_000)
+    assert quote(text, SIM_RATES, 10, context_window=10) == quote(text, SIM_RATES, 10)
 
 
 def on(surface: Surface, *tools: Any, **body: Any) -> Hosted:
@@ -158,7 +177,72 @@ def test_a_request_is_reserved_for_as_often_as_it_is_read() -> None:
     counted = quote(step, SIM_RATES, 0, exact=True).input_tokens
     assert counted == 2 * input_count(step) + 2 * 4_000 + 8_000
     usage = estimated_usage(step, "")
+    assert (usage.input_uncached, usage.tool_requests) == (input_count(step) + 4_000, 0)
+    usage = estimated_usage(step, "", hosted=("web_search",))
     assert (usage.input_uncached, usage.tool_requests) == (counted, 1)
+
+
+@pytest.mark.parametrize(
+    ("surface", "tools", "shown", "use"),
+    [
+        # A definition is read once more after every use; a result by every round after it.
+        (Surface.RESPONSES, ["web_search"], (), Hosted(0, 4_500, 1)),
+        (Surface.RESPONSES, ["web_search"], ("web_search",), Hosted(1, 2 * 4_500 + 8_000, 2)),
+        (Surface.RESPONSES, ["web_search"], ("web_search", "open_page"), Hosted(1, 3 * 4_500 + 3 * 8_000, 3)),
+        (Surface.RESPONSES, ["file_search"], ("file_search",) * 2, Hosted(2, 3 * 500 + 3 * 16_000, 3)),
+        (Surface.RESPONSES, ["code_interpreter"], ("code_interpreter",), Hosted(0, 2_000 + 4_000, 2)),
+        (Surface.RESPONSES, ["mcp", "shell"], ("mcp", "shell"), Hosted(0, 3 * 9_000 + 2 * 4_000 + 4_000, 3)),
+        (Surface.RESPONSES, [], ("compaction",), Hosted(0, 0, 2)),
+        (Surface.RESPONSES, [], ("image_generation",), Hosted(0, 2_000, 2)),
+        (Surface.MESSAGES, ["web_search_20250305"], (), Hosted(0, 4_000, 1)),
+        (Surface.MESSAGES, ["web_search_20250305"], ("web_search",) * 2, Hosted(2, 3 * 4_000 + 3 * 8_000, 3)),
+        (Surface.MESSAGES, ["code_execution_20260521"], ("bash_code_execution",), Hosted(0, 10_000, 2)),
+        (Surface.MESSAGES, ["tool_search_tool_bm25_20251119"], ("tool_search_tool_bm25",), Hosted(0, 3_000, 2)),
+        (Surface.MESSAGES, [], ("teleport",), Hosted(1, 8_000, 2)),
+        (Surface.CHAT, ["openrouter:web_search"], (), Hosted(0, 4_500, 1)),
+        (Surface.CHAT, ["openrouter:web_search"], ("web_search",), Hosted(1, 2 * 4_500 + 8_000, 2)),
+        (Surface.EMBEDDINGS, ["web_search"], ("web_search",), Hosted(0, 0, 1)),
+    ],
+)  # fmt: skip
+def test_hosted_tools_are_billed_for_what_the_answer_shows(
+    surface: Surface, tools: list[str], shown: tuple[str, ...], use: Hosted
+) -> None:
+    step = chat_step("find", surface=surface)
+    step.body["tools"] = [{"type": kind} for kind in tools]
+    assert hosted_use(step, shown, begun=True) == use
+    usage = estimated_usage(step, "x", hosted=shown)
+    assert usage.input_uncached == use.reads * input_count(step) + use.tokens
+    assert usage.tool_requests == use.uses
+
+
+def test_a_chat_that_has_begun_to_answer_was_searched_for() -> None:
+    def use(body: dict[str, Any], text: str, model: str = "x", shown: tuple[str, ...] = ()) -> Hosted:
+        step = chat_step("find", model=model, **body)
+        usage = estimated_usage(step, text, hosted=shown)
+        return Hosted(usage.tool_requests, usage.input_uncached - input_count(step))
+
+    options: dict[str, Any] = {"web_search_options": {}}
+    assert use(options, "") == Hosted(0, 0)
+    assert use(options, "It") == use(options, "It", shown=("web_search",)) == Hosted(1, 8_000)
+    # What OpenAI's models find is in the price of the search.
+    assert use(options, "It", "gpt-4o-search-preview") == Hosted(1, 0)
+    plugins: dict[str, Any] = {"plugins": [{"id": "web"}, {"id": "file-parser"}, 3]}
+    assert use(plugins, "It") == Hosted(1, 8_000)
+    assert use({"plugins": "web", "web_search_options": 1}, "It") == Hosted(0, 0)
+
+
+def test_a_cut_stream_of_messages_pays_for_the_rounds_that_its_beginning_does_not_tell() -> None:
+    step = chat_step("find", surface=Surface.MESSAGES)
+    step.body["tools"] = [{"type": "web_search_20250305"}]
+    told = ReadUsage(Usage(input_uncached=100, cache_read=20, source="provider"), output_trusted=False)
+    grown = with_later_rounds(step, told, ("web_search", "web_search"))
+    assert grown.usage == Usage(
+        input_uncached=100 + 2 * 120 + 3 * 8_000, cache_read=20, tool_requests=2, source="provider"
+    )
+    whole = ReadUsage(Usage(input_uncached=100, tool_requests=1, source="provider"))
+    assert with_later_rounds(step, whole, ("web_search",)) is whole
+    assert with_later_rounds(step, told, ()) is told
+    assert with_later_rounds(chat_step("find"), told, ("web_search",)) is told
 
 
 def embed(value: Any, **fields: Any) -> Step:

@@ -168,6 +168,10 @@ class TestNames:
         assert book.table.newest_entry is not None
         assert book.context_window("main", "gpt-4o") == 128_000
         assert book.context_window("house", "gpt-4o") is None
+        for i in range(5_000):
+            assert book.context_window("house", f"model-{i}") is None
+        assert len(book._windows) <= 4096
+        assert book.context_window("main", "gpt-4o") == book.context_window("main", "gpt-4o") == 128_000
 
 
 class TestTime:

@@ -117,6 +117,22 @@ def test_choices_of_a_stream_are_kept_apart_and_calls_put_together() -> None:
     assert stream.usage == {"usage": {"prompt_tokens": 1}}
 
 
+def test_quoted_pages_show_that_the_web_was_searched() -> None:
+    cited = {"annotations": [{"type": "url_citation", "url_citation": {"url": "https://a.example"}}]}
+    for said, hosted in (
+        ({"content": "a", **cited}, ("web_search",)),
+        ({"content": "", **cited}, ("web_search",)),
+        ({"content": "a", "annotations": []}, ()),
+        ({"content": "a", "annotations": [{"type": "file"}, 3]}, ()),
+        ({"content": "a", "annotations": "url_citation"}, ()),
+    ):
+        assert chat.read_answer({"choices": [{"message": said}]}).hosted == hosted
+        stream = chat.ChatStream(strip_usage=True)
+        for delta in (said, {"content": "b"}, said):
+            stream.feed(b"data: " + orjson.dumps({"choices": [{"index": 0, "delta": delta}]}) + b"\n\n")
+        assert stream.answer().hosted == hosted
+
+
 def test_withheld_tools_leave_a_request_that_providers_take() -> None:
     body = {"tools": [{"type": "function", "function": {"name": "a"}}, {"type": "function", "function": {"name": "b"}}],
             "tool_choice": {"type": "function", "function": {"name": "a"}}}  # fmt: skip

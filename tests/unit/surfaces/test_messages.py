@@ -460,6 +460,7 @@ ANSWER = Answer(
     response_id="msg_1",
     model="claude-x-1",
     state=("msg_1", "file_made", "container_9"),
+    hosted=("web_search", "mcp", "compaction"),
 )
 
 
@@ -481,7 +482,9 @@ class TestAnswer:
             {"type": "compaction", "content": None},
             {"type": "thinking", "thinking": "b"},
         ]
-        assert messages.read_answer({"content": thoughts}) == Answer(texts=("",), reasoning="ab")
+        assert messages.read_answer({"content": thoughts}) == Answer(
+            texts=("",), reasoning="ab", hosted=("compaction",)
+        )
 
     def test_what_was_answered_is_known_when_it_comes_back(self) -> None:
         turns = [*RICH["messages"][:1], assistant(*CONTENT)]
@@ -604,6 +607,7 @@ def check(stream: messages.MessagesStream) -> None:
     assert answer.calls == (STREAMED,)
     assert (answer.finish_reason, answer.response_id, answer.model) == ("tool_use", "msg_1", "claude-x-1")
     assert answer.state == ANSWER.state
+    assert answer.hosted == ("web_search", "compaction")
     assert stream.usage == {"usage": USAGE, "model": "claude-x-1"}
     assert (stream.tools_called, stream.output_bytes) == ({"weather"}, GENERATED)
     assert (stream.done, stream.finished, stream.clean, stream.error, stream.pending) == (
@@ -613,6 +617,18 @@ def check(stream: messages.MessagesStream) -> None:
         False,
         b"",
     )
+
+
+def test_tools_of_the_provider_show_as_soon_as_they_begin() -> None:
+    search = start(0, "server_tool_use", id="srvtoolu_1", name="web_search", input={})
+    assert fed(search).answer().hosted == ("web_search",)
+    assert fed(search, search, start(1, "mcp_tool_use", id="m", name="ask", input={})).answer().hosted == (
+        "web_search",
+        "mcp",
+    )
+    assert fed(search[:-1]).answer().hosted == ()
+    assert fed(start(0, "tool_use", id="t", name="web_search", input={})).answer().hosted == ()
+    assert messages.read_answer({"content": [{"type": "server_tool_use", "name": 3}, 7]}).hosted == ("",)
 
 
 class TestStream:

@@ -511,6 +511,7 @@ def test_an_answer_is_what_the_items_say_together() -> None:
         response_id="resp_1",
         model="gpt-x",
         state=("resp_1", "conv_1", "rs_1", "msg_a", "ws_1", "msg_b", "fc_1", "ctc_1", "ci_1", "cntr_1"),
+        hosted=("web_search", "code_interpreter"),
     )
     assert responses.parse_stored(reply(message("x"))) == responses.read_answer(reply(message("x")))
 
@@ -876,6 +877,21 @@ def test_hosted_searches_count_though_the_end_does_not_tell_of_them() -> None:
     read = read_responses_usage(stream.usage)
     assert read is not None
     assert read.usage.tool_requests == 2
+
+
+def test_what_the_provider_does_itself_shows_as_soon_as_it_begins() -> None:
+    looked = {**SEARCH, "id": "ws_2", "action": {"type": "open_page", "url": "https://a.example"}}
+    items = [SEARCH, FILES, CODE, MCP_CALL, MCP_TOOLS, PICTURE, HOSTED_SHELL, HOSTED_SHELL_OUTPUT, looked,
+             {"type": "compaction", "id": "cmp_1", "encrypted_content": "x"}, call("f", "{}"), message("x")]  # fmt: skip
+    kinds = ("web_search", "file_search", "code_interpreter", "mcp", "image_generation", "shell", "open_page", "compaction")  # fmt: skip
+    assert responses.read_answer(reply(*items)).hosted == kinds
+    assert fed(events_of(reply(*items))).answer().hosted == kinds
+    begun = {"type": "response.output_item.added", "output_index": 0, "item": {"type": "web_search_call", "id": "ws_1", "status": "in_progress"}}  # fmt: skip
+    assert fed([begun]).answer().hosted == ("web_search",)
+    done = {**begun, "type": "response.output_item.done", "item": {**looked, "id": "ws_1"}}
+    assert fed([begun, done, done]).answer().hosted == ("open_page",)
+    odd: list[Any] = [{"type": "web_search_call", "action": 3}, {"type": ["program"]}, {"type": None}, 5]
+    assert responses.read_answer({"output": odd}).hosted == ("web_search",)
 
 
 def test_deltas_of_items_that_nobody_announced_are_an_answer() -> None:

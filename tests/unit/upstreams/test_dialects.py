@@ -8,8 +8,10 @@ import pytest
 
 from gateway.domain import Headers, Surface
 from gateway.policy.models import Provider
+from gateway.surfaces import CODECS
+from gateway.translation import between
 from gateway.upstreams import anthropic, azure_openai, openai
-from gateway.upstreams.dialects import DIALECTS, Dialect
+from gateway.upstreams.dialects import DIALECTS, Dialect, Wire, query_for
 
 OPENAI_SURFACES = {
     Surface.CHAT: "/chat/completions",
@@ -121,6 +123,24 @@ def test_anthropics_base_may_end_in_its_version(base: str, messages: str) -> Non
     assert url(p, Surface.MESSAGES, query=b"beta=true") == f"{messages}?beta=true"
     counted = url(p, Surface.MESSAGES, query=b"beta=true", below=anthropic.COUNT_TOKENS)
     assert counted == f"{messages}/count_tokens?beta=true"
+
+
+@pytest.mark.parametrize(
+    ("asked", "spoken", "kept"),
+    [
+        (Surface.MESSAGES, Surface.MESSAGES, b"beta=true"),
+        (Surface.MESSAGES, Surface.CHAT, b""),
+        (Surface.CHAT, Surface.MESSAGES, b""),
+        (Surface.RESPONSES, Surface.MESSAGES, b""),
+        # Azure's version is meant for either of its APIs.
+        (Surface.RESPONSES, Surface.CHAT, b"beta=true"),
+        (Surface.EMBEDDINGS, Surface.EMBEDDINGS, b"beta=true"),
+    ],
+)
+def test_a_query_of_another_vendor_s_api_is_left_out(asked: Surface, spoken: Surface, kept: bytes) -> None:
+    translation = between(asked, spoken) if asked is not spoken else None
+    wire = Wire(openai, spoken, CODECS[spoken], translation)
+    assert query_for(wire, asked, b"beta=true") == kept
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,325 @@
+"""What is decided about a step before it is sent: what its run has done so far, and what follows from it.
+
+The evidence is in the request: agents send the history of their run with every step, so a replica that has
+never seen the run judges it like any other. The store adds what a request cannot show, because its provider
+keeps the history or its agent has cut it. The rules are pure functions (`gateway.rules`); this is where
+they meet the policy, the breakers and the baselines.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from gateway.admission import Ending
+from gateway.approvals import Approvals
+from gateway.attempt import Gate
+from gateway.baselines import Baselines
+from gateway.dispatch import Job
+from gateway.domain import Answer, Item, Json, Role, Surface
+from gateway.errors import CallerError, Refusal, Ruling
+from gateway.gate import ToolGate
+from gateway.policy.models import LOOP_RULES, Policy
+from gateway.protocols import Store
+from gateway.rules.budgets import applies
+from gateway.rules.contracts import Contracts, definition_digest, drift
+from gateway.rules.fingerprint import Fingerprints
+from gateway.rules.lineage import Lineage
+from gateway.rules.loops import Detection, LoopRules, detect
+from gateway.rules.tool_results import ResultHealth, read_result
+from gateway.rules.trace import Trace, answered, dump, load, merged
+from gateway.tool_health import ToolHealth, breaker_of
+from gateway.turn import Turn
+from gateway.values import frozen
+
+_NO_AGENT = frozenset({Surface.EMBEDDINGS, Surface.MODERATIONS, Surface.PASSTHROUGH})
+_HARDNESS = ("observe", "notify", "nudge", "downgrade", "wrap_up", "final_message", "stop", "kill")
+MAX_SESSIONS = 4096
+DRIFT_MEMORY_MS = 35 * 86_400_000
+"""How long the definitions of a session's tools are remembered: as long as any budget of it."""
+
+
+@frozen
+class Plan:
+    """What is to be done with a step."""
+
+    keep: Callable[[Answer], bytes] | None = None
+    """What the run has done when it has got an answer, to be kept."""
+    withheld: Collection[str] = ()
+    """Tools that the model is not to know of."""
+    notes: tuple[str, ...] = ()
+    """Lines that the model is told besides."""
+    gate: Gate | None = None
+    """What its tool calls have to pass."""
+    ending: Ending | None = None
+    """Why the run ends here; `action` says how, `to` with which model it goes on if it does."""
+    action: str = ""
+    to: str | None = None
+    decisions: tuple[Json, ...] = ()
+    flagged: bool = False
+
+
+@dataclass(slots=True)
+class Governor:
+    """Plans steps. One per worker."""
+
+    store: Store
+    lineage: Lineage
+    health: ToolHealth
+    baselines: Baselines
+    approvals: Approvals
+    notify: Callable[[str, dict[str, Any]], None]
+    _prints: Fingerprints = field(default_factory=Fingerprints)
+    _tools: OrderedDict[str, dict[str, str]] = field(default_factory=OrderedDict)
+    """By session: the definitions that its first request showed, as digests."""
+
+    async def plan(self, job: Job, killed: Collection[str]) -> Plan:
+        """What follows from what the run has done. Raises `Refusal` for tools that must not be offered,
+        `CallerError` for what cannot be governed, `StoreUnavailable`."""
+        turn, policy = job.turn, job.generation.policy
+        step = turn.step
+        if step.surface in _NO_AGENT:
+            return Plan(withheld=killed)
+        trace = merged(
+            load(turn.run.progress), step.items, job.facts.step or 1, step.text_bytes, self._prints
+        )
+        fresh = _fresh_results(step.items, [fact.name for fact in trace.facts if fact.step == trace.step])
+        turn.results.extend(_told(name, item, health) for name, item, health in fresh)
+        notes: list[str] = []
+        decisions: list[Json] = []
+        withheld: dict[str, str] = dict.fromkeys(killed, "an operator has stopped it")
+        unavailable: dict[str, str] = {}
+        gate: ToolGate | None = None
+        if policy.governs_tools and step.tools:
+            job.facts.checks.append("tools")
+            if step.background:
+                raise CallerError(
+                    "invalid_request",
+                    "'background' is not to be had with tools whose calls are judged: leave it out.",
+                    param="background",
+                )
+            contracts = job.generation.contracts.under(turn.scopes)
+            for name, why in contracts.withheld(step.tools, turn.caller.max_tool_level, trace.counts).items():
+                decisions.append(_decided(f"tools.{name[:64]}", "withhold", why))
+                withheld[name] = why
+            withheld |= await self._drifted(turn, contracts, decisions)
+            self._report(turn, contracts, fresh)
+            unavailable = await self._unavailable(turn, contracts, withheld)
+            for name, told in unavailable.items():
+                decisions.append(_decided(f"tools.{name[:64]}.breaker", "withhold", "its breaker is open"))
+                if contracts.tool(name).on_open == "withhold":
+                    withheld[name] = told
+                    notes.append(told)
+            gate = ToolGate(turn, policy, contracts, trace, unavailable, self.approvals, self.store)
+        anomaly = policy.runs.anomaly if policy.runs.mode != "off" else None
+        if anomaly is not None and (found := self.baselines.check(turn, anomaly)) is not None:
+            decisions.append({"rule": "runs.anomaly", "mode": "enforce", "decision": "flag", **found})
+        ending, action, to = self._loops(job, trace, notes, decisions)
+        keep = None
+        if gate is not None or policy.loops is not None:
+
+            def keep(answer: Answer) -> bytes:
+                return dump(answered(trace, answer, self._prints))
+
+        return Plan(
+            keep=keep,
+            withheld=tuple(withheld),
+            notes=tuple(notes),
+            gate=gate,
+            ending=ending,
+            action=action,
+            to=to,
+            decisions=tuple(decisions),
+            flagged=bool(notes) or any(d["decision"] == "flag" for d in decisions),
+        )
+
+    # -- loops --------------------------------------------------------------------------------------
+
+    def _loops(
+        self, job: Job, trace: Trace, notes: list[str], decisions: list[Json]
+    ) -> tuple[Ending | None, str, str | None]:
+        """How a run that goes in circles ends, by the hardest rung that one of its loops has reached."""
+        loops = job.generation.policy.loops
+        turn = job.turn
+        if loops is None or loops.mode == "off" or not applies(loops.match, turn.scopes):
+            return None, "", None
+        job.facts.checks.append("loops")
+        rules = job.generation.loop_rules
+        found = detect(trace, rules)
+        if not found:
+            return None, "", None
+        for detection in found:
+            decisions.append(
+                {
+                    "rule": f"loops.{detection.rule}",
+                    "mode": loops.mode,
+                    "decision": detection.action,
+                    "count": detection.count,
+                    "why": detection.evidence,
+                }
+            )
+        if loops.mode == "shadow":
+            return None, "", None
+        worst: Detection = max(found, key=lambda d: _HARDNESS.index(d.action))
+        if worst.action in ("notify", "nudge", "downgrade"):
+            facts = {**turn.meta(), "run": turn.run.run_id, "rule": worst.rule, "why": worst.evidence}
+            self.notify("loop_detected", {**facts, "decision": worst.action})
+        if worst.action == "nudge":
+            notes.append(nudge(worst))
+        if worst.action in ("observe", "notify", "nudge"):
+            return None, "", None
+        limit = max(
+            n for n, action in getattr(rules, worst.rule) if n <= worst.count and action == worst.action
+        )
+        ending = Ending("loop_detected", f"loops.{worst.rule}", "run", limit, worst.count)
+        return ending, worst.action, loops.to
+
+    # -- tools --------------------------------------------------------------------------------------
+
+    async def _drifted(self, turn: Turn, contracts: Contracts, decisions: list[Json]) -> dict[str, str]:
+        """Tools whose definition is not what it was when the session began, as far as they are withheld."""
+        known = await self._definitions(turn)
+        changed = drift(known, turn.step.tools)
+        withheld: dict[str, str] = {}
+        for name in changed:
+            contract = contracts.tool(name)
+            if contract.on_drift == "allow" or contract.mode == "off":
+                continue
+            acts = contract.mode == "enforce" and contract.on_drift != "flag"
+            decisions.append(
+                {
+                    "rule": f"tools.{name[:64]}.on_drift",
+                    "mode": contract.mode,
+                    "decision": contract.on_drift if acts else "flag",
+                    "why": "its definition has changed within the session",
+                }
+            )
+            self.notify(
+                "tool_drift",
+                {**turn.meta(), "run": turn.run.run_id, "tool": name, "decision": contract.on_drift},
+            )
+            if acts and contract.on_drift == "stop":
+                raise Refusal(
+                    Ruling("tool_not_allowed", f"tools.{name[:64]}.on_drift", "tool", 0, 0),
+                    f"The definition of tool {name[:64]!r} is not what it was when this session began "
+                    f"(run {turn.run.run_id}).",
+                )
+            if acts:
+                withheld[name] = "its definition has changed"
+        return withheld
+
+    async def _definitions(self, turn: Turn) -> Mapping[str, str]:
+        """The digests of the session's tools as it first showed them. A tool that is new is remembered."""
+        key = self.lineage.key(turn.caller.id, "tools", turn.run.session)
+        known = self._tools.get(key)
+        if known is None:
+            kept = (await self.store.recall([key])).get(key)
+            known = orjson.loads(kept) if kept is not None else {}
+        else:
+            self._tools.move_to_end(key)
+        new = {t.name: definition_digest(t) for t in turn.step.tools if t.name not in known}
+        if new:
+            known = {**known, **new}
+            await self.store.remember({key: orjson.dumps(known)}, DRIFT_MEMORY_MS)
+        self._tools[key] = known
+        while len(self._tools) > MAX_SESSIONS:
+            self._tools.popitem(last=False)
+        return known
+
+    def _report(
+        self, turn: Turn, contracts: Contracts, fresh: Sequence[tuple[str, Item, ResultHealth]]
+    ) -> None:
+        """Tell the breakers how the tools fared. A step that is tried again shows the same results again."""
+        if turn.run.retry_ordinal:
+            return
+        for name, _, health in fresh:
+            told = breaker_of(turn.caller, name, contracts.tool(name)) if name else None
+            if told is None or health.status == "pending":
+                continue
+            failed = health.status == "error"
+            if failed and health.cause == "caller":
+                continue
+            key, rule = told
+            self.health.saw(key, rule, turn.caller.key, failed=failed)
+
+    async def _unavailable(
+        self, turn: Turn, contracts: Contracts, withheld: Collection[str]
+    ) -> dict[str, str]:
+        """Tools that fail so often that they are left alone for a while, and what the model is told."""
+        found = {}
+        for tool in turn.step.tools:
+            contract = contracts.tool(tool.name)
+            told = breaker_of(turn.caller, tool.name, contract)
+            if told is None or contract.mode != "enforce" or tool.name in withheld:
+                continue
+            if not await self.health.usable(*told):
+                found[tool.name] = (
+                    f"Tool '{tool.name}' does not work at the moment and cannot be used. Go on without it, "
+                    "and say so if that leaves something open."
+                )
+        return found
+
+
+def loop_rules(policy: Policy) -> LoopRules:
+    """The policy's rules as the detectors take them."""
+    loops = policy.loops
+    if loops is None:
+        return LoopRules()
+    rungs = {name: loops.ladders().get(name, ()) for name in LOOP_RULES}
+    return LoopRules(
+        **rungs,
+        ignore_tools=frozenset(loops.ignore_tools),
+        polling_tools=frozenset(loops.polling_tools),
+    )
+
+
+def nudge(detection: Detection) -> str:
+    """The line that tells a model that it goes in circles."""
+    return (
+        f"Note: {detection.evidence}. Doing the same again will not bring anything new. Use what you already "
+        "know, try something different, or say what is missing."
+    )
+
+
+def _decided(rule: str, decision: str, why: str) -> Json:
+    return {"rule": rule, "mode": "enforce", "decision": decision, "why": why}
+
+
+def _fresh_results(items: Sequence[Item], recorded: Sequence[str]) -> list[tuple[str, Item, ResultHealth]]:
+    """The results behind the last answer, each with its tool's name and how it went. `recorded` are the names
+    as the trace has them, for histories that the provider keeps."""
+    fresh: list[Item] = []
+    names: dict[str, str] = {}
+    in_order: list[str] = []
+    for item in reversed(items):
+        if item.aside or item.role is Role.SYSTEM:
+            continue
+        if item.role is Role.ASSISTANT:
+            for call in item.calls:
+                names[call.id] = call.name
+                in_order.append(call.name)
+            break
+        if item.role is Role.TOOL:
+            fresh.append(item)
+    fresh.reverse()
+    if not in_order and len(recorded) == len(fresh):
+        in_order = list(recorded)
+    found = []
+    for i, item in enumerate(fresh):
+        name = names.get(item.call_id or "") or (in_order[i] if i < len(in_order) else "")
+        text = "\n".join(t.text for t in item.texts)
+        found.append((name, item, read_result(text, item.failed)))
+    return found
+
+
+def _told(name: str, item: Item, health: ResultHealth) -> Json:
+    told: Json = {"call_id": item.call_id, "name": name, "ok": health.status != "error"}
+    if health.status != "ok":
+        told["status"] = health.status
+    if health.error_type:
+        told["error_type"] = health.error_type
+    return told

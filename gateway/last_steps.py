@@ -1,0 +1,449 @@
+"""Serving a step when it is not simply sent and handed on: runs that land, answers that are not delivered.
+
+    serve ──► sent, delivered                                              almost always
+          ──► a rule ends the run: wrap_up, final_message, downgrade, stop or kill
+          ──► tool calls withheld: the model is asked again, out of the client's sight, then delivered
+
+Whatever happens, the client gets one valid answer in its own wire API, or one error; and a run that has had
+its last answer is refused from then on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+from gateway.admission import Denied, Ending, Kill, RunLimits
+from gateway.attempt import Attempt, ClientLeftError, Reply, Undelivered
+from gateway.dispatch import Ask, Dispatcher, Job
+from gateway.domain import Headers, Json, RunStatus, Step, Surface, Verdict
+from gateway.errors import CallerError, GatewayError, Refusal, StoreUnavailable, UpstreamError
+from gateway.gate import NoCalls
+from gateway.governor import Plan
+from gateway.metering.usage import request_context
+from gateway.protocols import Clock, Store
+from gateway.provider_state import NOTHING, Held
+from gateway.rules.endings import (
+    action_at,
+    ending_of,
+    final_text,
+    is_budget,
+    reason,
+    refusal_for,
+    refusal_of,
+    status_of,
+)
+from gateway.rules.route import Route
+from gateway.shaping import SHAPERS, Said
+from gateway.translation.base import OutputLimit
+from gateway.upstreams import openai
+from gateway.upstreams.dialects import wire_for
+
+log = logging.getLogger("gateway.last_steps")
+
+MAX_ROUNDS = 2
+"""How often a model is asked again within one step: once with its tools, once without."""
+KILL_TTL_S = 86_400.0
+"""How long a run stays killed by a rule: as long as anything of it could still come."""
+DOWNGRADED = 2
+"""A run that goes on with a cheaper model past its limits may go on to so many times these."""
+_JSON: Headers = [(b"content-type", b"application/json")]
+_EVENTS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+@dataclass(slots=True)
+class LastSteps:
+    """Serves what the pipeline has prepared. One per worker."""
+
+    store: Store
+    dispatcher: Dispatcher
+    clock: Clock
+    notify: Callable[[str, dict[str, Any]], None]
+    """Tells of what operators may want to know: (kind, facts)."""
+
+    async def serve(self, job: Job, plan: Plan) -> Reply | None:
+        """The answer, or None when it was streamed into the job's client. Raises `GatewayError`."""
+        job.withheld, job.keep = plan.withheld, plan.keep
+        job.decisions += plan.decisions
+        route = self._route(job, job.turn.step.model)
+        if plan.ending is not None:
+            return await self._end(job, route, plan, plan.ending, plan.action, plan.to, None)
+        if plan.flagged:
+            job.facts.verdict = Verdict.FLAG
+        ask = self._ask(job, route, plan)
+        outcome = await self.dispatcher.attempt(job, ask)
+        if isinstance(outcome, Attempt):
+            return await self._deliver(job, ask, outcome)
+        if _is_landed(job) or status_of(outcome.code, outcome.rule) in (None, RunStatus.KILLED):
+            raise await self.refuse(job, outcome)
+        action, to = action_at(job.generation.policy, outcome)
+        return await self._end(job, route, plan, ending_of(outcome), action, to, outcome)
+
+    # -- what is asked ------------------------------------------------------------------------------
+
+    @staticmethod
+    def _route(job: Job, model: str) -> Route:
+        """Where a model is served. Raises `CallerError`: unknown_model, model_not_allowed, unknown_price."""
+        step = job.turn.step
+        route = job.generation.router.choose(
+            job.call.caller,
+            model,
+            job.turn.began_at,
+            request_context(step.body),
+            free=step.surface is Surface.MODERATIONS,
+        )
+        job.facts.model = route.upstream_model
+        return route
+
+    @staticmethod
+    def _ask(job: Job, route: Route, plan: Plan, *, limits: RunLimits | None = None) -> Ask:
+        """The step as this route's provider reads it. Raises `CallerError` for what cannot be carried."""
+        policy, step = job.generation.policy, job.turn.step
+        wire = wire_for(route, step.surface)
+        put = step
+        if wire.translation is not None:
+            limit = OutputLimit(policy.default_max_output_tokens, openai.limit_field(route.provider))
+            put = wire.put(step, wire.translation, limit, max_depth=policy.server.max_json_depth)
+        for note in plan.notes:
+            put = _noted(put, wire.surface, note) or put
+        return Ask(route, wire, put, plan.gate, limits=limits)
+
+    # -- runs that end ------------------------------------------------------------------------------
+
+    async def _end(
+        self,
+        job: Job,
+        route: Route,
+        plan: Plan,
+        ending: Ending,
+        action: str,
+        to: str | None,
+        denied: Denied | None,
+    ) -> Reply | None:
+        """Do what the policy says at the end of a run; what cannot be done becomes the next harder thing."""
+        if action == "downgrade" and to is not None:
+            ask = self._downgraded(job, plan, to)
+            if ask is not None:
+                outcome = await self.dispatcher.attempt(job, ask)
+                if isinstance(outcome, Attempt):
+                    return await self._deliver(job, ask, outcome)
+                denied = outcome
+        elif action == "wrap_up":
+            ask = self._landing(job, route, plan, ending)
+            if ask is not None:
+                job.facts.verdict = Verdict.WRAP_UP
+                job.decisions.append(_decision(ending, "wrap_up"))
+                outcome = await self.dispatcher.attempt(job, ask)
+                if isinstance(outcome, Attempt):
+                    self._tell(job, ending, "wrap_up")
+                    return await self._deliver(job, ask, outcome)
+                job.facts.verdict = Verdict.ALLOW
+                if not is_budget(outcome.code):
+                    raise await self.refuse(job, outcome)
+            action = "final_message" if job.turn.run.steps else "stop"
+        if action == "final_message" and job.turn.step.surface in SHAPERS:
+            return await self._final_message(job, ending)
+        if action == "kill":
+            run_id = job.turn.run.run_id
+            await self.store.set_kill(Kill(f"run:{run_id}", reason(ending)), KILL_TTL_S)
+            self.notify("kill", {"name": f"run:{run_id}", "reason": reason(ending), "streams": 0})
+        raise await self.refuse(job, denied or ending)
+
+    def _downgraded(self, job: Job, plan: Plan, to: str) -> Ask | None:
+        """The step on a cheaper model; None where this caller or this step cannot go there."""
+        limits = job.generation.rulebook.limits
+        more = RunLimits(
+            enforced=limits.enforced,
+            max_steps=limits.max_steps * DOWNGRADED,
+            max_wall_clock_ms=limits.max_wall_clock_ms * DOWNGRADED,
+            max_tokens=limits.max_tokens * DOWNGRADED,
+            max_tool_calls=limits.max_tool_calls * DOWNGRADED,
+        )
+        before = job.facts.model
+        try:
+            ask = self._ask(job, self._route(job, to), plan, limits=more)
+        except CallerError:
+            job.facts.model = before
+            return None
+        job.facts.verdict = Verdict.REROUTE
+        job.decisions.append({"rule": "downgrade", "mode": "enforce", "decision": "reroute", "to": to})
+        return ask
+
+    def _landing(self, job: Job, route: Route, plan: Plan, ending: Ending) -> Ask | None:
+        """The run's last step, in which the model answers from what it knows; None where there is no room or
+        no way to say so."""
+        policy, step = job.generation.policy, job.turn.step
+        most = policy.runs.max_steps
+        if ending.code == "step_limit_exceeded" and most is not None and job.turn.run.steps >= most:
+            return None
+        if step.surface not in SHAPERS or step.background:
+            return None
+        ask = self._ask(job, route, replace(plan, notes=()))
+        shaper = SHAPERS[ask.wire.surface]
+        body, forced = shaper.without_tool_use(ask.put.body, policy.runs.final_tools)
+        instruction = policy.runs.landing.instruction
+        put = _noted(_rewritten(ask.put, body), ask.wire.surface, instruction)
+        if put is None:
+            return None
+        gate = NoCalls(allowed=forced) if step.tools else None
+        return replace(ask, put=put, gate=gate, lands=ending)
+
+    async def _final_message(self, job: Job, ending: Ending) -> Reply | None:
+        """An answer in the model's place that says what happened; the run is over."""
+        job.facts.verdict = Verdict.WRAP_UP
+        await self._record(job, ending, "final_message", landed=True)
+        return await self._say(job, Said(text=final_text(ending, job.turn.run.run_id)))
+
+    async def _say(self, job: Job, said: Said) -> Reply | None:
+        step, shaper = job.turn.step, SHAPERS[job.turn.step.surface]
+        created = int(time.time())
+        said = replace(said, model=said.model or step.model)
+        if not step.stream:
+            body = orjson.dumps(shaper.compose(said, step.body, created))
+            return Reply(200, job.facts.headers(_JSON), body)
+        await job.client.start(200, job.facts.headers(_EVENTS))
+        await job.client.send(shaper.compose_stream(said, step.body, created))
+        await job.client.end()
+        return None
+
+    # -- answers that are not delivered -------------------------------------------------------------
+
+    async def _deliver(self, job: Job, ask: Ask, attempt: Attempt) -> Reply | None:
+        """Run an attempt to its answer. One whose calls are withheld is continued with the model until it
+        says something that can be delivered."""
+        stream = ask.put.stream
+        result = await (attempt.run_stream(job.client) if stream else attempt.run_plain(job.client))
+        if not isinstance(result, Undelivered):
+            return result
+        missed = result
+        try:
+            said = await self._asked_again(job, ask, missed)
+            if isinstance(said, Said) and said.reply is None and ask.wire.translation is None:
+                said = replace(said, usage=missed.turn.get("usage"))
+        except ClientLeftError:
+            raise
+        except GatewayError as error:
+            if missed.relay is None or missed.head is not None:
+                raise
+            await self._fail(job, missed, error)
+            return None
+        return said if isinstance(said, Reply) else await self._rest(job, missed, said)
+
+    async def _asked_again(self, job: Job, ask: Ask, missed: Undelivered) -> Said | Reply:
+        """What the model says when it is told why its calls were not made: told whole to a plain client, as
+        the rest of what it had begun to say to a stream's."""
+        first, spent = missed, missed.attempt.cost
+        shaper = SHAPERS[ask.wire.surface]
+        put, gate = ask.put, ask.gate
+        for _ in range(MAX_ROUNDS if ask.lands is None else 0):
+            body = shaper.with_results(put.body, missed.turn, missed.withheld.results)
+            if gate is not ask.gate or not missed.withheld.repairable:
+                body, _ = shaper.without_tool_use(body, ())
+                gate = NoCalls()
+            put = _plain(_rewritten(put, body))
+            again = replace(ask, put=put, gate=gate, ordinal=first.attempt.admitted.ordinal)
+            outcome = await self.dispatcher.attempt(job, again)
+            if isinstance(outcome, Denied):
+                return await self._gave_up(job, first, ending_of(outcome))
+            outcome.spent_before = spent
+            result = await outcome.run_plain(job.client)
+            spent += outcome.cost
+            if isinstance(result, Reply):
+                if result.status != 200 and first.relay is not None and first.head is None:
+                    raise UpstreamError("upstream_unavailable", "The provider refused to go on.", status=502)
+                if result.status != 200 or first.relay is None:
+                    return result
+                return Said(reply=orjson.loads(result.body))
+            if result is None:
+                raise UpstreamError(
+                    "upstream_unavailable", "The provider streamed where it was not asked to.", status=502
+                )
+            missed = result
+            if isinstance(gate, NoCalls):
+                break
+            gate = NoCalls()
+        return await self._gave_up(job, first, ask.lands)
+
+    async def _gave_up(self, job: Job, first: Undelivered, ending: Ending | None) -> Said:
+        """The text that ends an answer whose calls were never delivered."""
+        run = job.turn.run
+        if ending is None:
+            ending = Ending("tool_not_allowed", "tools", "run", 0, len(first.answer.calls))
+            await self._record(job, ending, "final_message", landed=True)
+        elif first.attempt.lands is None:
+            await self._record(job, ending, "final_message", landed=True)
+        spoken = "\n\n".join(text for text in first.answer.texts[:1] if text.strip())
+        if spoken:
+            # A stream's client has it already.
+            return Said(text="" if first.relay is not None else spoken)
+        return Said(text=final_text(ending, run.run_id))
+
+    async def _rest(self, job: Job, missed: Undelivered, said: Said) -> Reply | None:
+        if missed.relay is None:
+            return await self._say(job, replace(said, model=missed.answer.model))
+        if missed.head is not None:
+            await job.client.start(200, missed.head)
+        await self._keep_as_told(job, missed, said)
+        await job.client.send(missed.unsent + missed.relay.splice(said))
+        await job.client.end()
+        return None
+
+    async def _keep_as_told(self, job: Job, missed: Undelivered, said: Said) -> None:
+        """The client knows the answer by the id that its stream began with; the provider keeps it, if at all,
+        by that of the answer which was delivered in the end."""
+        if missed.answer.response_id is None or not missed.answer.state:
+            return
+        last = said.reply.get("id") if said.reply is not None else None
+        run, turn = job.turn.run, job.turn
+        held = Held(
+            missed.attempt.route.provider_name,
+            turn.step.model,
+            run.run_id,
+            run.session,
+            missed.attempt.usage.input_total + missed.attempt.usage.output_total,
+            last if isinstance(last, str) else NOTHING,
+        )
+        state = self.dispatcher.machinery.provider_state
+        try:
+            await state.remember(turn.caller, [missed.answer.response_id], held)
+        except StoreUnavailable:
+            log.warning("what the provider keeps of attempt %s is not on record", missed.attempt.attempt_id)
+
+    async def _fail(self, job: Job, missed: Undelivered, error: GatewayError) -> None:
+        """End a stream that has begun in its surface's error grammar."""
+        assert missed.relay is not None
+        if isinstance(error, Refusal):
+            job.facts.verdict = Verdict.REFUSE
+        codex = job.turn.hints.codex
+        await job.client.send(missed.relay.client.failure(error, job.facts.context(), codex=codex))
+        await job.client.end()
+
+    # -- on record ----------------------------------------------------------------------------------
+
+    async def refuse(self, job: Job, why: Denied | Ending) -> GatewayError:
+        """The refusal for a denial or an ending, on record."""
+        run = job.turn.run
+        if isinstance(why, Ending):
+            await self._record(job, why, "refuse")
+            return refusal_for(why, run.run_id)
+        if not _is_landed(job):
+            await self._record(job, ending_of(why), "refuse", told=why.reason)
+        rates = [rate for rate in job.generation.policy.rates if rate.name == why.rule]
+        money = any(rate.nano_per_minute == why.limit for rate in rates)
+        return refusal_of(why, run, money=money)
+
+    async def _record(
+        self, job: Job, ending: Ending, decision: str, *, landed: bool = False, told: str = ""
+    ) -> None:
+        """Put a refusal, or an answer in the model's place, on record, and with it the end of the run."""
+        turn, facts = job.turn, job.facts
+        status = status_of(ending.code, ending.rule)
+        now = self.clock()
+        event: Json = {
+            "t": "refusal",
+            "id": facts.decision_id,
+            "run": turn.run.run_id,
+            "ordinal": facts.step,
+            "at": now,
+            "code": ending.code,
+            "rule": ending.rule,
+            "scope": ending.per,
+            "limit": ending.limit,
+            "used": ending.used,
+            "money": is_budget(ending.code),
+            "decision": decision,
+            "decisions": job.decisions,
+            "surface": turn.step.surface.value,
+            "requested_model": turn.step.model,
+            "meta": turn.meta(),
+        }
+        await self.store.note(orjson.dumps(event))
+        if status is None:
+            return
+        because = told or ending.code
+        await self.store.stop_run(turn.run.run_id, status.value, because, ending if landed else None)
+        await self.store.note(
+            orjson.dumps(
+                {
+                    "t": "run",
+                    "run": turn.run.run_id,
+                    "at": now,
+                    "status": status.value,
+                    "reason": because,
+                    "meta": turn.meta(),
+                }
+            )
+        )
+        if turn.run.status is not status:
+            self._tell(job, ending, decision)
+
+    def _tell(self, job: Job, ending: Ending, decision: str) -> None:
+        """Tell operators that a run has been stopped, or is having its last step."""
+        turn = job.turn
+        status = status_of(ending.code, ending.rule)
+        facts = {
+            **turn.meta(),
+            "code": ending.code,
+            "rule": ending.rule,
+            "run": turn.run.run_id,
+            "status": status.value if status is not None else "",
+            "reason": reason(ending),
+            "decision": decision,
+            "steps": turn.run.steps,
+            "cost": turn.run.cost,
+        }
+        if is_budget(ending.code):
+            self.notify("budget_exceeded", facts)
+        if ending.code == "loop_detected":
+            self.notify("loop_detected", facts)
+        self.notify("run_stopped", facts)
+
+
+def _is_landed(job: Job) -> bool:
+    """The run has had its last step, and this is not that step again."""
+    run = job.turn.run
+    return bool(run.landed) and run.landed != run.retry_ordinal
+
+
+def _decision(ending: Ending, decision: str) -> Json:
+    return {
+        "rule": ending.rule,
+        "mode": "enforce",
+        "decision": decision,
+        "code": ending.code,
+        "limit": ending.limit,
+        "used": ending.used,
+    }
+
+
+def _noted(put: Step, surface: Surface, note: str) -> Step | None:
+    """The step with a line to the model at its end; None where its surface has no place for one."""
+    shaper = SHAPERS.get(surface)
+    body = shaper.with_note(put.body, note) if shaper is not None else None
+    if body is None:
+        return None
+    return _rewritten(put, body)
+
+
+def _rewritten(put: Step, body: Json) -> Step:
+    """The step with another body. What was added to it is read by the model, so it counts as input."""
+    raw = orjson.dumps(body)
+    grown = max(0, len(raw) - len(orjson.dumps(put.body)))
+    return replace(put, body=body, raw=raw, text_bytes=put.text_bytes + grown)
+
+
+def _plain(put: Step) -> Step:
+    """The step asked for as a whole answer instead of a stream."""
+    if not put.stream:
+        return put
+    body = {name: value for name, value in put.body.items() if name not in ("stream", "stream_options")}
+    return replace(put, body=body, raw=orjson.dumps(body), stream=False)

@@ -1,0 +1,173 @@
+"""How the tools of agents fare, as their results tell: one breaker per tool, shared by all replicas.
+
+A tool whose results fail for a team is withheld from that team's agents for a while, then tried again by a
+few calls. What a result says is only a caller's word, so a breaker never reaches beyond the team (or key)
+whose results opened it, unless the policy shares the tool; then failures of at least two keys are needed.
+
+Nothing here waits on the hot path but a probe: results are reported in the background, states are known from
+the last report or look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.admission import BreakerRule, BreakerState
+from gateway.domain import Principal
+from gateway.errors import StoreUnavailable
+from gateway.policy.models import Tool
+from gateway.protocols import Clock, Store
+from gateway.rules.breakers import breaker_key
+
+log = logging.getLogger("gateway.tool_health")
+
+FLUSH_S = 0.2
+LOOK_S = 1.0
+MAX_TOOLS = 4096
+SHARED_SOURCES = 2
+
+
+def breaker_of(caller: Principal, name: str, tool: Tool) -> tuple[str, BreakerRule] | None:
+    """(key, rule) of the breaker that this caller's results of a tool count for; None when it has none."""
+    wanted = tool.breaker
+    if wanted is None or tool.mode == "off":
+        return None
+    if tool.shared:
+        scope = "shared"
+    else:
+        scope = f"team/{caller.team}" if caller.team is not None else f"key/{caller.key}"
+    rule = BreakerRule(
+        error_rate=float(wanted.error_rate),
+        min_calls=wanted.min_calls,
+        window_ms=round(wanted.window_s * 1000),
+        open_ms=round(wanted.open_s * 1000),
+        probes=wanted.probes,
+        min_sources=SHARED_SOURCES if tool.shared else 1,
+    )
+    return breaker_key("tool", scope, name), rule
+
+
+@dataclass(slots=True)
+class _Seen:
+    rule: BreakerRule
+    state: BreakerState | None = None
+
+
+@dataclass(slots=True)
+class ToolHealth:
+    """The breakers that this worker has met."""
+
+    store: Store
+    clock: Clock
+    notify: Callable[[str, dict[str, Any]], None]
+    on_state: Callable[[str, str], None] = lambda _key, _state: None
+    """(breaker key, state) whenever it is known anew, for metrics."""
+    _seen: OrderedDict[str, _Seen] = field(default_factory=OrderedDict)
+    _reports: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Begin to report and to look."""
+        for loop in (self._flush_forever, self._look_forever):
+            self._tasks.append(asyncio.create_task(loop(), name=f"tools{loop.__name__}"))
+
+    async def close(self) -> None:
+        """Report what is left and stop."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(StoreUnavailable):
+            await self.flush()
+
+    def saw(self, key: str, rule: BreakerRule, source: str, *, failed: bool) -> None:
+        """A result has come: it is told to the store in a moment."""
+        self._meet(key, rule)
+        counts = self._reports.setdefault((key, source), [0, 0])
+        counts[failed] += 1
+
+    async def usable(self, key: str, rule: BreakerRule) -> bool:
+        """Whether the tool may be offered now. While its breaker is half open a few may try it.
+
+        Raises `StoreUnavailable` when a probe is due and the store cannot be asked.
+        """
+        seen = self._meet(key, rule)
+        state = seen.state
+        if state is None or state.state == "closed":
+            return True
+        if state.until > self.clock():
+            return False
+        return await self.store.probe(key, rule)
+
+    def _meet(self, key: str, rule: BreakerRule) -> _Seen:
+        seen = self._seen.get(key)
+        if seen is None:
+            seen = self._seen[key] = _Seen(rule)
+            while len(self._seen) > MAX_TOOLS:
+                self._seen.popitem(last=False)
+        seen.rule = rule
+        return seen
+
+    async def flush(self) -> None:
+        """Report every result seen since the last time. Raises `StoreUnavailable`; nothing is lost then."""
+        reports, self._reports = self._reports, {}
+        while reports:
+            (key, source), (ok, failed) = next(iter(reports.items()))
+            seen = self._seen.get(key)
+            if seen is not None:
+                try:
+                    state = await self.store.report(key, seen.rule, source=source, ok=ok, failed=failed)
+                except StoreUnavailable:
+                    for left, counts in reports.items():
+                        known = self._reports.setdefault(left, [0, 0])
+                        known[0] += counts[0]
+                        known[1] += counts[1]
+                    raise
+                self._learn(seen, state)
+            del reports[(key, source)]
+
+    def _learn(self, seen: _Seen, state: BreakerState) -> None:
+        before = seen.state.state if seen.state is not None else "closed"
+        seen.state = state
+        self.on_state(state.key, state.state)
+        if state.state == "open" and before == "closed":
+            log.warning(
+                "breaker %s is open: %d of %d calls failed", state.key, state.failed, state.ok + state.failed
+            )
+            self.notify(
+                "breaker_open",
+                {"breaker": state.key, "ok": state.ok, "failed": state.failed, "until": state.until},
+            )
+
+    async def look(self, keys: Iterable[str]) -> None:
+        """Learn the states of breakers that other replicas may have changed."""
+        wanted = list(keys)
+        states = {state.key: state for state in await self.store.breakers(wanted)}
+        for key in wanted:
+            seen = self._seen.get(key)
+            if seen is None:
+                continue
+            if (state := states.get(key)) is not None:
+                self._learn(seen, state)
+            elif seen.state is not None:
+                seen.state = None
+                self.on_state(key, "closed")
+
+    async def _flush_forever(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            if self._reports:
+                with contextlib.suppress(StoreUnavailable):
+                    await self.flush()
+
+    async def _look_forever(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if self._seen:
+                with contextlib.suppress(StoreUnavailable):
+                    await self.look(self._seen)

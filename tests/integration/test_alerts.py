@@ -1,0 +1,455 @@
+"""Webhooks from a real gateway to a real HTTP server: what arrives, how often, and what never does."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.approvals import ApprovalRequest
+from gateway.testing import ProviderServer, running_provider
+from tests.integration.admin.calls import Admin, Listening, chat
+from tests.support.gateway import (
+    ALICE,
+    BOB,
+    SECRET_KEY,
+    ThreadedGateway,
+    base_policy,
+    free_port,
+    threaded_gateway,
+    wait_until,
+)
+
+HIDDEN = "T000-hidden-path"
+WHSEC = "whsec-0123456789"
+LIMIT = "budgets: [{name: run, per: run, limit_usd: 0.01}]\n"
+
+
+@dataclass
+class Received:
+    path: str
+    headers: dict[str, str]
+    raw: bytes
+    at: float
+
+    @property
+    def body(self) -> Any:
+        return json.loads(self.raw)
+
+
+@dataclass
+class Receiver:
+    """Keeps what is posted; `answers` are (status, headers) for a path, in order, the last one for good."""
+
+    port: int = 0
+    received: list[Received] = field(default_factory=list)
+    answers: dict[str, list[tuple[int, dict[str, str]]]] = field(default_factory=dict)
+    slow_s: float = 0
+
+    def at(self, path: str) -> list[Received]:
+        return [each for each in self.received if each.path.startswith(path)]
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
+    state = Receiver()
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            raw = self.rfile.read(int(self.headers["content-length"]))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            if self.path.startswith("/slow"):
+                time.sleep(state.slow_s)
+            with lock:
+                state.received.append(Received(self.path, headers, raw, time.monotonic()))
+                script = state.answers.get(self.path, [(200, {})])
+                status, extra = script.pop(0) if len(script) > 1 else script[0]
+            if status == 0:
+                self.close_connection = True
+                return
+            self.send_response(status)
+            for name, value in extra.items():
+                self.send_header(name, value)
+            self.send_header("content-length", "2")
+            with contextlib.suppress(ConnectionError):  # who asked may not wait
+                self.end_headers()
+                self.wfile.write(b"ok")
+
+        do_GET = do_POST
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    state.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield state
+    server.shutdown()
+    server.server_close()
+
+
+def hooks(receiver: Receiver) -> str:
+    """One webhook for each thing that is tested."""
+    url = receiver.url
+    return f"""
+alerts:
+  - {{name: main, url: "{url("/main/" + HIDDEN)}", secret: {WHSEC}, on: [run_stopped, approval_requested, kill, policy_reload_failed]}}
+  - {{name: own-key, url: "{url("/own-key")}", on: loop_detected}}
+  - {{name: would, url: "{url("/would")}", on: loop_detected, mode: shadow}}
+  - {{name: never, url: "{url("/never")}", on: loop_detected, mode: off}}
+  - {{name: bobs, url: "{url("/bobs")}", on: run_stopped, match: {{user: bob}}}}
+  - {{name: slow, url: "{url("/slow")}", on: injection}}
+  - {{name: moved, url: "{url("/moved")}", on: pii}}
+  - {{name: flaky, url: "{url("/flaky")}", on: secret}}
+  - {{name: dead, url: "http://127.0.0.1:{free_port()}/{HIDDEN}", on: breaker_open}}
+  - {{name: many, url: "{url("/many")}", on: spend_anomaly}}
+"""
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[ProviderServer]:
+    with running_provider() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    provider: ProviderServer, receiver: Receiver, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ThreadedGateway]:
+    policy = base_policy(provider.base_url, LIMIT + hooks(receiver))
+    environment = {"OPENAI_API_KEY": "not-used", "GATEWAY_PUBLIC_URL": "https://gateway.example.com/"}
+    folder = tmp_path_factory.mktemp("gateway")
+    with threaded_gateway(policy, folder, environment=environment) as running:
+        running.worker.alerts.delays_s = (0.05, 0.1, 0.1, 0.1)
+        yield running
+
+
+def tell(gateway: ThreadedGateway, kind: str, **facts: Any) -> None:
+    """Raise an event on the gateway's own loop, as everything there does."""
+
+    async def now() -> None:
+        gateway.worker.notify(kind, facts)
+
+    gateway.run(now)
+
+
+def counted(gateway: ThreadedGateway, event: str, outcome: str) -> float:
+    return float(gateway.worker.metrics.alerts.labels(event, outcome)._value.get())
+
+
+def overspend(gateway: ThreadedGateway, key: str = ALICE, name: str = "too-dear") -> str:
+    """A run that does a step and is stopped by its budget; its id."""
+    status, headers, _ = chat(gateway, key=key, x_guardrail_run_id=name)
+    assert status == 200
+    status, _, body = chat(gateway, text="word " * 10_000, key=key, x_guardrail_run_id=name)
+    assert body["error"]["code"] == "run_budget_exceeded", body
+    return headers["x-guardrail-run-id"]
+
+
+def hmac_sha256(key: bytes, message: bytes) -> str:
+    """RFC 2104 by hand."""
+    key = key.ljust(64, b"\0")
+    inner = hashlib.sha256(bytes(b ^ 0x36 for b in key) + message).digest()
+    return hashlib.sha256(bytes(b ^ 0x5C for b in key) + inner).hexdigest()
+
+
+def ensure_signed(got: Received, key: bytes) -> None:
+    timestamp = got.headers["x-guardrail-timestamp"]
+    assert abs(int(timestamp) - time.time()) < 60
+    assert got.headers["x-guardrail-signature"] == "sha256=" + hmac_sha256(
+        key, timestamp.encode() + b"." + got.raw
+    )
+
+
+def test_a_stopped_run_is_escalated_with_its_summary(gateway: ThreadedGateway, receiver: Receiver) -> None:
+    run = overspend(gateway)
+    (got,) = wait_until(lambda: [r for r in receiver.at("/main") if r.body["facts"].get("run") == run])
+    assert got.headers["content-type"] == "application/json"
+    ensure_signed(got, WHSEC.encode())
+    body = got.body
+    assert body.keys() == {"id", "event", "at", "text", "run", "facts", "link"}
+    assert (body["event"], got.headers["x-guardrail-event"]) == ("run_stopped", "run_stopped")
+    assert body["facts"]["code"] == "run_budget_exceeded"
+    assert body["facts"]["rule"] == "run"
+    assert body["link"] == f"https://gateway.example.com/admin/v1/runs/{run}"
+    shown = body["run"]
+    assert (shown["id"], shown["name"], shown["user"], shown["team"], shown["steps"]) == (
+        run,
+        "too-dear",
+        "alice",
+        "red",
+        1,
+    )
+    assert (shown["status"], shown["status_reason"]) == ("stopped_budget", "run_budget_exceeded")
+    assert shown["ended_at"] == body["at"]
+    assert float(shown["cost_usd"]) > 0
+    assert shown["input_tokens"] > 0
+    assert shown.keys() >= {"agent", "tools", "tool_calls", "output_tokens", "started_at"}
+    assert body["text"].startswith("run stopped: rule run, code run_budget_exceeded, status stopped_budget, ")
+    assert f"run {run}, user alice, team red" in body["text"]
+
+
+def test_one_stop_is_told_once(gateway: ThreadedGateway, receiver: Receiver) -> None:
+    run = overspend(gateway, name="again-and-again")
+    for _ in range(3):
+        chat(gateway, text="word " * 10_000, x_guardrail_run_id="again-and-again")
+    before = counted(gateway, "run_stopped", "duplicate")
+    told = {"run": run, "rule": "run", "code": "run_budget_exceeded", "status": "stopped_budget"}
+    tell(gateway, "run_stopped", **told)
+    assert counted(gateway, "run_stopped", "duplicate") == before + 1
+    wait_until(lambda: [r for r in receiver.at("/main") if r.body["facts"].get("run") == run])
+    tell(gateway, "run_stopped", **{**told, "rule": "other"})
+    wait_until(lambda: len([r for r in receiver.at("/main") if r.body["facts"].get("run") == run]) == 2)
+
+
+def test_an_alert_can_be_narrowed_to_whose_run_it_is(gateway: ThreadedGateway, receiver: Receiver) -> None:
+    alices, bobs = overspend(gateway, name="narrow-a"), overspend(gateway, BOB, name="narrow-b")
+    wait_until(lambda: receiver.at("/bobs"))
+    wait_until(lambda: {r.body["run"]["id"] for r in receiver.at("/main")} >= {alices, bobs})
+    assert [r.body["run"]["id"] for r in receiver.at("/bobs")] == [bobs]
+
+
+def test_without_a_secret_the_gateways_own_key_signs(gateway: ThreadedGateway, receiver: Receiver) -> None:
+    before = counted(gateway, "loop_detected", "shadow")
+    tell(gateway, "loop_detected", rule="same_call", run="run_x", tool="search")
+    (got,) = wait_until(lambda: receiver.at("/own-key"))
+    ensure_signed(got, hmac_sha256(SECRET_KEY.encode(), b"alerts").encode())
+    # A run that the ledger does not know is told as far as the event knows it.
+    assert got.body["run"] == {"id": "run_x"}
+    # Shadow is counted and not sent; what is off is neither.
+    assert counted(gateway, "loop_detected", "shadow") == before + 1
+    assert not receiver.at("/would")
+    assert not receiver.at("/never")
+
+
+def test_a_failed_delivery_is_tried_again_with_the_same_id(
+    gateway: ThreadedGateway, receiver: Receiver
+) -> None:
+    receiver.answers["/flaky"] = [
+        (500, {}),
+        (0, {}),
+        (429, {"retry-after": "0"}),
+        (408, {}),
+        (204, {}),
+    ]
+    tell(gateway, "secret", run="run_flaky", detector="aws")
+    wait_until(lambda: counted(gateway, "secret", "sent") == 1)
+    got = receiver.at("/flaky")
+    assert len(got) == 5
+    assert len({each.raw for each in got}) == 1
+    assert got[0].body["id"].startswith("evt_")
+    for each in got:
+        ensure_signed(each, hmac_sha256(SECRET_KEY.encode(), b"alerts").encode())
+
+    receiver.answers["/flaky"] = [(503, {})]
+    tell(gateway, "secret", run="run_flaky", detector="github")
+    wait_until(lambda: counted(gateway, "secret", "failed") == 1)
+    assert len(receiver.at("/flaky")) == 10
+
+    receiver.answers["/flaky"] = [(400, {})]
+    tell(gateway, "secret", run="run_flaky", detector="slack")
+    wait_until(lambda: counted(gateway, "secret", "failed") == 2)
+    assert len(receiver.at("/flaky")) == 11
+
+
+def test_retry_after_is_respected(gateway: ThreadedGateway, receiver: Receiver) -> None:
+    receiver.answers["/flaky"] = [(429, {"retry-after": "1"}), (200, {})]
+    known = len(receiver.at("/flaky"))
+    tell(gateway, "secret", run="run_flaky", detector="later")
+    wait_until(lambda: len(receiver.at("/flaky")) == known + 2)
+    first, second = receiver.at("/flaky")[-2:]
+    assert second.at - first.at >= 1
+
+
+def test_a_redirect_is_not_followed(gateway: ThreadedGateway, receiver: Receiver) -> None:
+    for number, status in enumerate((301, 302, 303, 307, 308)):
+        receiver.answers["/moved"] = [(status, {"location": receiver.url("/elsewhere")})]
+        tell(gateway, "pii", run=f"run_{number}")
+        wait_until(lambda n=number: counted(gateway, "pii", "failed") == n + 1)  # type: ignore[misc]
+    assert len(receiver.at("/moved")) == 5
+    assert not receiver.at("/elsewhere")
+
+
+def test_a_slow_receiver_slows_nobody(gateway: ThreadedGateway, receiver: Receiver) -> None:
+    receiver.slow_s = 2.0
+    for number in range(20):
+        tell(gateway, "injection", run=f"run_slow_{number}")
+    tell(gateway, "breaker_open", breaker="tool:shared:x")
+    began = time.monotonic()
+    for _ in range(10):
+        assert chat(gateway)[0] == 200
+    assert time.monotonic() - began < 1.5
+    run = overspend(gateway, name="beside-the-slow")
+    wait_until(lambda: [r for r in receiver.at("/main") if r.body["facts"].get("run") == run], timeout=1.5)
+    receiver.slow_s = 0
+    wait_until(lambda: counted(gateway, "injection", "sent") == 20)
+    assert len({r.body["id"] for r in receiver.at("/slow")}) == 20
+
+
+def test_a_burst_arrives_once_each(gateway: ThreadedGateway, receiver: Receiver) -> None:
+    async def burst() -> float:
+        began = time.perf_counter()
+        for number in range(200):
+            facts = {"run": f"run_many_{number}", "value": number}
+            gateway.worker.notify("spend_anomaly", facts)
+            gateway.worker.notify("spend_anomaly", facts)
+        return time.perf_counter() - began
+
+    took: float = gateway.run(burst)
+    assert took < 0.2  # 400 events, in the caller's time
+    wait_until(lambda: counted(gateway, "spend_anomaly", "sent") == 200, timeout=20)
+    got = receiver.at("/many")
+    assert sorted(r.body["facts"]["value"] for r in got) == list(range(200))
+    assert len({r.body["id"] for r in got}) == 200
+    assert counted(gateway, "spend_anomaly", "duplicate") == 200
+
+
+def test_what_an_operator_has_to_decide_is_told(gateway: ThreadedGateway, receiver: Receiver) -> None:
+    call = ApprovalRequest(
+        principal="key_1", key="alice", user="alice", team="red", session="s", run="run_asks", tool="pay",
+        arguments='{"usd": 7}', policy="v1", cost=5_000_000, expires_s=60, about={"tags": {}},
+    )  # fmt: skip
+    record = gateway.run(lambda: gateway.worker.approvals.ask(call, 0))
+    (got,) = wait_until(lambda: [r for r in receiver.at("/main") if r.body["event"] == "approval_requested"])
+    facts = got.body["facts"]
+    assert (facts["tool"], facts["arguments"], facts["cost_usd"], facts["approval"]) == (
+        "pay",
+        '{"usd":7}',
+        "0.005000000",
+        record.id,
+    )
+    assert got.body["link"] == f"https://gateway.example.com/admin/v1/approvals/{record.id}"
+    assert "link" not in facts
+
+
+def test_a_kill_is_told_with_its_run(gateway: ThreadedGateway, receiver: Receiver) -> None:
+    _, headers, _ = chat(gateway, x_guardrail_run_id="to-be-killed")
+    Admin(gateway).post("/runs/to-be-killed/kill", {"reason": "enough"})
+    (got,) = wait_until(lambda: [r for r in receiver.at("/main") if r.body["event"] == "kill"])
+    assert got.body["facts"]["reason"] == "enough"
+    assert got.body["run"]["id"] == headers["x-guardrail-run-id"]
+    assert got.body["run"]["user"] == "alice"
+
+
+def test_the_event_stream_tells_what_became_of_alerts(gateway: ThreadedGateway) -> None:
+    listening = Listening(Admin(gateway)).start()
+    wait_until(lambda: listening.comments)
+    tell(gateway, "loop_detected", rule="cycle", run="run_listened")
+    wait_until(lambda: len(listening.of("alert")) == 2)
+    told = {(event["alert"], event["outcome"]) for event in listening.of("alert")}
+    assert told == {("own-key", "sent"), ("would", "shadow")}
+    assert {event["run"] for event in listening.of("alert")} == {"run_listened"}
+
+
+def test_neither_url_nor_secret_is_shown_anywhere(
+    gateway: ThreadedGateway, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    listening = Listening(Admin(gateway)).start()
+    wait_until(lambda: listening.comments)
+    before = counted(gateway, "breaker_open", "failed")
+    tell(gateway, "breaker_open", breaker="tool:shared:dead")
+    wait_until(lambda: counted(gateway, "breaker_open", "failed") > before)
+    overspend(gateway, name="and-one-that-arrives")
+    wait_until(lambda: [e for e in listening.of("alert") if e["outcome"] == "sent"])
+    admin = Admin(gateway)
+    shown = [admin.call("GET", path).raw.decode() for path in ("/policy", "/audit", "/openapi.json")]
+    shown.append(admin.call("GET", "/metrics", prefix="").raw.decode())
+    shown += [json.dumps(listening.events), caplog.text, repr(gateway.worker.alerts)]
+    shown += [each.raw.decode() for each in receiver.received]
+    assert "dead" in caplog.text
+    for text in shown:
+        assert HIDDEN not in text
+        assert WHSEC not in text
+        assert gateway.worker.alerts.key.decode() not in text
+        assert SECRET_KEY not in text
+
+
+def test_a_receiver_that_is_gone_is_logged_once(
+    gateway: ThreadedGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    gateway.worker.alerts._failing.discard("dead")
+    before = counted(gateway, "breaker_open", "failed")
+    for number in range(4):
+        tell(gateway, "breaker_open", breaker=f"tool:shared:{number}")
+    wait_until(lambda: counted(gateway, "breaker_open", "failed") == before + 4)
+    assert [r.getMessage() for r in caplog.records if r.name == "gateway.alerts"] == [
+        "alert dead could not be delivered (connect: refused); more of its failures are counted, not logged"
+    ]
+
+
+def test_changes_of_the_policy_are_followed_and_a_broken_one_is_told(
+    provider: ProviderServer, receiver: Receiver, tmp_path: Path
+) -> None:
+    policy = base_policy(provider.base_url)
+    alert = 'alerts: [{name: main, url: "%s", on: [policy_reload_failed, pii]}]\n'
+    with threaded_gateway(policy, tmp_path) as gateway:
+        tell(gateway, "pii", run="run_1")
+        gateway.policy_path.write_text(policy + alert % receiver.url("/first"))
+        wait_until(lambda: gateway.worker.alerts.rules)
+        tell(gateway, "pii", run="run_1")
+        wait_until(lambda: receiver.at("/first"))
+        gateway.policy_path.write_text(policy + alert % receiver.url("/second"))
+        wait_until(lambda: "/second" in str([r.url.get_secret_value() for r in gateway.worker.alerts.rules]))
+        gateway.policy_path.write_text("version: 1\nbudget: []\n")
+        (got,) = wait_until(lambda: receiver.at("/second"))
+        assert got.body["event"] == "policy_reload_failed"
+        assert 'did you mean "budgets"?' in got.body["facts"]["error"]
+        assert got.body["link"] == "/admin/v1/policy"
+        assert got.body["run"] is None
+        assert len(receiver.at("/first")) == 1
+
+
+def test_of_several_workers_that_see_an_event_one_tells_it(
+    provider: ProviderServer, receiver: Receiver, tmp_path: Path
+) -> None:
+    alert = f'alerts: [{{name: main, url: "{receiver.url("/replicas")}", on: [kill, pii]}}]\n'
+    policy = base_policy(provider.base_url, alert)
+    ledger = f"sqlite:///{tmp_path / 'shared.db'}"
+    with (
+        threaded_gateway(policy, tmp_path / "a", ledger_url=ledger) as one,
+        threaded_gateway(policy, tmp_path / "b", ledger_url=ledger) as two,
+    ):
+        for number in range(10):
+            for each in (one, two):
+                tell(each, "kill", name=f"user:{number}", reason="drill", streams=0)
+        wait_until(
+            lambda: counted(one, "kill", "duplicate") + counted(two, "kill", "duplicate") == 10, timeout=5
+        )
+        wait_until(lambda: counted(one, "kill", "sent") + counted(two, "kill", "sent") == 10)
+    assert sorted(r.body["facts"]["name"] for r in receiver.at("/replicas")) == [
+        f"user:{n}" for n in range(10)
+    ]
+
+
+def test_a_gateway_that_stops_does_not_wait_for_receivers(
+    provider: ProviderServer, receiver: Receiver, tmp_path: Path
+) -> None:
+    receiver.slow_s = 5
+    alert = f'alerts: [{{name: main, url: "{receiver.url("/slow/stop")}", on: pii}}]\n'
+    with threaded_gateway(base_policy(provider.base_url, alert), tmp_path) as gateway:
+        for number in range(10):
+            tell(gateway, "pii", run=f"run_{number}")
+        began = time.monotonic()
+    assert time.monotonic() - began < 3
+    assert counted(gateway, "pii", "dropped") == 10
+    receiver.slow_s = 0
