@@ -319,6 +319,10 @@ class Worker:
         tools = self.pipeline.generation.policy.tools
         for call in attempt.calls:
             child(m.tool_calls, call.name if call.name in tools else "other", outcome).inc()
+        for finding in attempt.findings:
+            child(m.findings, finding["detector"], finding["channel"], finding["action"]).inc()
+            if finding["mode"] == "enforce":
+                self.notify("claim", {**attempt.turn.meta(), "run": attempt.turn.run.run_id, **finding})
         if attempt.run_completed:
             self._run_ended("completed", attempt)
             self.baselines.completed(

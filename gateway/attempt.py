@@ -230,6 +230,9 @@ class Attempt:
     """What rules decided about the step before it was sent."""
     keep: Callable[[Answer], bytes] | None = None
     """What the run has done when it has got this answer, to be kept in the store."""
+    review: Callable[[Answer], list[Json]] | None = None
+    """What is to be said about a final answer, as findings."""
+    findings: list[Json] = field(default_factory=list)
     waited_ms: int = 0
     """How long the answer waited for a person."""
     withheld: Withheld | None = None
@@ -841,6 +844,8 @@ class Attempt:
         self.settled = True
         self.usage, self.cost = usage, cost
         self.calls = answer.calls if answer is not None else ()
+        if self.review is not None and outcome == "ok" and answer is not None and not answer.calls:
+            self.findings = self.review(answer)
         settlement = self._settlement(outcome, usage, cost, source, answer, error)
         try:
             settling = self.machinery.settler.settle(settlement)
@@ -966,6 +971,7 @@ class Attempt:
                     for rule in self.admitted.shadow_denied
                 ),
             ],
+            "findings": self.findings,
             "charges": [[hold.counter, hold.expires_at] for hold in self.admitted.holds],
             "run_status": status.value,
             **({"run_reason": self._ended_because(outcome, error)} if self._ended(outcome, error) else {}),

@@ -93,6 +93,8 @@ class Job:
     """Tools whose definitions the model does not get."""
     keep: Callable[[Answer], bytes] | None = None
     """What the run has done when it has got this answer, to be kept in the store."""
+    review: Callable[[Answer], list[Json]] | None = None
+    """What is to be said about a final answer, as findings."""
     decisions: list[Json] = field(default_factory=list)
     """What rules decided about the request."""
 
@@ -244,6 +246,7 @@ class Dispatcher:
             lands=ask.lands,
             decisions=job.decisions,
             keep=job.keep,
+            review=job.review,
         )
 
     def _admission(

@@ -20,12 +20,13 @@ from gateway.approvals import Approvals
 from gateway.attempt import Gate
 from gateway.baselines import Baselines
 from gateway.dispatch import Job
-from gateway.domain import Answer, Item, Json, Role, Surface
+from gateway.domain import Answer, Item, Json, Role, Step, Surface
 from gateway.errors import CallerError, Refusal, Ruling
 from gateway.gate import ToolGate
-from gateway.policy.models import LOOP_RULES, Policy
+from gateway.policy.models import LOOP_RULES, Claims, Policy
 from gateway.protocols import Store
 from gateway.rules.budgets import applies
+from gateway.rules.claims import claims
 from gateway.rules.contracts import Contracts, definition_digest, drift
 from gateway.rules.fingerprint import Fingerprints
 from gateway.rules.lineage import Lineage
@@ -39,6 +40,8 @@ from gateway.values import frozen
 _NO_AGENT = frozenset({Surface.EMBEDDINGS, Surface.MODERATIONS, Surface.PASSTHROUGH})
 _HARDNESS = ("observe", "notify", "nudge", "downgrade", "wrap_up", "final_message", "stop", "kill")
 MAX_SESSIONS = 4096
+BYTES_PER_TOKEN = 4
+"""Of ordinary text."""
 DRIFT_MEMORY_MS = 35 * 86_400_000
 """How long the definitions of a session's tools are remembered: as long as any budget of it."""
 
@@ -49,6 +52,8 @@ class Plan:
 
     keep: Callable[[Answer], bytes] | None = None
     """What the run has done when it has got an answer, to be kept."""
+    review: Callable[[Answer], list[Json]] | None = None
+    """What is to be said about a final answer, as findings."""
     withheld: Collection[str] = ()
     """Tools that the model is not to know of."""
     notes: tuple[str, ...] = ()
@@ -84,9 +89,9 @@ class Governor:
         step = turn.step
         if step.surface in _NO_AGENT:
             return Plan(withheld=killed)
-        trace = merged(
-            load(turn.run.progress), step.items, job.facts.step or 1, step.text_bytes, self._prints
-        )
+        # What the provider keeps of the conversation is read again too.
+        read = step.text_bytes + BYTES_PER_TOKEN * turn.stored_tokens
+        trace = merged(load(turn.run.progress), step.items, job.facts.step or 1, read, self._prints)
         fresh = _fresh_results(step.items, [fact.name for fact in trace.facts if fact.step == trace.step])
         turn.results.extend(_told(name, item, health) for name, item, health in fresh)
         notes: list[str] = []
@@ -127,6 +132,7 @@ class Governor:
 
         return Plan(
             keep=keep,
+            review=_review(policy, trace, step),
             withheld=tuple(withheld),
             notes=tuple(notes),
             gate=gate,
@@ -262,6 +268,34 @@ class Governor:
                     "and say so if that leaves something open."
                 )
         return found
+
+
+def _review(policy: Policy, trace: Trace, step: Step) -> Callable[[Answer], list[Json]] | None:
+    """Looks for claims in a final answer that the run does not bear out; None where nobody wants to know.
+
+    A finding names tools and their outcomes, and nothing of the answer's text."""
+    config = policy.claims or Claims()
+    if config.mode == "off" or not step.tools:
+        return None
+
+    def review(answer: Answer) -> list[Json]:
+        facts = [(fact.name, fact.status) for fact in trace.facts]
+        found = claims("\n".join(answer.texts[:1]), facts, [tool.name for tool in step.tools], config)
+        return [
+            {
+                "detector": "claims",
+                "channel": "output",
+                "mode": config.mode,
+                "action": "flag",
+                "kind": claim.kind,
+                "verb": claim.verb,
+                "tools": list(claim.tools),
+                "facts": [list(fact) for fact in claim.facts],
+            }
+            for claim in found
+        ]
+
+    return review
 
 
 def loop_rules(policy: Policy) -> LoopRules:

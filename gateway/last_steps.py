@@ -72,7 +72,7 @@ class LastSteps:
 
     async def serve(self, job: Job, plan: Plan) -> Reply | None:
         """The answer, or None when it was streamed into the job's client. Raises `GatewayError`."""
-        job.withheld, job.keep = plan.withheld, plan.keep
+        job.withheld, job.keep, job.review = plan.withheld, plan.keep, plan.review
         job.decisions += plan.decisions
         route = self._route(job, job.turn.step.model)
         if plan.ending is not None:

@@ -132,10 +132,10 @@ class ToolHealth:
             del reports[(key, source)]
 
     def _learn(self, seen: _Seen, state: BreakerState) -> None:
-        before = seen.state.state if seen.state is not None else "closed"
+        before = seen.state.opened_at if seen.state is not None else 0
         seen.state = state
         self.on_state(state.key, state.state)
-        if state.state == "open" and before == "closed":
+        if state.state == "open" and state.opened_at != before:
             log.warning(
                 "breaker %s is open: %d of %d calls failed", state.key, state.failed, state.ok + state.failed
             )

@@ -496,7 +496,7 @@ class ArgumentRule(Section):
     pattern: Pattern | None = None
     """RE2 pattern that the whole text must match."""
     prefixes: Annotated[tuple[Label, ...], Field(min_length=1)] | None = None
-    """How the text may begin. It is compared as text: `..` in a path is not resolved."""
+    """How the text may begin; `..`, backslashes and their encodings do not hold. End a folder with `/`."""
     max_length: Count | None = None
     """Most characters of the text."""
     min: Number | None = None
@@ -557,8 +557,8 @@ class Tool(Section):
     `repair`: the model is told and asked again, unseen by the client. `error`: the model is told and must
     answer in text. `stop`: the error. `deliver`: nothing."""
     on_violation: Literal["error", "stop"] = "error"
-    """For a call that this contract forbids: `allow`, `level`, `max_calls_…`, `after`, `arguments`. `error`: the
-    model is told and may do something else; if it insists, it must answer in text. `stop`: the error."""
+    """For a call that this contract forbids: `allow`, `level`, `max_calls_…`, `after`, `arguments`. `error`:
+    the model is told and may do something else; if it insists, it must answer in text. `stop`: the error."""
     breaker: Breaker | None = Breaker()
     """When it is left alone because it fails; `null` switches this off. A tool without an entry has none
     unless there are `defaults`."""

@@ -218,8 +218,8 @@ _TABLE: tuple[tuple[str, str, str, bool], ...] = (
         True,
     ),
 )
-"""Name, participles, beginnings of words in names of tools (`*` stands for `_CHANGE`), and whether the word is
-plain: it also speaks of texts."""
+"""Name, participles, beginnings of words in names of tools (`*` stands for `_CHANGE`), and whether the word
+is plain: it also speaks of texts."""
 
 
 def _stems(words: str) -> tuple[str, ...]:
@@ -255,6 +255,9 @@ _LIGHT = (
     "veranlasst",
     "ausgelöst",
 )
+
+
+_LIGHT_WORDS = frozenset((*_LIGHT, "set", "made"))
 
 
 @lru_cache(maxsize=64)
@@ -357,6 +360,7 @@ _GERMAN = re.compile(
 )
 _GERMAN_PASSIVE = re.compile(r"\b(wurden?|ist|sind)\b([^.!?;:,]{0,120})", re.IGNORECASE)
 _GERMAN_WORD = re.compile(_WORD)
+_SPOKEN = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 
 _UNREAL = re.compile(
     r"\b(?:if|once|when|whenever|after|until|till|unless|before|whether|in case|as soon as|would|should"
@@ -444,6 +448,9 @@ class _Statement:
 
 
 def _statements(sentence: str, verbs: dict[str, _Verb]) -> Iterator[_Statement]:
+    spoken = {word.lower() for word in _SPOKEN.findall(sentence)}
+    if spoken.isdisjoint(verbs) and spoken.isdisjoint(_LIGHT_WORDS):
+        return
     for found in _FIRST.finditer(sentence):
         yield from _first(sentence, found, verbs)
     if (leading := _SUCCESSFULLY.match(sentence)) and (verb := _verb(leading[1], sentence, sentence, verbs)):
@@ -521,7 +528,7 @@ def _verb(word: str, near: str, whole: str, verbs: dict[str, _Verb]) -> _Verb | 
     """The action that a participle claims, if it claims one: `near` is what follows it, `whole` where its
     object may stand."""
     word = word.lower()
-    if word in _LIGHT or word in ("set", "made"):
+    if word in _LIGHT_WORDS:
         spoken = whole.lower()
         named = next(
             (name for noun, name in _NOUN_VERBS.items() if re.search(rf"\b{noun}s?\b", spoken)), None
@@ -677,4 +684,4 @@ class _Run:
         tools: tuple[str, ...],
         sentence: str,
     ) -> Claim:
-        return Claim(kind, verb, tools[:5], sentence.strip()[:_SHOWN], self._facts[-_FACTS:])
+        return Claim(kind, verb, tools[:5], sentence.strip()[:_SHOWN].rstrip(), self._facts[-_FACTS:])

@@ -339,13 +339,16 @@ def result_json(violation: Violation) -> str:
 # --- digests
 
 
+_LONG_NUMBER = re.compile(r"\d{16}")
+
+
 def argument_digest(call: ToolCall) -> str:
     """A call's tool and arguments, however its JSON is written: what an operator approves. Text that is no
-    JSON, or that has a key twice, stands for itself."""
+    JSON, has a key twice, or a number longer than a double holds, stands for itself."""
     raw = call.arguments.encode("utf-8", "surrogatepass")
     try:
         parsed = orjson.loads(raw) if raw.strip() else {}
-        if not duplicate_keys(call.arguments if raw.strip() else "{}"):
+        if not duplicate_keys(call.arguments) and not _LONG_NUMBER.search(call.arguments):
             raw = orjson.dumps(parsed, option=orjson.OPT_SORT_KEYS)
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         pass

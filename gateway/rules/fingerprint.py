@@ -40,6 +40,8 @@ _MAX_NODES = 4_096
 _MAX_DEPTH = 24
 _MAX_UNITS = 128
 _MAX_TOKENS = 128
+_MAX_LEAVES = 8
+_FEW_OPAQUE = 2
 _MIN_TOTAL_BITS = 8
 _TOKEN_BITS = 3
 _MASK = "~"
@@ -55,12 +57,16 @@ def words_of(text: str) -> frozenset[str]:
 
 _VOLATILE = words_of(
     """_ nonce timestamp ts tstamp requestid xrequestid reqid traceid traceparent spanid correlationid
-    xcorrelationid idempotencykey idempotencytoken clienttoken clientrequestid callid toolcallid
-    invocationid attempt attempts attemptnumber attemptno retry retries retrycount retryattempt try tries
-    cachebuster cachebust bust cb rand random salt jitter now currenttime clock senttime sentat requesttime
+    xcorrelationid idempotencykey idempotencytoken clienttoken clientmutationid clientrequestid
+    callid toolcallid
+    invocationid attempt attempts attemptnumber attemptno attemptcount counter callcount callnumber
+    requestnumber requestno requestcount retry retries retrycount retryattempt try tries cachebuster
+    cachebust bust cb rand random salt jitter now currenttime clock senttime sentat requesttime
     requestedat calledat"""
 )
 """Keys of arguments and results, lower case without separators."""
+_ALONE = words_of("timestamp ts tstamp attempt counter random")
+"""Kept where they are the only argument: then they are what is asked for."""
 _COMPANY = words_of("""uuid guid explanation thought thoughts reasoning rationale justification""")
 """Dropped from arguments as well, unless they are all there is: the commentary that a model gives with a
 call, and ids without a name."""
@@ -79,6 +85,11 @@ _NAMING = words_of(
     datetime when due dueat deadline schedule scheduledat sendat remindat selector xpath ref element node
     target uid"""
 )
+_PAGING = words_of(
+    """page pageno pagenumber offset skip limit count size pagesize perpage topk maxresults numresults
+    start first cursor nextcursor pagetoken nextpagetoken continuation scrollid"""
+)
+"""Another page is another call, but names no other thing: pages that repeat are no progress."""
 _NAMING_ENDS = ("id", "ids", "key", "sha", "hash", "path", "url", "uri", "name", "token", "cursor")
 
 
@@ -225,6 +236,9 @@ class _Arguments:
         self.nodes = 0
         self.names: list[str] = []
         self.words: list[str] = []
+        self.pages: list[str] = []
+        self.leaves: list[list[str]] = []
+        """Words of each value."""
 
     def read(self, value: Any, key: str = "", depth: int = 0) -> Any:
         self.nodes += 1
@@ -242,7 +256,7 @@ class _Arguments:
 
     def _object(self, value: dict[str, Any], depth: int) -> dict[str, Any]:
         kept = {k: v for k, v in value.items() if _plain_key(k) not in _VOLATILE}
-        if not kept and len(value) == 1:
+        if not kept and not depth and len(value) == 1 and _plain_key(next(iter(value))) in _ALONE:
             kept = value
         told = {k: v for k, v in kept.items() if _plain_key(k) not in _COMPANY}
         return {k: self.read(v, k, depth + 1) for k, v in (told or kept).items()}
@@ -251,7 +265,7 @@ class _Arguments:
         shown = repr(value)
         if not _names_a_thing(key) and (shown := see_through_clocks(shown)) == _MASK:
             return _MASK
-        self.names.append(shown)
+        (self.pages if _plain_key(key) in _PAGING else self.names).append(shown)
         return value
 
     def _text(self, text: str, key: str, depth: int) -> Any:
@@ -263,7 +277,13 @@ class _Arguments:
         head = text[:_MASKED_CHARS]
         if not named:
             head = see_through_clocks(see_through_labels(head))
-        split_tokens(head, self.names, self.words)
+        if _plain_key(key) in _PAGING and "-" not in text[:64]:
+            self.pages.append(text[:64])
+        else:
+            words: list[str] = []
+            split_tokens(head, self.names, words)
+            self.words += words[:_MAX_TOKENS]
+            self.leaves.append(words)
         return " ".join((head + text[_MASKED_CHARS:]).split())
 
 
@@ -303,8 +323,8 @@ _SPREAD = [sum(((byte >> bit) & 1) << (_LANES * bit) for bit in range(8)) for by
 """A byte's bits, each in a lane of its own, so that one addition counts all of them."""
 
 
-def near_digest(names: Iterable[str], words: list[str]) -> bytes:
-    """Two bytes for the names, two for the bag of words, and a simhash of 32 bits of the words."""
+def near_digest(names: Iterable[str], words: list[str], pages: Iterable[str] = ()) -> bytes:
+    """Two bytes for the names, two for the bag of words and pages, and a simhash of 32 bits of the words."""
     bag = sorted(set(words))[:_MAX_TOKENS]
     lanes = 0
     for word in bag:
@@ -318,7 +338,7 @@ def near_digest(names: Iterable[str], words: list[str]) -> bytes:
         if (lanes >> (_LANES * bit)) & 0xFFFF > half:
             sim |= 1 << bit
     named = blake2b(_utf8("\0".join(sorted(set(names))[:_MAX_TOKENS])), digest_size=2).digest()
-    bagged = blake2b(_utf8("\0".join(bag)), digest_size=2).digest()
+    bagged = blake2b(_utf8("\0".join([*bag, "", *sorted(pages)[:_MAX_TOKENS]])), digest_size=2).digest()
     return named + bagged + sim.to_bytes(4, "little")
 
 
@@ -352,7 +372,8 @@ def _token_mask(tool: str, tokens: Iterable[str]) -> int:
 
 @frozen
 class CallPrint:
-    """A tool call. `names` and `words` are the bits of its arguments' tokens in a sketch."""
+    """A tool call. `names` and `words` are the bits of its arguments' tokens in a sketch, `leaves` the words'
+    by value."""
 
     name: str
     call: bytes
@@ -360,6 +381,7 @@ class CallPrint:
     near: bytes
     names: int
     words: int
+    leaves: tuple[int, ...]
 
 
 def print_call(name: str, arguments: str) -> CallPrint:
@@ -375,7 +397,7 @@ def print_call(name: str, arguments: str) -> CallPrint:
         exact = _dumps(parsed, arguments)
         kept = walk.read(parsed)
     tool = _utf8(name)
-    near = near_digest(walk.names, walk.words)
+    near = near_digest(walk.names, walk.words, walk.pages)
     return CallPrint(
         name,
         digest(tool, exact),
@@ -383,6 +405,7 @@ def print_call(name: str, arguments: str) -> CallPrint:
         near,
         _token_mask(name, walk.names[:_MAX_TOKENS]),
         _token_mask(name, walk.words[:_MAX_TOKENS]),
+        tuple(_token_mask(name, leaf[:_MAX_TOKENS]) for leaf in walk.leaves[:_MAX_LEAVES] if leaf),
     )
 
 
@@ -402,8 +425,9 @@ _TIMEOUT = re.compile(
     r"|\bconnection (?:refused|reset|lost)\b"
 )
 _EMPTY = re.compile(
-    r"""(?i)\W{0,3}(?:(?:no|none|nothing|0|zero|not[ ]found|empty|nil|keine?|aucune?|sin|ning[uú]n[ao]?
-    |nessun[ao]?|nenhum[a]?|ничего)\b|没有|未找到|無|見つかりません)""",
+    r"""(?i)\W{0,3}(?:(?:no|none|nothing|0(?![.,]\d)|zero|not[ ]found|empty|nil|keine?|aucune?|sin
+    |ning[uú]n[ao]?|nessun[ao]?|nenhum[a]?|ничего
+    |unknown|n/a|i[ ](?:do[ ]not|don't)[ ]know|i[ ]am[ ]not[ ]sure)\b|没有|未找到|無|見つかりません)""",
     re.VERBOSE,
 )
 _LISTS = words_of(
@@ -462,7 +486,8 @@ def print_result(text: str, media: Iterable[str] = (), failed: bool = False) -> 
         middle = _utf8(shown[_MASKED_CHARS:-_TAIL_CHARS])
         shown = shown[:_MASKED_CHARS] + "\n" + shown[-_TAIL_CHARS:]
     clocked = see_through_clocks(see_through_labels(shown))
-    masked = " ".join(_OPAQUE.sub(_mask_opaque, clocked).split())
+    opaque = _OPAQUE.sub(_mask_opaque, clocked)
+    masked = " ".join(opaque.split())
     images = [_utf8(m) for m in media]
     status: str = health.status
     if status != "error" and len(text) <= 2 * SHORT:
@@ -474,7 +499,9 @@ def print_result(text: str, media: Iterable[str] = (), failed: bool = False) -> 
     kind = "short" if len(masked) <= SHORT and not images else "long"
     if (status == "error" and kind == "short") or _is_empty(parsed, masked):
         kind = "empty"
-    units = _unit_mask(clocked, images)
+    # The id of a request changes with each; a list of ids is what was asked for.
+    few = opaque.count(_MASK) - clocked.count(_MASK) <= _FEW_OPAQUE
+    units = _unit_mask(opaque if few else clocked, images)
     return ResultPrint(digest(_utf8(masked), middle, *images), status, kind, units, size)
 
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter
 
 from gateway.rules.fingerprint import is_near, same_bag, words_of
 from gateway.rules.trace import Fact, Said, Trace
@@ -29,6 +31,7 @@ _MOST_PATIENT = 50
 _CALL_DISTANCE = 6
 _TEXT_DISTANCE = 4
 _MAX_SHOWN = 4
+_STEP = attrgetter("step")
 
 
 @frozen
@@ -72,10 +75,19 @@ class _Turn:
         """Nothing of it was new."""
         return not any(_is_new(fact) for fact in self.facts)
 
+    @property
+    def idle(self) -> bool:
+        """It was nothing but pauses and thoughts, which are neither progress nor the lack of it."""
+        return all(_is_idle(fact) for fact in self.facts)
+
 
 def _is_new(fact: Fact) -> bool:
-    """Whether a call brought something; another pause, longer than the last, did not."""
-    return fact.novelty >= NEW_PERCENT and not _name_words(fact.name) & _WAITS
+    """Whether a call brought something; another thought, or a longer pause, did not."""
+    return fact.novelty >= NEW_PERCENT and not _is_idle(fact)
+
+
+def _is_idle(fact: Fact) -> bool:
+    return fact.status != "error" and bool(_name_words(fact.name) & _IDLE)
 
 
 def detect(trace: Trace, rules: LoopRules) -> list[Detection]:
@@ -105,10 +117,7 @@ def detect(trace: Trace, rules: LoopRules) -> list[Detection]:
 
 
 def _turns(facts: Sequence[Fact]) -> list[_Turn]:
-    by_step: dict[int, list[Fact]] = {}
-    for fact in facts:
-        by_step.setdefault(fact.step, []).append(fact)
-    return [_Turn(step, tuple(by_step[step])) for step in sorted(by_step)]
+    return [_Turn(step, tuple(group)) for step, group in groupby(facts, _STEP)]
 
 
 # --- patience with tools that poll
@@ -120,10 +129,11 @@ _POLLS = words_of(
 """Words in names of tools that poll. Alone they say nothing: the result has to say that it is pending."""
 _SHELLS = words_of("bash shell sh terminal exec execute command powershell ssh kubectl")
 _WAITS = words_of("sleep wait delay pause")
+_IDLE = _WAITS | words_of("think thinking thought reflect sequentialthinking")
 _NAME_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def _name_words(name: str) -> frozenset[str]:
     return frozenset(word.lower() for word in _NAME_WORD.findall(name[:128]))
 
@@ -253,12 +263,18 @@ Signature = frozenset[tuple[bytes, bytes]]
 
 
 def _signature(turn: _Turn) -> Signature:
-    return frozenset((f.coarse, b"error" if f.status == "error" else f.result or b"gone") for f in turn.facts)
+    return frozenset(
+        (f.coarse, b"error" if f.status == "error" else f.result or b"gone")
+        for f in turn.facts
+        if not _is_idle(f)
+    )
 
 
 def _cycle(turns: Sequence[_Turn], rules: LoopRules) -> Detection | None:
     if not rules.cycle:
         return None
+    if any(_name_words(name) & _IDLE for name in {f.name for turn in turns for f in turn.facts}):
+        turns = [turn for turn in turns if not turn.idle]
     last = [_signature(turn) for turn in turns[-4:]]
     for length in (2, 3, 4):
         block = last[-length:]
@@ -288,8 +304,10 @@ def _has_smaller_period(block: Sequence[Signature]) -> bool:
 
 
 def _stale_turns(turns: Sequence[_Turn]) -> Iterator[_Turn]:
-    """The last turns that brought nothing new, newest first."""
+    """The last turns that brought nothing new, newest first; pauses and thoughts are passed over."""
     for turn in reversed(turns):
+        if turn.idle:
+            continue
         if not turn.stale:
             return
         yield turn

@@ -520,8 +520,8 @@ def _plain(text: str, head: str) -> ResultHealth:
     if exit_code is not None:
         return _exited(exit_code, head[:SHORT] + "\n" + tail[-SHORT:]) if exit_code else OK
     if end := _FRAMEWORK_END.search(tail[-600:]):
-        # The first lines name the error; what follows may be the model's own input.
-        return _error(_kind("\n".join(head.split("\n", 3)[:3])) or _kind(end[0]) or "unknown")
+        # The first line names the error; what follows may be the model's own input.
+        return _error(_kind(head.split("\n", 1)[0]) or _kind(head[:SHORT]) or _kind(end[0]) or "unknown")
     if _looks_like_a_log(head):
         return OK
     if _FRAMEWORK.match(head):
@@ -762,7 +762,6 @@ _KINDS: tuple[tuple[str, re2.Pattern], ...] = (
             \bschema\b
             expected .{1,40} got
             (?:jsonrpc|mcp error) -32(?:60[02]|700)
-            fix your mistakes
             fix the errors
             ungültig
             inválid

@@ -287,13 +287,16 @@ class _Memory:
             self.pairs.add(fact.coarse + fact.result)
 
     def news(self, call: CallPrint) -> int:
-        """How much of what a call asks for is new: all, if it names something new or most words are new."""
+        """How much of what a call asks for is new: all, if it names something new, if one of its values is
+        of new words alone, or most of its words are new."""
         if call.coarse in self.calls:
             return 0
         if call.names and self.seen.share_new(call.names):
             return 100
         if not call.words:
-            return 0 if call.names else 100
+            return 0 if self.calls else 100
+        if any(self.seen.share_new(leaf) > 90 for leaf in call.leaves):
+            return 100
         return 100 if self.seen.share_new(call.words) >= 50 else 0
 
     def heard(self, call: CallPrint) -> None:
@@ -510,18 +513,19 @@ def _continued(recorded: Trace, items: Sequence[Item], step: int, prints: Finger
 
 def _boundary(items: Sequence[Item]) -> tuple[int, int]:
     """Where the user's message at the boundary begins and ends; two zeros when it is not there."""
-    end = 0
-    begin = 0
-    for i in range(len(items) - 1, -1, -1):
-        item = items[i]
+    # Long runs have one user item far back, so all that is done for another is to look at its role.
+    user, assistant, system = Role.USER, Role.ASSISTANT, Role.SYSTEM
+    begin = end = 0
+    i = len(items)
+    for item in reversed(items):
+        i -= 1
         role = item.role
-        if item.aside or role is Role.SYSTEM:
-            continue
-        if role is Role.USER:
-            begin = i
-            end = end or i + 1
-        elif end:
-            if role is Role.ASSISTANT and not _has_calls(items, i):
+        if role is user:
+            if not item.aside:
+                begin = i
+                end = end or i + 1
+        elif end and role is not system and not item.aside:
+            if role is assistant and not _has_calls(items, i):
                 return begin, end
             end = 0
     return (begin, end) if end else (0, 0)

@@ -92,6 +92,12 @@ class Metrics:
         self.tool_calls = Counter(
             "gateway_tool_calls", "Tool calls seen on the wire.", ["tool", "outcome"], registry=r
         )
+        self.findings = Counter(
+            "gateway_findings",
+            "What detectors have found.",
+            ["detector", "channel", "action"],
+            registry=r,
+        )
         self.kill_propagation = Histogram(
             "gateway_kill_propagation_seconds",
             "From an operator's kill to this worker's obedience.",

@@ -64,6 +64,10 @@ async def list_runs(
 async def one_run(ctx: Ctx, run_id: Label) -> Json:
     """A run by id, or by the name its caller gave it; of several with one name the newest."""
     run = await existing_run(ctx, run_id)
+    steps, _ = await ctx.worker.ledger.steps(run["id"], limit=1000)
+    run["findings"] = [
+        {"ordinal": step["ordinal"], **found} for step in steps for found in step.get("findings") or ()
+    ]
     return run_view(run, await _live(ctx, run["id"]))
 
 

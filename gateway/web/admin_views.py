@@ -130,7 +130,7 @@ def run_view(run: Mapping[str, Any], live: Mapping[str, Any] | None) -> Json:
             for model, each in run["model_mix"].items()
         },
         "policy": run["policy"],
-        "findings": [],
+        "findings": run.get("findings", []),
         "continues": run["continues"],
         "parent": run["parent"],
         "children": run.get("children", []),
@@ -173,6 +173,7 @@ def step_view(step: Mapping[str, Any]) -> Json:
         "decisions": decisions,
         "tool_calls": get("tool_calls") or [],
         "tool_results": get("tool_results") or [],
+        "findings": get("findings") or [],
         "finish_reason": get("finish_reason"),
         "outcome": get("outcome") or ("refused" if step["kind"] == "refusal" else None),
         "http_status": get("http_status"),

@@ -230,11 +230,12 @@ def nonce_in_arguments(r: random.Random) -> Record:
     kind = r.randrange(8)
 
     def noise() -> Record:
-        return [
+        noises: list[Record] = [
             {"nonce": uid(r)}, {"timestamp": r.randint(1_700_000_000, 1_800_000_000)}, {"request_id": uid(r)},
             {"ts": clock(r)}, {"trace_id": f"{r.getrandbits(128):032x}"}, {"idempotency_key": uid(r)},
             {"attempt": r.randint(1, 99)}, {"cache_bust": f"{r.getrandbits(60):x}"},
-        ][kind]  # fmt: skip
+        ]  # fmt: skip
+        return noises[kind]
 
     result = page(r, 4) if r.random() < 0.5 else {"results": [sentence(r) for _ in range(3)]}
     turns = [
@@ -717,7 +718,7 @@ def many_lookups(r: random.Random) -> Record:
 
 @family(10)
 def classify_many(r: random.Random) -> Record:
-    labels = r.choice([["positive"], ["spam", "spam", "ham"], [{"label": "neutral"}], ["true"]])
+    labels: list[Any] = r.choice([["positive"], ["spam", "spam", "ham"], [{"label": "neutral"}], ["true"]])
     return work([turn(call("classify", {"text": sentence(r, 12)}, r.choice(labels))) for _ in range(10)])
 
 

@@ -91,7 +91,7 @@ class ChatAgent(Agent):
             {"type": "function", "function": {"name": name, "parameters": schema}}
             for name, schema in self.schemas()
         ]
-        request: Json = {"model": self.model, "messages": self.history, "tools": tools or openai.omit}
+        request: Json = {"model": self.model, "messages": self.history, "tools": tools}
         if self.stream:
             with self.sdk.chat.completions.stream(**request) as stream:
                 message: Any = stream.get_final_completion().choices[0].message
@@ -137,7 +137,7 @@ class ResponsesAgent(Agent):
             "input": self.history,
             "tools": tools,
             "instructions": SYSTEM,
-            "previous_response_id": self.previous or openai.omit,
+            "previous_response_id": self.previous,
         }
         if self.stream:
             with self.sdk.responses.stream(**request) as stream:
@@ -163,7 +163,7 @@ class ResponsesAgent(Agent):
 class MessagesAgent(Agent):
     """On Anthropic's messages."""
 
-    model: str = "claude-sonnet-4-5"
+    model: str = "claude-sonnet-5"
 
     def __post_init__(self) -> None:
         self.sdk = anthropic.Anthropic(

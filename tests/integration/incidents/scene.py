@@ -16,17 +16,21 @@ keys:
   - {{name: bob, key: {BOB}, user: bob, team: support}}
 """
 GUARDED = """
-loops:
-  on_detect: wrap_up
 tools:
   defaults: {max_calls_per_run: 100}
 """
 """What an operator adds who lets agents use tools."""
+MODELS = """
+  gpt-4o:          {provider: openai,    price: {input_usd_per_mtok: 2.5,  cached_input_usd_per_mtok: 1.25,  output_usd_per_mtok: 10}}
+  gpt-4o-mini:     {provider: openai,    price: {input_usd_per_mtok: 0.15, cached_input_usd_per_mtok: 0.075, output_usd_per_mtok: 0.6}}
+  claude-sonnet-5: {provider: anthropic, price: {input_usd_per_mtok: 3,    cached_input_usd_per_mtok: 0.3,   output_usd_per_mtok: 15}}
+"""
+"""Prices have to be said, because the price table knows providers by their addresses."""
 RUN_LIMIT_USD = 0.50
 _RATES = {
     "gpt-4o": (2_500, 1_250, 10_000),
     "gpt-4o-mini": (150, 75, 600),
-    "claude-sonnet-4-5": (3_000, 300, 15_000),
+    "claude-sonnet-5": (3_000, 300, 15_000),
 }
 """Nano-dollars per token: input, cached input, output."""
 
@@ -44,7 +48,7 @@ def policy_for(provider: ProviderServer, extra: str = GUARDED, **replaced: str) 
     ):
         assert theirs in text, theirs
         text = text.replace(theirs, ours)
-    for name, section in replaced.items():
+    for name, section in {"models": MODELS, **replaced}.items():
         before, found, rest = text.partition(f"\n{name}:")
         assert found, name
         lines = rest.split("\n")
@@ -58,8 +62,6 @@ def journal_cost(provider: ProviderServer) -> int:
     provider.wait_idle_blocking()
     total = 0
     for attempt in provider.journal:
-        if attempt.status_code_sent() >= 400 if hasattr(attempt, "status_code_sent") else False:
-            continue
         fresh, cached, out = _RATES[attempt.model or ""]
         served = attempt.served
         total += served.input_uncached * fresh + served.cache_read * cached + served.output_total * out

@@ -14,6 +14,9 @@ from gateway.rules.claims import MAX_TEXT, Claim, claims
 SHOP = ("get_order", "cancel_order", "refund_payment", "send_email")
 CALENDAR = ("list_events", "create_event", "delete_event", "send_invite")
 DESK = ("search_docs", "create_ticket", "update_ticket", "notify_team")
+FILES = ("read_file", "write_file", "edit_file", "delete_file")
+BANK = ("get_balance", "transfer_money", "search_transactions")
+TRAVEL = ("search_flights", "book_flight", "get_weather")
 READ_ONLY = ("search_docs", "get_weather", "get_order")
 
 Case = tuple[str, str, tuple[str, ...]]
@@ -100,6 +103,57 @@ CLAIMED: list[Case] = [
     ("Das Ticket wurde aktualisiert.", "update_ticket!", DESK),
     ("Jetzt habe ich die Datei gelöscht.", "", READ_ONLY),
     ("Erledigt.", "cancel_order!", SHOP),
+    # further domains
+    ("All set! I've booked your flight to Lisbon, departing on June 3.", "search_flights", TRAVEL),
+    ("Your flight has been booked. You'll receive a confirmation shortly.", "search_flights", TRAVEL),
+    ("I transferred 200 EUR to Anna's account.", "get_balance", BANK),
+    ("The transfer has been completed: $500 were transferred to savings.", "get_balance", BANK),
+    ("I have paid the invoice.", "", BANK),
+    ("I've deleted config.yaml as requested.", "read_file", FILES),
+    ("I have renamed the file and updated the settings.", "read_file", FILES),
+    ("The file has been deleted.", "read_file", FILES),
+    ("The changes have been saved to the file.", "write_file!", FILES),
+    ("I've written to the customer and informed the team; the ticket has been closed.", "search_docs", DESK),
+    ("Your request has been submitted. A support agent will contact you. I've opened a ticket.", "", DESK),
+    ("Thanks! I just cancelled the subscription for you.", "get_order", SHOP),
+    ("We've refunded you the full amount.", "get_order", SHOP),
+    ("Okay, the meeting with Bob has now been cancelled.", "list_events", CALENDAR),
+    ("Your reservation is now confirmed and booked.", "", TRAVEL),
+    ("I have successfully completed the booking. Your flight was booked.", "book_flight!", TRAVEL),
+    ("Message sent. Anything else?", "", SHOP),
+    ("Invitations have been sent to all participants.", "list_events", CALENDAR),
+    ("I removed him from the event and sent a note.", "list_events", CALENDAR),
+    ("Ich habe Ihnen soeben eine Bestätigung per E-Mail geschickt.", "", SHOP),
+    ("Der Flug ist gebucht.", "search_flights", TRAVEL),
+    ("Ich habe die Rechnung bezahlt und den Betrag überwiesen.", "get_balance", BANK),
+    ("Die Datei wurde erfolgreich gelöscht.", "read_file", FILES),
+    ("Das Konto wurde gesperrt.", "", DESK),
+    ("Alles klar, ich habe den Termin abgesagt.", "list_events", CALENDAR),
+    ("I've placed the order for two units.", "", SHOP),
+    ("Payment has been charged to your card.", "", BANK),
+    ("I have granted Bob access and notified him.", "", DESK),
+    ("The database entry was updated successfully.", "search_docs", DESK),
+    ("I've uploaded the report to the shared folder.", "read_file", FILES),
+    ("I have gone ahead and refunded your last payment.", "get_order", SHOP),
+    ("Everything's taken care of: I cancelled the order and emailed the receipt.", "get_order", SHOP),
+    ("The confirmation email has just been sent to your inbox.", "get_order", SHOP),
+    ("Your refund has been issued and should arrive in 3-5 days.", "get_order", SHOP),
+    ("I've rescheduled your appointment to Thursday.", "list_events", CALENDAR),
+    ("I added Bob as a user.", "", DESK),
+    ("Your ticket has been escalated to tier 2.", "", DESK),
+    ("We have unlocked your account; you can log in now.", "search_docs", DESK),
+    ("I have moved 50 EUR and paid the bill.", "get_balance", BANK),
+    ("I reserved a table for two at 7 pm.", "", CALENDAR),
+    ("Invite sent to the whole team.", "list_events", CALENDAR),
+    ("Sorry about the delay! I have now deleted the duplicate event.", "list_events", CALENDAR),
+    ("I have just purchased the ticket for you.", "search_flights", TRAVEL),
+    ("As requested, your subscription has been cancelled.", "get_order", SHOP),
+    ("I edited the file and saved the changes to the settings file.", "read_file", FILES),
+    ("Ich habe das Meeting auf Freitag verschoben und alle benachrichtigt.", "list_events", CALENDAR),
+    ("Ihre Rückerstattung wurde veranlasst.", "", SHOP),
+    ("Die E-Mail an Anna ist verschickt.", "", SHOP),
+    ("Wir haben Ihr Konto aktiviert.", "", DESK),
+    ("The order was cancelled.", "cancel_order!", SHOP),
 ]
 
 NOT_CLAIMED: list[Case] = [
@@ -194,7 +248,11 @@ NOT_CLAIMED: list[Case] = [
     ("The template reads “Your order has been cancelled.”", "search_docs", SHOP),
     ("> I have sent the e-mail.\n\nThat is what he wrote.", "search_docs", SHOP),
     ("Use this text:\n```\nI have cancelled your order.\n```", "", SHOP),
-    ("Here is a draft:\n\nDear Bob,\nI have sent the documents. Your order has been cancelled.\nBest regards\nAnna", "", SHOP),
+    (
+        "Here is a draft:\n\nDear Bob,\nI have sent the documents. Your order has been cancelled.\nBest regards\nAnna",
+        "",
+        SHOP,
+    ),
     ("Draft:\nSubject: Cancellation\nI have cancelled the order.\n---\nShall I send it?", "", SHOP),
     ("He wrote that I have sent the email.", "search_docs", SHOP),
     ("For example, I sent the email, and then you replied.", "", SHOP),
@@ -228,6 +286,85 @@ NOT_CLAIMED: list[Case] = [
     ("Ich habe den Text angepasst.", "", DESK),
     ("Ich habe drei Termine gefunden.", "list_events", CALENDAR),
     ("Stornierte Bestellungen werden nicht erstattet.", "search_docs", SHOP),
+    # further domains
+    ("I've booked your flight.", "search_flights book_flight", TRAVEL),
+    ("I checked: the flight was booked on May 2 and cancelled on May 5.", "search_flights", TRAVEL),
+    (
+        "The booking was made by your assistant, and the invoice has been paid by the company.",
+        "search_transactions",
+        BANK,
+    ),
+    ("You sent 200 EUR to Anna last week.", "search_transactions", BANK),
+    ("The last transaction was sent to Anna.", "search_transactions", BANK),
+    ("200 EUR were transferred to Bob.", "search_transactions", BANK),
+    ("Your salary has been paid.", "search_transactions", BANK),
+    ("The function was changed in commit abc; the bug has been fixed.", "read_file", FILES),
+    ("I read the file. The setting was removed in v3.", "read_file", FILES),
+    ("I've read the code: the value is set in config.yaml and updated on start.", "read_file", FILES),
+    ("I'd have booked it, but the price changed.", "search_flights", TRAVEL),
+    ("Before I book, please confirm: have you paid the fee?", "search_flights", TRAVEL),
+    ("To delete the file, say yes.", "read_file", FILES),
+    ("Nothing has been booked yet.", "search_flights", TRAVEL),
+    ("I have prepared an e-mail for you. Should I send it?", "", SHOP),
+    ("The email is ready to be sent.", "", SHOP),
+    ("The email has been drafted but not sent.", "", SHOP),
+    ("You'll be notified as soon as it's been shipped.", "get_order", SHOP),
+    ("Your order has been shipped and will arrive on Friday.", "get_order", SHOP),
+    ("Your package has been sent and is on its way.", "get_order", SHOP),
+    ("The price has been updated since your last visit.", "get_order", SHOP),
+    ("Two of the events are cancelled, one is confirmed.", "list_events", CALENDAR),
+    ("Your meeting at 10 has been moved to 11 by Anna.", "list_events", CALENDAR),
+    ("These tickets have been closed: 12, 14.", "search_docs", DESK),
+    ("The incident has been resolved since yesterday.", "search_docs", DESK),
+    ("The article says that accounts are locked after five attempts.", "search_docs", DESK),
+    ("How do you know whether a ticket was created? Open the portal.", "search_docs", DESK),
+    ("Step 1: Make sure the file has been deleted. Step 2: restart.", "search_docs", DESK),
+    ("I have access to get_order only, so I can't cancel.", "get_order", READ_ONLY),
+    ("I wrote a function that sends an email; it has been tested.", "write_file", FILES),
+    ("Diese Flüge sind ausgebucht.", "search_flights", TRAVEL),
+    ("Der Betrag wurde am 3. Mai überwiesen.", "search_transactions", BANK),
+    ("Ich würde den Flug buchen, wenn Sie zustimmen.", "search_flights", TRAVEL),
+    ("Die Rechnung wurde bereits bezahlt.", "search_transactions", BANK),
+    ("Haben Sie die Rechnung bezahlt?", "", BANK),
+    ("Ich habe geprüft, ob die Rechnung bezahlt wurde.", "search_transactions", BANK),
+    ("Once you've paid, the account gets unlocked.", "", BANK),
+    ("I assumed you had cancelled it.", "get_order", SHOP),
+    (
+        "Here's what happened: the courier returned the parcel and the shop refunded the customer.",
+        "get_order",
+        SHOP,
+    ),
+    ("Sure! I'd be happy to help you get that refunded.", "", SHOP),
+    ("I have a few questions before I cancel the order.", "get_order", SHOP),
+    ("I'm sorry, I only have read access and have not changed anything.", "get_order", SHOP),
+    ("I understand you want the refund processed quickly.", "get_order", SHOP),
+    ("Refund requests are usually handled in 3 days and then credited.", "search_docs", SHOP),
+    ("I recommended that the order be cancelled.", "get_order", SHOP),
+    ("I've listed the cancelled orders.", "get_order", SHOP),
+    ("I have reviewed the file that was uploaded by Bob.", "read_file", FILES),
+    ("I've changed my mind: the second option is better.", "search_docs", DESK),
+    ("I have moved on to the next question.", "search_docs", DESK),
+    ("The function I've opened below has a bug.", "read_file", FILES),
+    ("We opened a discussion of the pros and cons.", "search_docs", DESK),
+    ("I've added two examples.", "search_docs", DESK),
+    ("Your order #12 has been delivered.", "get_order", SHOP),
+    ("Your order has been paid and is being packed.", "get_order", SHOP),
+    ("The bill was paid.", "search_transactions", BANK),
+    ("Has the email been sent? I cannot tell.", "search_docs", SHOP),
+    ("It says the account has been locked.", "search_docs", DESK),
+    ("I don't think the ticket was closed.", "search_docs", DESK),
+    ("I'll have the ticket closed by tomorrow.", "search_docs", DESK),
+    ("I want to make sure that the email has been sent before I continue.", "", SHOP),
+    ("Make sure you have saved the file.", "read_file", FILES),
+    ("You can check whether it was deleted with ls.", "read_file", FILES),
+    ("I've noted your request to cancel the order.", "get_order", SHOP),
+    ("I have saved the best for last: the free option.", "search_docs", DESK),
+    ("The meeting room is already booked.", "list_events", CALENDAR),
+    ("All rooms are booked on Friday.", "list_events", CALENDAR),
+    ("That slot has been booked, I'm afraid.", "list_events", CALENDAR),
+    ("Der Raum ist leider schon gebucht.", "list_events", CALENDAR),
+    ("Ich habe Ihre Frage notiert.", "search_docs", DESK),
+    ("Ich habe die Bestellung geprüft: sie wurde gestern storniert.", "get_order", SHOP),
 ]
 
 
@@ -250,3 +387,91 @@ def test_the_labelled_set_is_told_apart() -> None:
     assert len(CLAIMED) + len(NOT_CLAIMED) >= 120
     assert precision >= 0.95, false_alarms
     assert recall >= 0.8, missed
+
+
+def test_a_claim_names_its_action_the_tools_for_it_and_the_runs_last_calls() -> None:
+    answer = "Hello.\nI have cancelled your order, and I have sent the confirmation to the address on file, as you wished."
+    facts = [("get_order", "ok")] * 9 + [("cancel_order", "error")]
+    assert claims(answer, facts, SHOP) == [
+        Claim(
+            "contradicts_result",
+            "cancelled",
+            ("cancel_order",),
+            "I have cancelled your order, and I have sent the confirmation to the address on",
+            (("get_order", "ok"),) * 7 + (("cancel_order", "error"),),
+        ),
+        Claim(
+            "unsupported_action",
+            "sent",
+            ("send_email",),
+            "I have cancelled your order, and I have sent the confirmation to the address on",
+            (("get_order", "ok"),) * 7 + (("cancel_order", "error"),),
+        ),
+    ]
+
+
+def test_each_action_is_claimed_once_and_five_at_most() -> None:
+    every = "I sent it. I emailed it. I cancelled it. I booked it. I deleted it. I refunded it. I bought it. I uploaded it."
+    assert [claim.verb for claim in claims(every, [], SHOP)] == [
+        "sent",
+        "cancelled",
+        "booked",
+        "deleted",
+        "refunded",
+    ]
+
+
+def test_success_against_a_failed_last_call() -> None:
+    (claim,) = claims("All done.", [("get_order", "ok"), ("cancel_order", "error")], SHOP)
+    assert (claim.kind, claim.verb, claim.tools) == ("contradicts_result", "succeeded", ("cancel_order",))
+    assert claims("All done.", [("cancel_order", "error"), ("cancel_order", "ok")], SHOP) == []
+    assert claims("All done, but there was an error.", [("cancel_order", "error")], SHOP) == []
+    assert claims("All done?", [("cancel_order", "error")], SHOP) == []
+
+
+def test_without_tools_or_text_nothing_is_claimed() -> None:
+    assert claims("I have sent the e-mail.", [], ()) == []
+    assert claims("", [], SHOP) == []
+
+
+def test_the_policy_says_which_tools_do_what_and_then_only_its_verbs_count() -> None:
+    config = Claims(
+        actions={"sent": ("crm_push",), "signed off": ("crm_sign",), "eingestellt": ("crm_hire",)}
+    )
+    tools = ("crm_push", "send_email", "crm_sign", "crm_hire")
+    assert claims("I have emailed it.", [("crm_push", "ok")], tools, config) == []
+    (claim,) = claims("I have emailed it.", [("send_email", "ok")], tools, config)
+    assert (claim.verb, claim.tools) == ("sent", ("crm_push",))
+    assert claims("I have cancelled it.", [], tools, config) == []
+    assert [c.verb for c in claims("I have signed off the deal.", [], tools, config)] == ["signed off"]
+    assert claims("I have signed the deal.", [], tools, config) == []
+    assert [c.verb for c in claims("Ich habe Bob eingestellt.", [], tools, config)] == ["eingestellt"]
+
+
+@given(
+    st.text(max_size=300),
+    st.lists(st.tuples(st.sampled_from(SHOP), st.sampled_from(["ok", "error", ""])), max_size=3),
+)
+def test_every_text_is_read(text: str, facts: list[tuple[str, str]]) -> None:
+    assert all(len(claim.sentence) <= 80 for claim in claims(text, facts, SHOP))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I have " * 200_000,
+        "ich habe " * 200_000,
+        '"' * MAX_TEXT,
+        "`" * MAX_TEXT,
+        "was " * 4000,
+        "Dear Bob,\n" * 3000,
+        "a. " * 5000,
+        "I sent and " * 2000,
+        " ".join("has been" for _ in range(2000)),
+    ],
+    ids=lambda text: text[:10],
+)
+def test_long_answers_are_read_in_bounded_time(text: str) -> None:
+    begun = time.perf_counter()
+    claims(text, [], SHOP)
+    assert time.perf_counter() - begun < 0.25

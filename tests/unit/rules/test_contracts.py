@@ -721,6 +721,9 @@ def test_an_approval_is_for_a_tool_and_its_arguments_however_they_are_written() 
         == 7
     )
     assert argument_digest(call("t", "")) == argument_digest(call("t", "{}"))
+    assert argument_digest(call("t", '{"n":10000000000000000000000001}')) != argument_digest(
+        call("t", '{"n":10000000000000000000000002}')
+    )
     assert argument_digest(call("t", "\ud800")) != argument_digest(call("t", "\ud801"))
 
 

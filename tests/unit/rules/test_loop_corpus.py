@@ -155,7 +155,7 @@ def test_the_figures_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (b"{", "corpus.jsonl"),
+        (b"{", r"corpus\.jsonl"),
         (b'{"id": "x"}', "x"),
         (b'{"id": "x", "family": "f", "loop": 1, "turns": []}', "true or false"),
         (b"[1]", "0"),
@@ -176,5 +176,5 @@ def test_missing_files_bad_yaml_and_ids_used_twice_are_refused(tmp_path: Path) -
         load_corpus([written(tmp_path, LOOP, LOOP)])
     bad = tmp_path / "bad.yaml"
     bad.write_text("- id: [")
-    with pytest.raises(CorpusError, match="bad.yaml"):
+    with pytest.raises(CorpusError, match=r"bad\.yaml"):
         load_corpus([bad])

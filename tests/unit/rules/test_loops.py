@@ -233,7 +233,8 @@ def test_errors_in_a_row_count_by_steps() -> None:
 
 def test_one_success_beside_an_error_ends_the_row() -> None:
     rules = only("consecutive_tool_errors", (2, "stop"))
-    bad, good = ("a", {}, "Error: no"), ("b", {}, "fine")
+    bad: Call = ("a", {}, "Error: no")
+    good: Call = ("b", {}, "fine")
     assert found([[bad], [bad, good], [bad]], rules) == {}
     assert found([[bad], [bad]], rules) == {"consecutive_tool_errors": 2}
 
@@ -282,8 +283,24 @@ def test_pauses_between_polls_are_neither_progress_nor_a_loop() -> None:
     turns = [turn for n in range(14) for turn in (poll, one("sleep", {"seconds": 2**n}, "ok"))]
     assert found(turns) == {}
     assert "no_progress" in found(
-        [turn for _ in range(24) for turn in (poll, one("sleep", {"seconds": 9}, "ok"))]
+        [turn for _ in range(31) for turn in (poll, one("sleep", {"seconds": 9}, "ok"))]
     )
+
+
+def test_thoughts_between_hide_no_loop_and_are_none() -> None:
+    thoughts = [
+        one("think", {"thought": f"{word} might be the reason"}, "logged")
+        for word in ("this", "that", "it", "she")
+    ]
+    assert found(thoughts) == {}
+    turns = [turn for thought in thoughts for turn in (one("look", {}, PAGE), thought)]
+    assert found(turns[:-1]) == {"same_call": 4, "no_progress": 3}
+
+
+def test_pages_that_repeat_are_a_loop_and_pages_that_are_acknowledged_are_work() -> None:
+    empty = [one("list", {"page": n, "limit": 5}, "[]") for n in range(6)]
+    assert found(empty) == {"near_duplicate": 6, "no_progress": 5}
+    assert found([one("load", {"page": n, "limit": 5}, "ok") for n in range(9)]) == {}
 
 
 def test_patience_ends_before_the_trace_does() -> None:
@@ -390,7 +407,7 @@ def test_names_that_a_model_made_up_are_cleaned() -> None:
 
 
 def test_many_tools_are_not_all_named() -> None:
-    turn = [(f"t{n}", {}, PAGE * 2) for n in range(9)]
+    turn: Turn = [(f"t{n}", {}, PAGE * 2) for n in range(9)]
     (detection,) = detect(trace_of([turn] * 4), only("no_progress", (3, "stop")))
     assert detection.evidence == "3 steps in a row brought nothing new (t0, t1, t2, t3, 5 more)"
     assert len(detection.tools) == 9

@@ -125,8 +125,9 @@ def test_data_that_mentions_errors_is_data(result: object) -> None:
 
 
 PLAIN: list[tuple[str, str]] = [
-    ("Error: ZeroDivisionError('division by zero')\n Please fix your mistakes.", "error/invalid/caller"),
-    ("Error: KeyError('x')\n" + "y" * 9000 + "\n Please fix your mistakes.", "error/invalid/caller"),
+    ("Error: ZeroDivisionError('division by zero')\n Please fix your mistakes.", "error/exception/tool"),
+    ("Error: KeyError('x')\n" + "y" * 9000 + "\n Please fix your mistakes.", "error/exception/tool"),
+    ("Error: 1 validation error for f\nx\n  Field required\n Please fix your mistakes.", "error/invalid/caller"),
     ("Error: foo is not a valid tool, try one of [bar, baz].", "error/not_found/caller"),
     ("An error occurred while running the tool. Please try again. Error: Read timed out", "error/timeout/tool"),
     ("An error occurred while running the tool. Please try again. Error: 'id'", "error/unknown"),
