@@ -339,22 +339,6 @@ def result_json(violation: Violation) -> str:
 # --- digests
 
 
-_LONG_NUMBER = re.compile(r"\d{16}")
-
-
-def argument_digest(call: ToolCall) -> str:
-    """A call's tool and arguments, however its JSON is written: what an operator approves. Text that is no
-    JSON, has a key twice, or a number longer than a double holds, stands for itself."""
-    raw = call.arguments.encode("utf-8", "surrogatepass")
-    try:
-        parsed = orjson.loads(raw) if raw.strip() else {}
-        if not duplicate_keys(call.arguments) and not _LONG_NUMBER.search(call.arguments):
-            raw = orjson.dumps(parsed, option=orjson.OPT_SORT_KEYS)
-    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
-        pass
-    return _hex(call.name.encode("utf-8", "surrogatepass"), raw)
-
-
 _UNORDERED = frozenset(("required", "enum", "type"))
 """Lists of a schema whose order says nothing; agents that make them from sets change it with each start."""
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)?)?")

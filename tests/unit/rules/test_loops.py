@@ -420,7 +420,7 @@ def test_many_tools_are_not_all_named() -> None:
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2), st.sampled_from(["ok", PAGE, "Error: no"])), max_size=14),
     st.randoms(),
 )  # fmt: skip
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_volatile_values_and_order_never_change_what_is_found(
     steps: list[tuple[str, int, str]], r: random.Random
 ) -> None:
@@ -440,7 +440,7 @@ def test_volatile_values_and_order_never_change_what_is_found(
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9), st.sampled_from(["ok", PAGE])), max_size=6),
     st.integers(1, 4),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_loop_that_goes_on_stays_found(before: list[tuple[str, int, str]], length: int) -> None:
     turns = [one(name, {"n": n}, result) for name, n, result in before]
     counts: dict[str, int] = {}
@@ -459,7 +459,7 @@ def test_a_loop_that_goes_on_stays_found(before: list[tuple[str, int, str]], len
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3), st.sampled_from(["ok", PAGE, "No results."])), max_size=12))  # fmt: skip
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_step_by_step_with_a_record_finds_the_same(steps: list[tuple[str, int, str]]) -> None:
     turns = [one(name, {"n": n}, result) for name, n, result in steps]
     trace = EMPTY

@@ -185,14 +185,14 @@ ITEMS = st.lists(
 
 
 @given(ITEMS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_the_boundary_is_the_same_read_forwards_and_backwards(items: list[Item]) -> None:
     begin, end = _boundary(items)
     assert _task(items[begin:end]) == _task(_Reader().read(items).boundary)
 
 
 @given(ITEMS, ITEMS, st.integers(1, 4))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=70, deadline=None)
 def test_any_sequence_of_items_is_read(items: list[Item], more: list[Item], n: int) -> None:
     trace = merged(EMPTY, items, n)
     again = merged(load(dump(trace)), [*items, *more], n + 1)
@@ -293,7 +293,7 @@ JSON = st.recursive(
 @given(
     st.dictionaries(st.sampled_from(["q", "city", "page", "filters", "ü"]), JSON, min_size=1), st.randoms()
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_reordered_keys_and_volatile_values_never_matter(arguments: dict[str, Any], r: random.Random) -> None:
     noisy = {
         **arguments,
@@ -704,7 +704,7 @@ TRACES = st.builds(
 
 
 @given(TRACES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_what_is_dumped_is_loaded(trace: Trace) -> None:
     dumped = dump(trace)
     assert len(dumped) <= MAX_BYTES
@@ -712,7 +712,7 @@ def test_what_is_dumped_is_loaded(trace: Trace) -> None:
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=70, deadline=None)
 def test_garbage_is_an_empty_trace(garbage: bytes) -> None:
     assert load(garbage) == EMPTY
     assert load(b"\x01" + garbage) == EMPTY
