@@ -148,6 +148,10 @@ class Withheld:
     """What the model is told instead of a result, one for each call of the answer in its order."""
     repairable: bool
     """The model may try again with its tools; else it has to answer without them."""
+    told: str = ""
+    """What the client is told should the model have nothing to say about it."""
+    code: str = "tool_not_allowed"
+    """Why the run ends if the model insists; empty for what does not end it."""
 
 
 class Gate(Protocol):

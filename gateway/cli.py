@@ -36,7 +36,9 @@ keys = typer.Typer(help="Gateway keys: what callers authenticate with.", no_args
 tokens = typer.Typer(help="Admin tokens with a role.", no_args_is_help=True)
 audit = typer.Typer(help="The audit log.", no_args_is_help=True)
 breakers = typer.Typer(help="Circuit breakers.", invoke_without_command=True)
+loops = typer.Typer(help="Loop detection.", no_args_is_help=True)
 app.add_typer(breakers, name="breakers")
+app.add_typer(loops, name="loops")
 app.add_typer(keys, name="keys")
 app.add_typer(tokens, name="tokens")
 app.add_typer(audit, name="audit")
@@ -193,6 +195,21 @@ def schema() -> None:
     from gateway.policy.schema import json_schema
 
     _print_json(json_schema())
+
+
+@loops.command("evaluate")
+def loops_evaluate(
+    paths: Annotated[list[Path], typer.Argument(help="Folders or files of labelled traces.")],
+    as_json: AsJson = False,
+) -> None:
+    """Precision and recall of the loop rules on labelled traces; exit status 1 below the aim."""
+    from gateway.loop_corpus import CorpusError, evaluate
+
+    try:
+        status = evaluate(paths, as_json)
+    except CorpusError as error:
+        _fail(str(error), 1)
+    raise typer.Exit(status)
 
 
 # -- reading -----------------------------------------------------------------------------------------

@@ -76,7 +76,8 @@ class ToolGate:
         return any(self._asks(call) for call in answer.calls)
 
     async def judge(self, answer: Answer) -> Withheld | None:
-        """See `attempt.Gate`."""
+        """See `attempt.Gate`. It judges every round of its step; its decisions are those of the latest."""
+        self.decisions.clear()
         calls = answer.calls
         violations = self._judged(calls) or self._over_run_limit(calls)
         if not violations:
@@ -194,8 +195,8 @@ class ToolGate:
             kind, code = "approval_expired", "approval_timeout"
         else:
             told = (
-                "This call waits for the approval of an operator and was not made. Tell the user; when you "
-                "are asked to go on, make the very same call again to learn the decision."
+                "This call is pending: it waits for the approval of an operator and was not made. Tell the "
+                "user; when you are asked to go on, make the very same call again to learn the decision."
             )
             kind, code = "approval_pending", "approval_timeout"
         violation = Violation(call, kind, told, code)
@@ -240,8 +241,13 @@ class ToolGate:
             if (invalid and contract.on_invalid == "error") or violation.error_type.startswith("approval_"):
                 repairable = False
             told.setdefault(id(violation.call), result_json(violation))
+        first = violations[0]
         return Withheld(
-            tuple(told.get(id(call)) or _not_executed(call, _NOT_MADE) for call in calls), repairable
+            tuple(told.get(id(call)) or _not_executed(call, _NOT_MADE) for call in calls),
+            repairable,
+            f"The call of tool '{first.call.name[:_NAME_WIDTH]}' was not made ({first.error_type}). "
+            f"{first.message}",
+            "" if first.error_type == "approval_pending" else first.code,
         )
 
     def _refusal(self, violation: Violation) -> Refusal:

@@ -32,7 +32,7 @@ from gateway.rules.fingerprint import Fingerprints
 from gateway.rules.lineage import Lineage
 from gateway.rules.loops import Detection, LoopRules, detect
 from gateway.rules.tool_results import ResultHealth, read_result
-from gateway.rules.trace import Trace, answered, dump, load, merged
+from gateway.rules.trace import MAX_FACTS, Trace, answered, dump, load, merged
 from gateway.tool_health import ToolHealth, breaker_of
 from gateway.turn import Turn
 from gateway.values import frozen
@@ -40,6 +40,7 @@ from gateway.values import frozen
 _NO_AGENT = frozenset({Surface.EMBEDDINGS, Surface.MODERATIONS, Surface.PASSTHROUGH})
 _HARDNESS = ("observe", "notify", "nudge", "downgrade", "wrap_up", "final_message", "stop", "kill")
 MAX_SESSIONS = 4096
+MAX_TRACES = 1024
 BYTES_PER_TOKEN = 4
 """Of ordinary text."""
 DRIFT_MEMORY_MS = 35 * 86_400_000
@@ -79,6 +80,8 @@ class Governor:
     approvals: Approvals
     notify: Callable[[str, dict[str, Any]], None]
     _prints: Fingerprints = field(default_factory=Fingerprints)
+    _traces: OrderedDict[str, Trace] = field(default_factory=OrderedDict)
+    """By run: what was known after its last answer here. The store has it where nobody else could tell."""
     _tools: OrderedDict[str, dict[str, str]] = field(default_factory=OrderedDict)
     """By session: the definitions that its first request showed, as digests."""
 
@@ -91,7 +94,7 @@ class Governor:
             return Plan(withheld=killed)
         # What the provider keeps of the conversation is read again too.
         read = step.text_bytes + BYTES_PER_TOKEN * turn.stored_tokens
-        trace = merged(load(turn.run.progress), step.items, job.facts.step or 1, read, self._prints)
+        trace = merged(self._recorded(turn), step.items, job.facts.step or 1, read, self._prints)
         fresh = _fresh_results(step.items, [fact.name for fact in trace.facts if fact.step == trace.step])
         turn.results.extend(_told(name, item, health) for name, item, health in fresh)
         notes: list[str] = []
@@ -124,14 +127,8 @@ class Governor:
         if anomaly is not None and (found := self.baselines.check(turn, anomaly)) is not None:
             decisions.append({"rule": "runs.anomaly", "mode": "enforce", "decision": "flag", **found})
         ending, action, to = self._loops(job, trace, notes, decisions)
-        keep = None
-        if gate is not None or policy.loops is not None:
-
-            def keep(answer: Answer) -> bytes:
-                return dump(answered(trace, answer, self._prints))
-
         return Plan(
-            keep=keep,
+            keep=self._keeper(turn, trace) if gate is not None or policy.loops is not None else None,
             review=_review(policy, trace, step),
             withheld=tuple(withheld),
             notes=tuple(notes),
@@ -142,6 +139,34 @@ class Governor:
             decisions=tuple(decisions),
             flagged=bool(notes) or any(d["decision"] == "flag" for d in decisions),
         )
+
+    # -- what is kept of a run ----------------------------------------------------------------------
+
+    def _recorded(self, turn: Turn) -> Trace:
+        """What is known of the run's earlier steps: as this worker saw the last one, else as it was kept."""
+        seen = self._traces.get(turn.run.run_id)
+        if seen is not None and seen.step >= turn.run.steps:
+            self._traces.move_to_end(turn.run.run_id)
+            return seen
+        return load(turn.run.progress)
+
+    def _keeper(self, turn: Turn, trace: Trace) -> Callable[[Answer], bytes]:
+        """What becomes of a trace with an answer. In the store it is kept only where later requests may not
+        show all of it themselves: the provider keeps the history, or the agent has begun to cut it."""
+        step = turn.step
+        hidden = bool(step.state) or (
+            step.surface is Surface.RESPONSES and step.body.get("store") is not False
+        )
+        cut = 0 < len(trace.facts) < MAX_FACTS and trace.facts[0].step > 2
+
+        def keep(answer: Answer) -> bytes:
+            known = answered(trace, answer, self._prints)
+            self._traces[turn.run.run_id] = known
+            while len(self._traces) > MAX_TRACES:
+                self._traces.popitem(last=False)
+            return dump(known) if hidden or cut else b""
+
+        return keep
 
     # -- loops --------------------------------------------------------------------------------------
 

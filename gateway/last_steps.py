@@ -225,6 +225,8 @@ class LastSteps:
         if not isinstance(result, Undelivered):
             return result
         missed = result
+        if job.facts.verdict is Verdict.ALLOW:
+            job.facts.verdict = Verdict.FLAG
         try:
             said = await self._asked_again(job, ask, missed)
             if isinstance(said, Said) and said.reply is None and ask.wire.translation is None:
@@ -276,10 +278,14 @@ class LastSteps:
     async def _gave_up(self, job: Job, first: Undelivered, ending: Ending | None) -> Said:
         """The text that ends an answer whose calls were never delivered."""
         run = job.turn.run
+        why = first.withheld
+        if ending is None and not why.code:
+            return Said(text=why.told)
         if ending is None:
-            ending = Ending("tool_not_allowed", "tools", "run", 0, len(first.answer.calls))
+            ending = Ending(why.code, "tools", "run", 0, len(first.answer.calls))
             await self._record(job, ending, "final_message", landed=True)
-        elif first.attempt.lands is None:
+            return Said(text=why.told)
+        if first.attempt.lands is None:
             await self._record(job, ending, "final_message", landed=True)
         spoken = "\n\n".join(text for text in first.answer.texts[:1] if text.strip())
         if spoken:

@@ -327,10 +327,11 @@ def _plain(name: str) -> str:
 
 def result_json(violation: Violation) -> str:
     """What the model is given in place of the tool's result."""
+    pending = violation.error_type == "approval_pending"
     told = {
-        "status": "error",
+        "status": "pending" if pending else "error",
         "error_type": violation.error_type,
-        "retry_safe": False,
+        "retry_safe": pending,
         "message": violation.message,
     }
     return orjson.dumps(told).decode()

@@ -14,6 +14,7 @@ from gateway.testing import Ask, ProviderServer, Reply
 from tests.integration.incidents.agents import KINDS
 from tests.integration.incidents.conftest import Start
 from tests.integration.incidents.scene import GUARDED, ensure_books_agree
+from tests.support.gateway import wait_until
 
 TASK = "Export last month's orders."
 ANSWER = "The export is not ready; I do not know why. Please look at the job yourself."
@@ -127,8 +128,12 @@ def test_a_broken_tool_is_taken_away_by_its_breaker(
     assert other.executed == []
     gateway.admin("POST", f"/breakers/{breaker['id']}/reset", {})
     another = KINDS[kind](url=gateway.url, tools={"export_orders": times_out()})
-    another.run("Export this month's orders.")
-    assert another.executed
+
+    def tries() -> bool:
+        another.run("Export this month's orders.")
+        return bool(another.executed)
+
+    wait_until(tries, what="the tool to come back")
 
 
 @every_kind
