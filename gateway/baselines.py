@@ -109,5 +109,10 @@ def _weight(runs: int) -> float:
     return (1 - DECAY**runs) / (1 - DECAY) - 1e-9
 
 
+def baseline_key(principal: str, agent: str) -> str:
+    """Where the store keeps an agent's baseline. Agents of different callers are different agents."""
+    return counter_key("baseline", "agent", "", f"{principal}\0{agent}")
+
+
 def _key(turn: Turn) -> str:
-    return counter_key("baseline", "agent", "", f"{turn.caller.id}\0{turn.scopes.agent}")
+    return baseline_key(turn.caller.id, turn.scopes.agent)

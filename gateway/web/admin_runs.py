@@ -12,6 +12,7 @@ import orjson
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
+from gateway.baselines import baseline_key
 from gateway.domain import Json, Millis, RunStatus, usd
 from gateway.errors import StoreUnavailable
 from gateway.stores.ledger_reports import GROUPS
@@ -68,7 +69,23 @@ async def one_run(ctx: Ctx, run_id: Label) -> Json:
     run["findings"] = [
         {"ordinal": step["ordinal"], **found} for step in steps for found in step.get("findings") or ()
     ]
+    run["usual"] = await _usual(ctx, run)
     return run_view(run, await _live(ctx, run["id"]))
+
+
+async def _usual(ctx: Context, run: Json) -> Json | None:
+    """What the agent's runs are usually like; None while too little is known, or the store is away."""
+    try:
+        known = await ctx.worker.store.baseline(baseline_key(run["principal"] or "", run["agent"] or ""))
+    except StoreUnavailable:
+        return None
+    if known is None:
+        return None
+    return {
+        "runs": round(known.runs, 3),
+        "mean": {name: round(value, 9) for name, value in known.mean.items()},
+        "spread": {name: round(value**0.5, 9) for name, value in known.variance.items()},
+    }
 
 
 @router.get("/runs/{run_id}/steps")

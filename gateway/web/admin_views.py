@@ -131,6 +131,7 @@ def run_view(run: Mapping[str, Any], live: Mapping[str, Any] | None) -> Json:
         },
         "policy": run["policy"],
         "findings": run.get("findings", []),
+        "usual": run.get("usual"),
         "continues": run["continues"],
         "parent": run["parent"],
         "children": run.get("children", []),

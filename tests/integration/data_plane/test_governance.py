@@ -4,6 +4,7 @@ calls are delivered or never seen by the agent; and whatever happens the client 
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gateway.testing import ProviderServer, Reply
+from gateway.testing import ProviderServer, Reply, error_reply
 from gateway.testing.script import Ask
 from tests.integration.data_plane.test_surfaces import (
     journal_cost,
@@ -23,7 +24,7 @@ from tests.integration.data_plane.test_surfaces import (
     post,
     streams,
 )
-from tests.support.gateway import ThreadedGateway, threaded_gateway, wait_until
+from tests.support.gateway import BOB, ThreadedGateway, threaded_gateway, wait_until
 from tests.support.wire import WIRES, Said, Wire
 
 Json = dict[str, Any]
@@ -107,7 +108,9 @@ def goes_on(ask: Ask) -> Reply:
     """Makes a new call at every step."""
     if ask.tools:
         turns = sum(turn.role == "assistant" for turn in ask.turns)
-        return Reply(tool_calls=[("lookup", {"q": f"page number {turns} of the report on {'xyz'[turns % 3]}"})])
+        return Reply(
+            tool_calls=[("lookup", {"q": f"page number {turns} of the report on {'xyz'[turns % 3]}"})]
+        )
     return Reply("So far I have read some pages.")
 
 
@@ -290,7 +293,9 @@ def test_invalid_arguments_are_repaired_out_of_sight(
     provider.script("learns", learns)
     agent = Agent(gateway, WIRES[surface], f"{prefix}/learns", ["lookup"], stream)
     assert agent.run() == "Done."
-    assert [(name, json.loads(arguments)) for name, arguments in agent.executed] == [("lookup", {"q": "right"})]
+    assert [(name, json.loads(arguments)) for name, arguments in agent.executed] == [
+        ("lookup", {"q": "right"})
+    ]
     assert len(provider.journal) == 3
     assert ledger_cost(gateway) == journal_cost(provider)
     assert agent.record()["steps"] == 2
@@ -389,3 +394,185 @@ def test_a_call_cut_by_the_gateways_own_limit_is_not_run(governed: Start, provid
         agent.run(f"go {stream} {time.time()}")
         assert agent.executed == []
         assert agent.error == "run_budget_exceeded"
+
+
+# -- what can go wrong while the model is asked again ------------------------------------------------
+
+
+def first_wrong(then: Callable[[Ask], Reply]) -> Callable[[Ask], Reply]:
+    """A forbidden call behind some text; what comes when the model has been told so."""
+
+    def script(ask: Ask) -> Reply:
+        if "tool_not_allowed" in json.dumps(ask.body):
+            return then(ask)
+        return Reply("One moment.", tool_calls=[("delete_records", {"q": "all"})])
+
+    return script
+
+
+@lanes
+@streams
+def test_a_provider_that_fails_in_the_second_round_is_told_in_the_grammar(
+    governed: Start, provider: ProviderServer, surface: str, prefix: str, stream: bool
+) -> None:
+    gateway = governed(TOOLS)
+    provider.script("fails", first_wrong(lambda _: error_reply(503)))
+    agent = Agent(gateway, WIRES[surface], f"{prefix}/fails", ["lookup", "delete_records"], stream)
+    assert agent.run() == ""
+    assert agent.executed == []
+    assert agent.said is not None
+    assert agent.error in ("upstream_unavailable", "server_is_overloaded", "overloaded_error")
+    if stream:
+        assert agent.said.text in ("One moment.", "")
+    assert ledger_cost(gateway) == journal_cost(provider)
+
+
+@lanes
+@streams
+def test_a_kill_in_the_second_round_ends_it(
+    governed: Start, provider: ProviderServer, surface: str, prefix: str, stream: bool
+) -> None:
+    gateway = governed(TOOLS)
+    provider.script("slow", first_wrong(lambda _: Reply("late", head_delay_s=20)))
+    agent = Agent(gateway, WIRES[surface], f"{prefix}/slow", ["lookup", "delete_records"], stream)
+    thread = threading.Thread(target=agent.run)
+    thread.start()
+    wait_until(lambda: len(provider.journal) == 2, what="the second round")
+    killed_at = time.monotonic()
+    gateway.admin("POST", "/kills", {"scope": "user", "id": "alice", "reason": "enough"})
+    thread.join(5)
+    assert time.monotonic() - killed_at < 1.5
+    assert agent.error == "user_killed"
+    wait_until(lambda: provider.journal.last.client_left, what="the abort upstream")
+
+
+@lanes
+@streams
+def test_a_budget_without_room_for_the_second_round_ends_the_run(
+    governed: Start, provider: ProviderServer, surface: str, prefix: str, stream: bool
+) -> None:
+    gateway = governed(f"{TOOLS}\nbudgets: [{{name: run, per: run, limit_usd: 0.007}}]")
+    provider.script(
+        "dear", Reply("Wait.", tool_calls=[("delete_records", {"q": "all"})], completion_tokens=240)
+    )
+    agent = Agent(gateway, WIRES[surface], f"{prefix}/dear", ["lookup", "delete_records"], stream)
+    agent.run()
+    assert agent.executed == []
+    run = agent.record()
+    assert run["status"] == "stopped_budget"
+    assert float(run["cost_usd"]) <= 0.007
+    assert ledger_cost(gateway) == journal_cost(provider)
+
+
+def test_a_kept_response_goes_on_from_the_answer_that_was_delivered(
+    governed: Start, provider: ProviderServer
+) -> None:
+    """The stream began with one id and was finished by another answer: the client knows the first id."""
+    gateway = governed(TOOLS)
+    provider.script("kept", first_wrong(lambda _: Reply("Done without.")))
+    wire = WIRES["responses"]
+    body = wire.request("sim/kept", tools=["lookup", "delete_records"], stream=True, store=True)
+    _, _, raw = post(gateway, wire, body)
+    events = [json.loads(line[6:]) for line in raw.split(b"\n") if line.startswith(b"data: {")]
+    told = events[0]["response"]["id"]
+    assert events[-1]["response"]["id"] == told
+    assert wire.read(raw).text.endswith("Done without.")
+    status, _, shown = gateway.request("GET", f"/v1/responses/{told}")
+    assert status == 200, shown
+    assert b"delete_records" not in json.dumps(json.loads(shown)["output"]).encode()
+    again = {"model": "sim/kept", "previous_response_id": told, "input": "thanks", "store": True}
+    status, headers, raw = post(gateway, wire, again)
+    assert status == 200, raw
+    assert headers["x-guardrail-session-id"]
+    assert provider.journal.last.status == 200
+
+
+# -- what is usual -----------------------------------------------------------------------------------
+
+
+def test_an_agent_that_takes_far_more_steps_than_usual_raises_an_alert(
+    governed: Start, provider: ProviderServer
+) -> None:
+    """Long before any limit, once, and not for an agent that is always like that."""
+    gateway = governed("runs: {anomaly: {factor: 1.75, min_runs: 5}}")
+    told: list[Json] = []
+    gateway.worker.notices.append(lambda kind, facts: told.append(facts) if kind == "spend_anomaly" else None)
+
+    def steps(count: int) -> Callable[[Ask], Reply]:
+        def script(ask: Ask) -> Reply:
+            done = sum(turn.role == "assistant" for turn in ask.turns)
+            if done < count - 1:
+                return Reply(tool_calls=[("lookup", {"q": f"number {done}"})])
+            return Reply("Done.")
+
+        return script
+
+    provider.script("short", steps(4))
+    for i in range(8):
+        assert Agent(gateway, WIRES["chat"], "sim/short", ["lookup"]).run(f"task {i}") == "Done."
+    assert told == []
+    provider.script("short", steps(12))
+    agent = Agent(gateway, WIRES["chat"], "sim/short", ["lookup"])
+    assert agent.run("a hard one") == "Done."
+    (fact,) = told
+    assert (fact["figure"], fact["value"], fact["run"]) == ("steps", 7.0, agent.run_id)
+    usual = agent.record()["usual"]
+    assert 4.0 <= usual["mean"]["steps"] < 7.0
+    # Another caller's agent with the same tools is not measured by this one's habits.
+    provider.script("short", steps(12))
+    other = Agent(gateway, WIRES["chat"], "sim/short", ["lookup"])
+    other.history.append(other.wire.user("x"))
+    body = {**other.wire.body(other.model, other.history), "tools": other.wire.tools(["lookup"])}
+    post(gateway, other.wire, body, key=BOB)
+    assert len(told) == 1
+
+
+def test_a_claim_without_a_call_is_a_finding(governed: Start, provider: ProviderServer) -> None:
+    gateway = governed("claims: {mode: shadow}")
+    provider.script("liar", Reply("I have sent the e-mail to the customer."))
+    agent = Agent(gateway, WIRES["chat"], "sim/liar", ["lookup", "send_email"])
+    assert agent.run()
+    run = agent.record()
+    (found,) = run["findings"]
+    assert (found["detector"], found["kind"], found["mode"]) == ("claims", "unsupported_action", "shadow")
+    assert "customer" not in json.dumps(run["findings"])
+    assert agent.headers[-1]["x-guardrail-verdict"] == "allow"
+
+
+# -- trees -------------------------------------------------------------------------------------------
+
+
+def test_a_tree_has_one_budget_and_one_kill(governed: Start, provider: ProviderServer) -> None:
+    gateway = governed("budgets: [{name: run, per: run, limit_usd: 0.02}]")
+    wire = WIRES["chat"]
+    provider.script("works", Reply("ok", completion_tokens=100))
+    body = wire.request("sim/works", max_tokens=300)
+    _, headers, _ = post(gateway, wire, body, x_guardrail_run_id="planner")
+    root = headers["x-guardrail-run-id"]
+    spent = 0
+    for i in range(60):
+        named = {"x_guardrail_run_id": f"worker-{i}", "x_guardrail_parent_run_id": "planner"}
+        status, headers, raw = post(gateway, wire, body, **named)
+        if status != 200:
+            break
+        spent += 1
+    assert (status, wire.read(raw).error) == (400, "run_budget_exceeded")
+    assert 3 < spent < 60
+    assert ledger_cost(gateway) <= 20_000_000
+    shown = gateway.admin("GET", f"/runs/{root}")
+    assert len(shown["children"]) == spent + 1
+    child = gateway.admin("GET", "/runs/worker-0")
+    assert child["parent"] == root
+    # A grandchild that knows its parent's id alone falls with the root that is killed by its name.
+    named = {"x_guardrail_run_id": "deep", "x_guardrail_parent_run_id": child["id"]}
+    gateway.admin("POST", "/kills", {"scope": "run", "id": "planner", "reason": "stop all"})
+    status, _, raw = post(gateway, wire, body, **named)
+    assert (status, wire.read(raw).error) == (400, "run_killed")
+    status, _, raw = post(gateway, wire, body, x_guardrail_run_id="worker-1")
+    assert (status, wire.read(raw).error) == (400, "run_killed")
+    # Somebody else's run of that name is nobody's parent here, and nobody here can name it.
+    status, headers, _ = post(
+        gateway, wire, body, key=BOB, x_guardrail_parent_run_id=root, x_guardrail_run_id="mine"
+    )
+    assert status == 200
+    assert gateway.admin("GET", f"/runs/{headers['x-guardrail-run-id']}")["parent"] is None
