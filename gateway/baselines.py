@@ -25,6 +25,9 @@ from gateway.turn import Turn
 DECAY = 0.95
 """Weight of what was known when a run is added: the last twenty runs or so count."""
 FRESH_MS = 30_000
+LEARN_EVERY_S = 0.25
+MAX_ENDED = 1024
+"""Runs that ended and are not in the store yet; of a larger crowd the rest is not learnt from."""
 MAX_AGENTS = 4096
 MAX_TOLD = 16_384
 
@@ -44,6 +47,7 @@ class Baselines:
     notify: Callable[[str, dict[str, Any]], None]
     _known: OrderedDict[str, _Known] = field(default_factory=OrderedDict)
     _told: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    _ended: list[tuple[str, dict[str, float]]] = field(default_factory=list)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def close(self) -> None:
@@ -52,12 +56,16 @@ class Baselines:
 
     def completed(self, turn: Turn, *, steps: int, cost: int) -> None:
         """A run has come to its natural end."""
-        figures = {"steps": float(steps), "cost_usd": cost / NANO_PER_USD}
-        self._later(self._learn(_key(turn), figures))
+        if not self._ended:
+            self._later(self._learn())
+        if len(self._ended) < MAX_ENDED:
+            self._ended.append((_key(turn), {"steps": float(steps), "cost_usd": cost / NANO_PER_USD}))
 
     def check(self, turn: Turn, anomaly: Anomaly) -> dict[str, Any] | None:
         """What is unusual about a run that is about to make a step: the figure, what is usual, and by how
         much it is exceeded; None when nothing is, or nothing is known yet. Alerts once for each run."""
+        if not turn.run.steps:
+            return None
         key = _key(turn)
         known = self._known.get(key)
         if known is None or self.clock() - known.at > FRESH_MS:
@@ -85,9 +93,12 @@ class Baselines:
                 return found
         return None
 
-    async def _learn(self, key: str, figures: dict[str, float]) -> None:
+    async def _learn(self) -> None:
+        await asyncio.sleep(LEARN_EVERY_S)
+        ended, self._ended = self._ended, []
         with contextlib.suppress(StoreUnavailable):
-            self._remember(key, await self.store.observe(key, figures, DECAY))
+            for key, figures in ended:
+                self._remember(key, await self.store.observe(key, figures, DECAY))
 
     async def _look(self, key: str) -> None:
         with contextlib.suppress(StoreUnavailable):

@@ -20,10 +20,10 @@ from gateway.approvals import Approvals
 from gateway.attempt import Gate
 from gateway.baselines import Baselines
 from gateway.dispatch import Job
-from gateway.domain import Answer, Item, Json, Role, Step, Surface
+from gateway.domain import Answer, Item, Json, Role, Surface
 from gateway.errors import CallerError, Refusal, Ruling
 from gateway.gate import ToolGate
-from gateway.policy.models import LOOP_RULES, Claims, Policy
+from gateway.policy.models import LOOP_RULES, Claims, Loops, Policy
 from gateway.protocols import Store
 from gateway.rules.budgets import applies
 from gateway.rules.claims import claims
@@ -32,12 +32,13 @@ from gateway.rules.fingerprint import Fingerprints
 from gateway.rules.lineage import Lineage
 from gateway.rules.loops import Detection, LoopRules, detect
 from gateway.rules.tool_results import ResultHealth, read_result
-from gateway.rules.trace import MAX_FACTS, Trace, answered, dump, load, merged
+from gateway.rules.trace import EMPTY, MAX_FACTS, Trace, answered, dump, load, merged
 from gateway.tool_health import ToolHealth, breaker_of
 from gateway.turn import Turn
 from gateway.values import frozen
 
 _NO_AGENT = frozenset({Surface.EMBEDDINGS, Surface.MODERATIONS, Surface.PASSTHROUGH})
+_CLAIMS = Claims()
 _HARDNESS = ("observe", "notify", "nudge", "downgrade", "wrap_up", "final_message", "stop", "kill")
 MAX_SESSIONS = 4096
 MAX_TRACES = 1024
@@ -92,17 +93,17 @@ class Governor:
         step = turn.step
         if step.surface in _NO_AGENT:
             return Plan(withheld=killed)
-        # What the provider keeps of the conversation is read again too.
-        read = step.text_bytes + BYTES_PER_TOKEN * turn.stored_tokens
-        trace = merged(self._recorded(turn), step.items, job.facts.step or 1, read, self._prints)
-        fresh = _fresh_results(step.items, [fact.name for fact in trace.facts if fact.step == trace.step])
-        turn.results.extend(_told(name, item, health) for name, item, health in fresh)
+        governs = policy.governs_tools and bool(step.tools)
+        loops = policy.loops if policy.loops is not None and policy.loops.mode != "off" else None
+        trace = self._trace(job) if governs or loops is not None else EMPTY
+        fresh = _fresh_results(step.items, trace)
+        turn.results.extend([_told(name, item, health) for name, item, health in fresh])
         notes: list[str] = []
         decisions: list[Json] = []
         withheld: dict[str, str] = dict.fromkeys(killed, "an operator has stopped it")
         unavailable: dict[str, str] = {}
         gate: ToolGate | None = None
-        if policy.governs_tools and step.tools:
+        if governs:
             job.facts.checks.append("tools")
             if step.background:
                 raise CallerError(
@@ -126,10 +127,13 @@ class Governor:
         anomaly = policy.runs.anomaly if policy.runs.mode != "off" else None
         if anomaly is not None and (found := self.baselines.check(turn, anomaly)) is not None:
             decisions.append({"rule": "runs.anomaly", "mode": "enforce", "decision": "flag", **found})
-        ending, action, to = self._loops(job, trace, notes, decisions)
+        ending, action, to = None, "", None
+        if loops is not None and applies(loops.match, turn.scopes):
+            job.facts.checks.append("loops")
+            ending, action, to = self._loops(job, loops, trace, notes, decisions)
         return Plan(
-            keep=self._keeper(turn, trace) if gate is not None or policy.loops is not None else None,
-            review=_review(policy, trace, step),
+            keep=self._keeper(turn, trace) if trace is not EMPTY else None,
+            review=self._review(job),
             withheld=tuple(withheld),
             notes=tuple(notes),
             gate=gate,
@@ -141,6 +145,13 @@ class Governor:
         )
 
     # -- what is kept of a run ----------------------------------------------------------------------
+
+    def _trace(self, job: Job) -> Trace:
+        """What the run has done up to this request."""
+        turn = job.turn
+        # What the provider keeps of the conversation is read again too.
+        read = turn.step.text_bytes + BYTES_PER_TOKEN * turn.stored_tokens
+        return merged(self._recorded(turn), turn.step.items, job.facts.step or 1, read, self._prints)
 
     def _recorded(self, turn: Turn) -> Trace:
         """What is known of the run's earlier steps: as this worker saw the last one, else as it was kept."""
@@ -171,14 +182,10 @@ class Governor:
     # -- loops --------------------------------------------------------------------------------------
 
     def _loops(
-        self, job: Job, trace: Trace, notes: list[str], decisions: list[Json]
+        self, job: Job, loops: Loops, trace: Trace, notes: list[str], decisions: list[Json]
     ) -> tuple[Ending | None, str, str | None]:
         """How a run that goes in circles ends, by the hardest rung that one of its loops has reached."""
-        loops = job.generation.policy.loops
         turn = job.turn
-        if loops is None or loops.mode == "off" or not applies(loops.match, turn.scopes):
-            return None, "", None
-        job.facts.checks.append("loops")
         rules = job.generation.loop_rules
         found = detect(trace, rules)
         if not found:
@@ -208,6 +215,38 @@ class Governor:
         )
         ending = Ending("loop_detected", f"loops.{worst.rule}", "run", limit, worst.count)
         return ending, worst.action, loops.to
+
+    # -- answers ------------------------------------------------------------------------------------
+
+    def _review(self, job: Job) -> Callable[[Answer], list[Json]] | None:
+        """Looks for claims in a final answer that the run does not bear out; None where nobody wants to know.
+
+        A finding names tools and their outcomes, and nothing of the answer's text."""
+        step = job.turn.step
+        config = job.generation.policy.claims or _CLAIMS
+        if config.mode == "off" or not step.tools:
+            return None
+
+        def facts() -> list[tuple[str, str]]:
+            return [(fact.name, fact.status) for fact in self._trace(job).facts]
+
+        def review(answer: Answer) -> list[Json]:
+            text = answer.texts[0] if answer.texts else ""
+            return [
+                {
+                    "detector": "claims",
+                    "channel": "output",
+                    "mode": config.mode,
+                    "action": "flag",
+                    "kind": claim.kind,
+                    "verb": claim.verb,
+                    "tools": list(claim.tools),
+                    "facts": [list(fact) for fact in claim.facts],
+                }
+                for claim in claims(text, facts, [tool.name for tool in step.tools], config)
+            ]
+
+        return review
 
     # -- tools --------------------------------------------------------------------------------------
 
@@ -295,34 +334,6 @@ class Governor:
         return found
 
 
-def _review(policy: Policy, trace: Trace, step: Step) -> Callable[[Answer], list[Json]] | None:
-    """Looks for claims in a final answer that the run does not bear out; None where nobody wants to know.
-
-    A finding names tools and their outcomes, and nothing of the answer's text."""
-    config = policy.claims or Claims()
-    if config.mode == "off" or not step.tools:
-        return None
-
-    def review(answer: Answer) -> list[Json]:
-        facts = [(fact.name, fact.status) for fact in trace.facts]
-        found = claims("\n".join(answer.texts[:1]), facts, [tool.name for tool in step.tools], config)
-        return [
-            {
-                "detector": "claims",
-                "channel": "output",
-                "mode": config.mode,
-                "action": "flag",
-                "kind": claim.kind,
-                "verb": claim.verb,
-                "tools": list(claim.tools),
-                "facts": [list(fact) for fact in claim.facts],
-            }
-            for claim in found
-        ]
-
-    return review
-
-
 def loop_rules(policy: Policy) -> LoopRules:
     """The policy's rules as the detectors take them."""
     loops = policy.loops
@@ -348,9 +359,9 @@ def _decided(rule: str, decision: str, why: str) -> Json:
     return {"rule": rule, "mode": "enforce", "decision": decision, "why": why}
 
 
-def _fresh_results(items: Sequence[Item], recorded: Sequence[str]) -> list[tuple[str, Item, ResultHealth]]:
-    """The results behind the last answer, each with its tool's name and how it went. `recorded` are the names
-    as the trace has them, for histories that the provider keeps."""
+def _fresh_results(items: Sequence[Item], trace: Trace) -> list[tuple[str, Item, ResultHealth]]:
+    """The results behind the last answer, each with its tool's name and how it went. The trace knows the
+    names where the provider keeps the history."""
     fresh: list[Item] = []
     names: dict[str, str] = {}
     in_order: list[str] = []
@@ -365,8 +376,11 @@ def _fresh_results(items: Sequence[Item], recorded: Sequence[str]) -> list[tuple
         if item.role is Role.TOOL:
             fresh.append(item)
     fresh.reverse()
-    if not in_order and len(recorded) == len(fresh):
-        in_order = list(recorded)
+    if not fresh:
+        return []
+    if not in_order:
+        recorded = [fact.name for fact in trace.facts if fact.step == trace.step]
+        in_order = recorded if len(recorded) == len(fresh) else []
     found = []
     for i, item in enumerate(fresh):
         name = names.get(item.call_id or "") or (in_order[i] if i < len(in_order) else "")

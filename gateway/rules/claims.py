@@ -12,7 +12,7 @@ so is what is kept of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -47,25 +47,37 @@ class Claim:
 
 
 def claims(
-    answer: str, facts: Sequence[tuple[str, Status]], offered: Collection[str], config: Claims | None = None
+    answer: str,
+    facts: Callable[[], Sequence[tuple[str, Status]]],
+    offered: Collection[str],
+    config: Claims | None = None,
 ) -> list[Claim]:
     """The claims of an answer that the run does not bear out, in their order, each verb once; at most five.
 
-    `facts` are the run's tool calls by name and status, oldest first; `offered` the tools that the run could
-    call. Without tools nothing is claimed.
+    `facts` gives the run's tool calls by name and status, oldest first, and is asked only when an answer
+    says that something was done; `offered` are the tools that the run could call. Without tools nothing is
+    claimed.
     """
     if not offered or not answer:
         return []
     verbs = _verbs(tuple(sorted((config.actions or {}).items())) if config else ())
-    run = _Run(facts, offered)
+    run: _Run | None = None
     out: dict[str, Claim] = {}
     for sentence in _sentences(answer[:MAX_TEXT]):
         for said in _statements(sentence, verbs):
+            run = run or _Run(facts(), offered)
             if said.verb.name not in out and (claim := run.examine(said)) is not None:
                 out[said.verb.name] = claim
                 if len(out) == _MAX_CLAIMS:
                     return list(out.values())
-    if not out and (claim := run.success_against_the_last_result(answer[:MAX_TEXT])) is not None:
+    # A claim of success without a verb needs a result to stand against, so that the run has to be looked at.
+    if not out and run is None and _SUCCEEDED.search(answer[:MAX_TEXT]):
+        run = _Run(facts(), offered)
+    if (
+        not out
+        and run is not None
+        and (claim := run.success_against_the_last_result(answer[:MAX_TEXT])) is not None
+    ):
         return [claim]
     return list(out.values())
 

@@ -511,6 +511,8 @@ def test_an_agent_that_takes_far_more_steps_than_usual_raises_an_alert(
     for i in range(8):
         assert Agent(gateway, WIRES["chat"], "sim/short", ["lookup"]).run(f"task {i}") == "Done."
     assert told == []
+    known = gateway.worker.baselines._known
+    wait_until(lambda: any(k.baseline and k.baseline.runs > 5 for k in known.values()), what="what is usual")
     provider.script("short", steps(12))
     agent = Agent(gateway, WIRES["chat"], "sim/short", ["lookup"])
     assert agent.run("a hard one") == "Done."

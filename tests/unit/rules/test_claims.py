@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Sequence
 
 import pytest
 from hypothesis import given
@@ -368,6 +369,13 @@ NOT_CLAIMED: list[Case] = [
 ]
 
 
+def claimed(
+    answer: str, facts: Sequence[tuple[str, str]], offered: Collection[str], config: Claims | None = None
+) -> list[Claim]:
+    """What an answer claims after these calls."""
+    return claims(answer, lambda: facts, offered, config)
+
+
 def facts_of(calls: str) -> list[tuple[str, str]]:
     status = {"!": "error", "?": "pending"}
     return [(c.rstrip("!?"), status.get(c[-1], "ok")) for c in calls.split()]
@@ -375,7 +383,7 @@ def facts_of(calls: str) -> list[tuple[str, str]]:
 
 def found(case: Case) -> list[Claim]:
     answer, calls, tools = case
-    return claims(answer, facts_of(calls), tools)
+    return claimed(answer, facts_of(calls), tools)
 
 
 def test_the_labelled_set_is_told_apart() -> None:
@@ -392,7 +400,7 @@ def test_the_labelled_set_is_told_apart() -> None:
 def test_a_claim_names_its_action_the_tools_for_it_and_the_runs_last_calls() -> None:
     answer = "Hello.\nI have cancelled your order, and I have sent the confirmation to the address on file, as you wished."
     facts = [("get_order", "ok")] * 9 + [("cancel_order", "error")]
-    assert claims(answer, facts, SHOP) == [
+    assert claimed(answer, facts, SHOP) == [
         Claim(
             "contradicts_result",
             "cancelled",
@@ -412,7 +420,7 @@ def test_a_claim_names_its_action_the_tools_for_it_and_the_runs_last_calls() -> 
 
 def test_each_action_is_claimed_once_and_five_at_most() -> None:
     every = "I sent it. I emailed it. I cancelled it. I booked it. I deleted it. I refunded it. I bought it. I uploaded it."
-    assert [claim.verb for claim in claims(every, [], SHOP)] == [
+    assert [claim.verb for claim in claimed(every, [], SHOP)] == [
         "sent",
         "cancelled",
         "booked",
@@ -422,16 +430,16 @@ def test_each_action_is_claimed_once_and_five_at_most() -> None:
 
 
 def test_success_against_a_failed_last_call() -> None:
-    (claim,) = claims("All done.", [("get_order", "ok"), ("cancel_order", "error")], SHOP)
+    (claim,) = claimed("All done.", [("get_order", "ok"), ("cancel_order", "error")], SHOP)
     assert (claim.kind, claim.verb, claim.tools) == ("contradicts_result", "succeeded", ("cancel_order",))
-    assert claims("All done.", [("cancel_order", "error"), ("cancel_order", "ok")], SHOP) == []
-    assert claims("All done, but there was an error.", [("cancel_order", "error")], SHOP) == []
-    assert claims("All done?", [("cancel_order", "error")], SHOP) == []
+    assert claimed("All done.", [("cancel_order", "error"), ("cancel_order", "ok")], SHOP) == []
+    assert claimed("All done, but there was an error.", [("cancel_order", "error")], SHOP) == []
+    assert claimed("All done?", [("cancel_order", "error")], SHOP) == []
 
 
 def test_without_tools_or_text_nothing_is_claimed() -> None:
-    assert claims("I have sent the e-mail.", [], ()) == []
-    assert claims("", [], SHOP) == []
+    assert claimed("I have sent the e-mail.", [], ()) == []
+    assert claimed("", [], SHOP) == []
 
 
 def test_the_policy_says_which_tools_do_what_and_then_only_its_verbs_count() -> None:
@@ -439,13 +447,13 @@ def test_the_policy_says_which_tools_do_what_and_then_only_its_verbs_count() -> 
         actions={"sent": ("crm_push",), "signed off": ("crm_sign",), "eingestellt": ("crm_hire",)}
     )
     tools = ("crm_push", "send_email", "crm_sign", "crm_hire")
-    assert claims("I have emailed it.", [("crm_push", "ok")], tools, config) == []
-    (claim,) = claims("I have emailed it.", [("send_email", "ok")], tools, config)
+    assert claimed("I have emailed it.", [("crm_push", "ok")], tools, config) == []
+    (claim,) = claimed("I have emailed it.", [("send_email", "ok")], tools, config)
     assert (claim.verb, claim.tools) == ("sent", ("crm_push",))
-    assert claims("I have cancelled it.", [], tools, config) == []
-    assert [c.verb for c in claims("I have signed off the deal.", [], tools, config)] == ["signed off"]
-    assert claims("I have signed the deal.", [], tools, config) == []
-    assert [c.verb for c in claims("Ich habe Bob eingestellt.", [], tools, config)] == ["eingestellt"]
+    assert claimed("I have cancelled it.", [], tools, config) == []
+    assert [c.verb for c in claimed("I have signed off the deal.", [], tools, config)] == ["signed off"]
+    assert claimed("I have signed the deal.", [], tools, config) == []
+    assert [c.verb for c in claimed("Ich habe Bob eingestellt.", [], tools, config)] == ["eingestellt"]
 
 
 @given(
@@ -453,7 +461,7 @@ def test_the_policy_says_which_tools_do_what_and_then_only_its_verbs_count() -> 
     st.lists(st.tuples(st.sampled_from(SHOP), st.sampled_from(["ok", "error", ""])), max_size=3),
 )
 def test_every_text_is_read(text: str, facts: list[tuple[str, str]]) -> None:
-    assert all(len(claim.sentence) <= 80 for claim in claims(text, facts, SHOP))
+    assert all(len(claim.sentence) <= 80 for claim in claimed(text, facts, SHOP))
 
 
 @pytest.mark.parametrize(
@@ -473,5 +481,5 @@ def test_every_text_is_read(text: str, facts: list[tuple[str, str]]) -> None:
 )
 def test_long_answers_are_read_in_bounded_time(text: str) -> None:
     begun = time.perf_counter()
-    claims(text, [], SHOP)
+    claimed(text, [], SHOP)
     assert time.perf_counter() - begun < 0.25
