@@ -22,11 +22,12 @@ from gateway.admission import Kill, Settlement
 from gateway.alerts import Alerts
 from gateway.ancillary import Ancillary
 from gateway.approvals import Approvals
-from gateway.attempt import Attempt, Machinery, Outcome
+from gateway.attempt import Attempt, Machinery
 from gateway.auth import Authenticator
 from gateway.auth import KeyRecord as CallerKey
 from gateway.background import Background
 from gateway.baselines import Baselines
+from gateway.booking import Outcome
 from gateway.control import Control
 from gateway.dispatch import Dispatcher, Generation
 from gateway.domain import NANO_PER_USD, USAGE_BUCKETS, Millis, Nano
@@ -313,7 +314,7 @@ class Worker:
             child(m.cost, model, attempt.turn.caller.team or "").inc(attempt.cost / NANO_PER_USD)
         upstream = (attempt.done_at or now) - attempt.sent_at
         child(m.upstream, route.provider_name).observe(upstream)
-        m.overhead.observe(max(0.0, now - attempt.turn.clock - upstream))
+        m.overhead.observe(max(0.0, now - attempt.turn.clock - upstream - attempt.waited_ms / 1000))
         if step.stream and attempt.first_at:
             child(m.ttft, route.provider_name).observe(attempt.first_at - attempt.sent_at)
         tools = self.pipeline.generation.policy.tools

@@ -11,26 +11,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 from urllib.parse import quote as quote_url
 
 import orjson
 
-from gateway.admission import Admitted, Ending, Kill, Settlement
+from gateway.admission import Admitted, Ending, Kill
 from gateway.background import Background
+from gateway.booking import Ended, Outcome, bill, settlement_of, with_flight
 from gateway.domain import (
-    USAGE_BUCKETS,
     Answer,
     Headers,
     Json,
     Nano,
     Principal,
     RunStatus,
-    Surface,
     ToolCall,
     Usage,
     Verdict,
@@ -42,21 +40,16 @@ from gateway.live import LiveCalls
 from gateway.metering.estimate import (
     GENERATES_NOTHING,
     Quote,
-    estimated_usage,
-    repaired,
-    with_later_rounds,
 )
 from gateway.metering.prices import MTOK
-from gateway.metering.usage import ReadUsage, read_usage
+from gateway.metering.usage import read_usage
 from gateway.policy.models import Server
 from gateway.provider_state import Held, ProviderState
 from gateway.relay import Relay, plain_answer
-from gateway.rules.endings import status_of
 from gateway.rules.kills import parse_kill_name
 from gateway.rules.lineage import Lineage
 from gateway.rules.route import Route, Router
 from gateway.settling import Settler
-from gateway.surfaces.body import joined
 from gateway.surfaces.encoding import decode
 from gateway.surfaces.sse import EventTooLargeError
 from gateway.tool_kills import ToolKills
@@ -74,8 +67,6 @@ from gateway.values import frozen
 
 log = logging.getLogger("gateway.attempt")
 
-Outcome = Literal["ok", "failed", "disconnected", "cut", "killed", "stopped"]
-
 _CUT_SHORT = frozenset({"length", "max_tokens", "max_output_tokens"})
 """Finish reasons of an answer that reached its output limit."""
 ALIVE_S = 5.0
@@ -85,9 +76,6 @@ LOOK_UP_S = 0.25
 
 _SAID = ("choices", "output", "content", "data", "usage")
 """Where a reply of any surface says something; a provider's error under 200 has none of them."""
-_NO_CONVERSATION = GENERATES_NOTHING | {Surface.COMPLETIONS, Surface.PASSTHROUGH}
-_UNFINISHED = ("pause_turn", "compaction")
-"""Finish reasons after which the client asks the model to go on."""
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 MAX_READ_JSON = 1024 * 1024
 """A JSON answer of an unknown API is read up to this size, for the id of what was made."""
@@ -96,16 +84,10 @@ EXTENSION_TOKENS = 512
 most one such slice per open stream."""
 BYTES_PER_TOKEN = 3
 """Received output is priced by this while a stream runs: more tokens than almost any text has."""
-IN_FLIGHT_S = 0.2
-IN_FLIGHT_TOKENS = 32
-"""What a provider may have generated beyond what arrived when a stream breaks off: so long at the speed
-seen, and at least so many tokens."""
 AFTER_FINISH_S = 1.0
 """How long a stream whose answer is complete may take for its usage and its end."""
 AFTER_LAST_S = 0.25
 """How long a stream is read after its last event, for its connection to be used again."""
-INDEX_GRACE_MS = 3_600_000
-"""How long beyond its idle TTL a run can be found again, to be continued by a new one."""
 
 
 class Client(Protocol):
@@ -442,7 +424,7 @@ class Attempt:
             await self._keep(answer)
             self._follow(answer.response_id)
             return self._whole(reply, body)
-        usage, cost, source = self._bill(read_usage(self.wire.surface, parsed), answer)
+        usage, cost, source = bill(self, read_usage(self.wire.surface, parsed), answer)
         refusal = self.tool_kills.refusal((c.name for c in answer.calls), self.turn.run.run_id)
         if refusal is not None:
             await self._settle("stopped", usage, cost, source, answer=answer, error=refusal.code)
@@ -776,7 +758,7 @@ class Attempt:
                 outcome = "disconnected"
             answer = self.wire.codec.read_answer(reply) if reply is not None else None
             if read is not None and answer is not None:
-                usage, cost, source = self._bill(read, answer)
+                usage, cost, source = bill(self, read, answer)
             else:
                 usage, cost, source = Usage(source="missing"), self.reserved, "reserved"
             await self._settle(outcome, usage, cost, source, answer=answer)
@@ -790,48 +772,18 @@ class Attempt:
             return "killed"
         return "disconnected" if self._client_left and otherwise != "ok" else otherwise
 
-    def _bill(self, read: ReadUsage | None, answer: Answer) -> tuple[Usage, Nano, str]:
-        """Usage, cost and where the cost comes from, for an answer that came whole."""
-        if read is not None and read.input_trusted and read.output_trusted:
-            source = "free" if self.route.rates.free else "provider"
-            return read.usage, self.router.cost(self.route, read, self.admitted.admitted_at), source
-        step = self.turn.step
-        usage = estimated_usage(
-            step,
-            (*answer.texts, answer.reasoning),
-            answer.calls,
-            model=self.route.upstream_model,
-            hosted=answer.hosted,
-            context_window=self.route.context_window,
-        )
-        if read is not None:
-            usage = repaired(with_later_rounds(step, read, answer.hosted), usage)
-        return usage, self.route.rates.cost(usage), "free" if self.route.rates.free else "estimated"
-
     async def _settle_stream(self, outcome: Outcome, relay: Relay, failure: GatewayError | None) -> None:
         parser, answer = relay.upstream, relay.client.answer()
         read = read_usage(self.wire.surface, parser.usage) if parser.usage is not None else None
         if outcome == "failed" and read is None and not parser.output_bytes:
             usage, cost, source = Usage(), 0, "provider"
         else:
-            usage, cost, source = self._bill(read, answer)
+            usage, cost, source = bill(self, read, answer)
             if source == "estimated" and outcome != "ok":
-                usage, cost = self._with_flight(usage)
+                usage, cost = with_flight(self, usage)
         await self._settle(
             outcome, usage, cost, source, answer=answer, error=failure.code if failure else None
         )
-
-    def _with_flight(self, usage: Usage) -> tuple[Usage, Nano]:
-        """Add what the provider may have generated before it noticed the end, at the speed seen."""
-        elapsed = max(time.perf_counter() - (self.first_at or self.sent_at), 0.001)
-        flight = min(
-            max(IN_FLIGHT_TOKENS, math.ceil(usage.output_text * IN_FLIGHT_S / elapsed)),
-            max(IN_FLIGHT_TOKENS, self.covered_tokens - usage.output_text),
-        )
-        values = {name: getattr(usage, name) for name in USAGE_BUCKETS}
-        values["output_text"] += flight
-        grown = Usage(**values, source="estimated")
-        return grown, self.route.rates.cost(grown)
 
     async def _settle(
         self,
@@ -850,7 +802,7 @@ class Attempt:
         self.calls = answer.calls if answer is not None else ()
         if self.review is not None and outcome == "ok" and answer is not None and not answer.calls:
             self.findings = self.review(answer)
-        settlement = self._settlement(outcome, usage, cost, source, answer, error)
+        settlement = settlement_of(self, Ended(outcome, usage, cost, source, answer, error))
         try:
             settling = self.machinery.settler.settle(settlement)
             if answer is not None and answer.state:
@@ -877,122 +829,6 @@ class Attempt:
             await self.machinery.provider_state.remember(self.turn.caller, answer.state, held)
         except StoreUnavailable:
             log.warning("what the provider keeps of attempt %s is not on record", self.attempt_id)
-
-    def _settlement(
-        self,
-        outcome: Outcome,
-        usage: Usage,
-        cost: Nano,
-        source: str,
-        answer: Answer | None,
-        error: str | None,
-    ) -> Settlement:
-        turn = self.turn
-        links: tuple[str, ...] = ()
-        head = ""
-        delivered = answer is not None and self.withheld is None
-        if answer is not None and delivered and self.wire.surface not in _NO_CONVERSATION:
-            # Whatever ended the answer, its client may go on from what had come of it.
-            links, head = self.machinery.lineage.links(
-                turn.caller.id, turn.chain, answer, whole=outcome == "ok"
-            )
-        completes = (
-            outcome == "ok"
-            and answer is not None
-            and delivered
-            and answer.finish_reason not in _UNFINISHED
-            and all(call.name in self.final_tools for call in answer.calls)
-        )
-        status = RunStatus.COMPLETED if completes and not turn.run.explicit else RunStatus.RUNNING
-        ended = self._ended(outcome, error)
-        status = ended or status
-        return Settlement(
-            attempt_id=self.attempt_id,
-            run_id=turn.run.run_id,
-            cost=cost,
-            tokens=usage.charged_tokens,
-            provisional=False,
-            succeeded=outcome == "ok",
-            completes=completes,
-            tool_calls=len(answer.calls) if answer is not None and delivered else 0,
-            links=links,
-            head=head,
-            retry_key=turn.retry_key,
-            index_ttl_ms=self.base_event["idle_ttl_ms"] + INDEX_GRACE_MS,
-            event=self._event(outcome, usage, cost, source, answer, error, status),
-            holds=self.admitted.holds,
-            adopt=False,
-            ends_as=ended.value if ended is not None else "",
-            ends_because=self._ended_because(outcome, error) if ended is not None else "",
-            waited_ms=self.waited_ms,
-            progress=self.keep(answer) if self.keep is not None and answer is not None and delivered else b"",
-        )
-
-    def _ended(self, outcome: Outcome, error: str | None) -> RunStatus | None:
-        """The status that this attempt puts an end to its run in; None when the run goes on."""
-        if outcome == "killed":
-            return RunStatus.KILLED
-        if self.lands is not None:
-            return status_of(self.lands.code)
-        return status_of(error or "") if outcome == "stopped" else None
-
-    def _event(
-        self,
-        outcome: Outcome,
-        usage: Usage,
-        cost: Nano,
-        source: str,
-        answer: Answer | None,
-        error: str | None,
-        status: RunStatus,
-    ) -> bytes:
-        now = time.perf_counter()
-        upstream = (self.done_at or now) - self.sent_at
-        total = now - self.turn.clock
-        outcome_known = {
-            "provisional": False,
-            "ordinal": self.admitted.ordinal,
-            "model": self.route.upstream_model,
-            "ended_at": self.turn.began_at + int(total * 1000),
-            "usage": {name: value for name in USAGE_BUCKETS if (value := getattr(usage, name))},
-            "usage_source": usage.source,
-            "cost": cost,
-            "cost_source": source,
-            "reserved": self.reserved,
-            "latency_ms": round(total * 1000, 3),
-            "ttft_ms": round((self.first_at - self.sent_at) * 1000, 3) if self.first_at else None,
-            "overhead_ms": round((total - upstream) * 1000, 3),
-            "http_status": self.status,
-            "outcome": outcome,
-            "finish_reason": answer.finish_reason if answer is not None else None,
-            "error": error,
-            "tool_calls": self._calls_made(answer),
-            "decisions": [
-                *self.decisions,
-                *(self.gate.decisions if self.gate is not None else ()),
-                *(
-                    {"rule": rule, "mode": "shadow", "decision": "refuse"}
-                    for rule in self.admitted.shadow_denied
-                ),
-            ],
-            "findings": self.findings,
-            "charges": [[hold.counter, hold.expires_at] for hold in self.admitted.holds],
-            "run_status": status.value,
-            **({"run_reason": self._ended_because(outcome, error)} if self._ended(outcome, error) else {}),
-        }
-        return joined(self.base_event["attempt"], outcome_known)
-
-    def _ended_because(self, outcome: Outcome, error: str | None) -> str:
-        if self.kill is not None:
-            return self.kill.reason or "run_killed"
-        return self.lands.code if self.lands is not None else error or outcome
-
-    def _calls_made(self, answer: Answer | None) -> list[Json]:
-        if answer is None:
-            return []
-        if self.withheld is not None:
-            return [{"id": c.id, "name": c.name, "delivered": False} for c in answer.calls]
-        return [{"id": c.id, "name": c.name} for c in answer.calls]
 
 
 class ClientLeftError(GatewayError):

@@ -406,6 +406,11 @@ class LastSteps:
             "decision": decision,
             "steps": turn.run.steps,
             "cost": turn.run.cost,
+            "tool_errors": [
+                {"tool": result["name"], "error_type": result.get("error_type", "unknown")}
+                for result in turn.results
+                if not result["ok"]
+            ],
         }
         if is_budget(ending.code):
             self.notify("budget_exceeded", facts)
