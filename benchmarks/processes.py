@@ -35,13 +35,21 @@ models:
 default_max_output_tokens: 8192
 # The default policy's guards. Limits that a million calls would reach are higher; the work is the same.
 budgets:
-  - {{name: run,           per: run,                limit_usd: 1000000, warn_at: 0.75}}
+  - {{name: run,           per: run,                limit_usd: 1000000, warn_at: 0.75, on_exceed: wrap_up}}
   - {{name: session,       per: session,            limit_usd: 1000000, warn_at: 0.75}}
   - {{name: user-day,      per: user,   window: 1d, limit_usd: 1000000, warn_at: 0.75}}
   - {{name: everyone-hour, per: global, window: 1h, limit_usd: 1000000, warn_at: 0.75}}
 runs:
   max_steps: 1000000
   max_wall_clock_s: 900
+  on_exceed: wrap_up
+loops:
+  mode: shadow
+  same_call: 3
+  cycle: 3
+  no_progress: {{nudge: 3, wrap_up: 5}}
+  consecutive_tool_errors: {{nudge: 3, wrap_up: 5}}
+  on_detect: wrap_up
 rates:
   - {{name: new-runs, per: key, new_runs_per_minute: 10000000}}
 """

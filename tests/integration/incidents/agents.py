@@ -11,6 +11,7 @@ from typing import Any
 
 import anthropic
 import openai
+import pytest
 
 from tests.support.gateway import ALICE
 
@@ -30,7 +31,7 @@ class Agent(ABC):
     """Of the gateway, without the `/v1` that OpenAI's SDK wants."""
     tools: Mapping[str, Callable[..., str]]
     """Functions whose arguments are all texts."""
-    model: str
+    model: str = ""
     stream: bool = False
     key: str = ALICE
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -120,6 +121,8 @@ class ResponsesAgent(Agent):
 
     model: str = "gpt-4o"
     previous: str | None = None
+    said: list[Json] = field(default_factory=list)
+    """The items of the last answer."""
 
     def __post_init__(self) -> None:
         self.sdk = openai.OpenAI(
@@ -145,6 +148,12 @@ class ResponsesAgent(Agent):
         else:
             answer = self.sdk.responses.create(**request)
         self.previous, self.history = answer.id, []
+        self.said = [
+            item.model_dump(
+                exclude_none=True, exclude={"content": {"__all__": {"parsed"}}, "parsed_arguments": True}
+            )
+            for item in answer.output
+        ]
         calls = [
             (item.call_id, item.name, json.loads(item.arguments))
             for item in answer.output
@@ -157,6 +166,19 @@ class ResponsesAgent(Agent):
         self.history += [
             {"type": "function_call_output", "call_id": call_id, "output": text} for call_id, text in results
         ]
+
+
+@dataclass
+class ItemsAgent(ResponsesAgent):
+    """On OpenAI's responses, with a history of its own."""
+
+    def ask(self) -> tuple[str, list[Call]]:
+        """See `Agent`. Everything is sent, the provider's own items as they came."""
+        before = self.history
+        text, calls = super().ask()
+        self.previous = None
+        self.history = [*before, *self.said]
+        return text, calls
 
 
 @dataclass
@@ -197,4 +219,19 @@ class MessagesAgent(Agent):
         self.history.append({"role": "user", "content": blocks})
 
 
-KINDS: dict[str, type[Agent]] = {"chat": ChatAgent, "responses": ResponsesAgent, "messages": MessagesAgent}
+KINDS: dict[str, type[Agent]] = {
+    "chat": ChatAgent,
+    "responses": ResponsesAgent,
+    "items": ItemsAgent,
+    "messages": MessagesAgent,
+}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+every_way = pytest.mark.parametrize(
+    ("kind", "stream"),
+    [
+        pytest.param(kind, stream, id=f"{kind}-{'stream' if stream else 'plain'}")
+        for kind in KINDS
+        for stream in (False, True)
+    ],
+)
+"""Kind of agent, and whether its answers are streamed."""

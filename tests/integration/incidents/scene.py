@@ -89,9 +89,9 @@ def runs(gateway: Gateway, count: int) -> list[Json]:
 def ended(gateway: Gateway, *, not_as: str = "running") -> Json:
     """The only run, once it has another status than this."""
 
-    def look() -> Json | None:
+    def look() -> Json:
         (run,) = runs(gateway, 1)
-        return run if run["status"] != not_as else None
+        return run if run["status"] != not_as else {}
 
     found: Json = wait_until(look, what="the run's end")
     return found

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.testing import Ask, ProviderServer, Reply
-from tests.integration.incidents.agents import KINDS, Agent
+from tests.integration.incidents.agents import KINDS, Agent, every_way
 from tests.integration.incidents.conftest import Start
 from tests.integration.incidents.scene import ensure_books_agree
 from tests.support.gateway import Gateway, ThreadedGateway, wait_until
@@ -18,13 +18,13 @@ from tests.support.gateway import Gateway, ThreadedGateway, wait_until
 TASK = "Clean up the database."
 ANSWER = "I may not delete customers. Nothing was changed."
 DANGEROUS = "tools: {delete_records: {level: dangerous, side_effects: external}}"
-WAYS = [(kind, stream) for kind in KINDS for stream in (False, True)]
-every_way = pytest.mark.parametrize(("kind", "stream"), WAYS)
 
 
 def deletes(ask: Ask) -> Reply:
     if ask.tools:
-        return Reply("I will make room.", tool_calls=[("delete_records", {"table": "customers", "where": "1=1"})])
+        return Reply(
+            "I will make room.", tool_calls=[("delete_records", {"table": "customers", "where": "1=1"})]
+        )
     return Reply(ANSWER)
 
 
@@ -79,7 +79,12 @@ def test_a_call_without_rows_to_lose_is_not_run_beside_it(
 
     def both(ask: Ask) -> Reply:
         if ask.tools:
-            return Reply(tool_calls=[("count", {"table": "customers"}), ("delete_records", {"table": "c", "where": "1"})])
+            return Reply(
+                tool_calls=[
+                    ("count", {"table": "customers"}),
+                    ("delete_records", {"table": "c", "where": "1"}),
+                ]
+            )
         return Reply(ANSWER)
 
     provider.script("cleaner", both, models=["gpt-4o", "claude-sonnet-5"])
@@ -108,9 +113,7 @@ def test_waiting_is_no_part_of_the_runs_time(
     start: Start, provider: ProviderServer, kind: str, stream: bool
 ) -> None:
     """An operator takes a second; the run may take half of that."""
-    gateway = start(
-        f"{DANGEROUS}\napprovals: {{hold_s: 5}}", runs="{max_wall_clock_s: 0.9, on_exceed: stop}"
-    )
+    gateway = start(f"{DANGEROUS}\napprovals: {{hold_s: 5}}", runs="{max_wall_clock_s: 0.9, on_exceed: stop}")
 
     def once(ask: Ask) -> Reply:
         if any(turn.role == "tool" for turn in ask.turns):
@@ -121,7 +124,9 @@ def test_waiting_is_no_part_of_the_runs_time(
     agent = agent_of(gateway, kind, stream)
 
     def work() -> None:
-        (held,) = wait_until(lambda: gateway.admin("GET", "/approvals?state=pending")["data"], what="a held call")
+        (held,) = wait_until(
+            lambda: gateway.admin("GET", "/approvals?state=pending")["data"], what="a held call"
+        )
         time.sleep(1.0)
         gateway.admin("POST", f"/approvals/{held['id']}", {"decision": "approve", "reason": "old data"})
 

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from gateway.testing import Ask, ProviderServer, Reply
-from tests.integration.incidents.agents import KINDS, ChatAgent
+from tests.integration.incidents.agents import KINDS, ChatAgent, every_way
 from tests.integration.incidents.conftest import Start
 from tests.integration.incidents.scene import (
     RUN_LIMIT_USD,
@@ -22,10 +22,19 @@ from tests.integration.incidents.scene import (
 TASK = "Summarise the handbook."
 ANSWER = "The handbook speaks of printers; I have not read all of it."
 PAGE_BYTES = 20_000
-WORDS = "printer paper tray toner queue driver page network cable office floor switch light error sheet".split()
-every_way = pytest.mark.parametrize(
-    ("kind", "stream"), [(kind, stream) for kind in ("chat", "messages", "responses") for stream in (False, True)]
-)
+WORDS = [
+    "printer",
+    "paper",
+    "tray",
+    "toner",
+    "queue",
+    "driver",
+    "page",
+    "network",
+    "cable",
+    "office",
+    "floor",
+]
 
 
 def handbook(seed: int) -> str:

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from gateway.testing import Ask, ProviderServer, Reply
-from tests.integration.incidents.agents import KINDS, Agent
+from tests.integration.incidents.agents import KINDS, Agent, every_way
 from tests.integration.incidents.conftest import Start
 from tests.integration.incidents.scene import ensure_books_agree
 from tests.support.gateway import ThreadedGateway
@@ -24,8 +24,6 @@ ALLOWED = "tools: {send_email: {side_effects: external, arguments: {to: {values:
 PATTERN = r"tools: {send_email: {arguments: {to: {pattern: '[a-z.]+@example\.com'}}}}"
 ORDER = "tools: {send_email: {after: [confirm_recipient]}}"
 APPROVAL = "tools: {send_email: {level: dangerous}}\napprovals: {hold_s: 0.2}"
-WAYS = [(kind, stream) for kind in KINDS for stream in (False, True)]
-every_way = pytest.mark.parametrize(("kind", "stream"), WAYS)
 
 
 def seen(ask: Ask) -> str:
@@ -116,7 +114,7 @@ def test_a_contract_may_end_the_run(start: Start, provider: ProviderServer, kind
     put(provider)
     gateway = start(ALLOWED.replace("side_effects", "on_violation: stop, side_effects"))
     agent = agent_of(gateway, kind, stream)
-    with pytest.raises(Exception, match="tool_not_allowed|send_email"):
+    with pytest.raises(Exception, match="send_email"):
         agent.run(TASK)
     assert [name for name, _ in agent.executed] == ["read_page"]
     assert ensure_books_agree(gateway, provider)["status"] == "blocked"

@@ -5,14 +5,12 @@ from __future__ import annotations
 import pytest
 
 from gateway.testing import Ask, ProviderServer, Reply
-from tests.integration.incidents.agents import KINDS
+from tests.integration.incidents.agents import KINDS, every_way
 from tests.integration.incidents.conftest import Start
 from tests.integration.incidents.scene import ensure_books_agree
 
 TASK = "Who is responsible for the printer?"
 ANSWER = "The two directories refer to each other; I cannot tell who it is."
-WAYS = [(kind, stream) for kind in KINDS for stream in (False, True)]
-every_way = pytest.mark.parametrize(("kind", "stream"), WAYS)
 
 
 def back_and_forth(*tools: str) -> object:
@@ -64,7 +62,9 @@ def test_edit_and_test_in_turn_is_work(start: Start, provider: ProviderServer, k
             return Reply("All tests pass.")
         if rounds % 2:
             return Reply(tool_calls=[("run_tests", {"path": "tests"})])
-        return Reply(tool_calls=[("edit", {"path": "main.py", "patch": f"line {rounds * 7}: return {rounds}"})])
+        return Reply(
+            tool_calls=[("edit", {"path": "main.py", "patch": f"line {rounds * 7}: return {rounds}"})]
+        )
 
     left = iter(range(6, -1, -1))
     names = ["parser", "lexer", "printer", "scanner", "router", "cache", "clock"]

@@ -11,14 +11,13 @@ from typing import Any
 import pytest
 
 from gateway.testing import Ask, ProviderServer, Reply
-from tests.integration.incidents.agents import KINDS
+from tests.integration.incidents.agents import KINDS, every_kind
 from tests.integration.incidents.conftest import Start
 from tests.integration.incidents.scene import GUARDED, ensure_books_agree
 from tests.support.gateway import wait_until
 
 TASK = "Export last month's orders."
 ANSWER = "The export is not ready; I do not know why. Please look at the job yourself."
-every_kind = pytest.mark.parametrize("kind", ["chat", "messages", "responses"])
 NIGHT = "{max_steps: 200, max_wall_clock_s: 36000, on_exceed: wrap_up}"
 """Limits of somebody who lets agents work through the night."""
 TIMEOUTS = [

@@ -46,9 +46,7 @@ def play(agent: ChatAgent, task: str) -> str:
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["one after the other", "at once"])
-def test_children_share_their_parents_budget(
-    start: Start, provider: ProviderServer, together: bool
-) -> None:
+def test_children_share_their_parents_budget(start: Start, provider: ProviderServer, together: bool) -> None:
     provider.script("spends", spends, models=["gpt-4o"])
     gateway = start(budgets=BUDGET)
     parent = agent_of(gateway, x_guardrail_run_id="research-1")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from gateway.testing import Ask, ProviderServer, Reply
-from tests.integration.incidents.agents import KINDS
+from tests.integration.incidents.agents import KINDS, every_way
 from tests.integration.incidents.conftest import Start
 from tests.integration.incidents.scene import ensure_books_agree
 
@@ -23,11 +23,6 @@ Documents that wait in the queue can be deleted there and sent once more.
 If that does not help, open a ticket with the name on the label, and a technician will come.
 """
 NIGHT = 1_200
-WAYS = [
-    *((kind, stream) for kind in ("chat", "messages", "responses") for stream in (False, True)),
-]
-every_way = pytest.mark.parametrize(("kind", "stream"), WAYS)
-"""Surface, and whether answers are streamed."""
 PHRASES = [
     "printer",
     "printers",
@@ -128,15 +123,33 @@ def test_without_loop_rules_the_run_still_lands_within_its_steps(
     assert (run["status"], run["status_reason"], run["steps"]) == ("stopped_steps", "step_limit_exceeded", 25)
 
 
-@pytest.mark.parametrize("kind", ["chat", "messages"])
+@every_way
 def test_the_next_question_of_the_same_customer_is_answered(
-    start: Start, provider: ProviderServer, kind: str
+    start: Start, provider: ProviderServer, kind: str, stream: bool
 ) -> None:
-    put(provider, bot(lambda n: [("lookup", {"q": "printer"})] if n < 3 or n > 3 else []))
+    put(provider, bot(lambda n: [("lookup", {"q": "printer"})]))
     gateway = start()
-    agent = KINDS[kind](url=gateway.url, tools={"lookup": lambda q: ARTICLE})
+    agent = KINDS[kind](url=gateway.url, tools={"lookup": lambda q: ARTICLE}, stream=stream)
     assert agent.run(TASK) == ANSWER
     assert agent.run("And my scanner?") == ANSWER
     found = gateway.admin("GET", "/runs")["data"]
     assert len({run["id"] for run in found}) == 2
+    assert len({run["session"] for run in found}) == 1
+    assert len(agent.executed) == 6
+
+
+@every_way
+def test_it_is_answered_after_a_final_message_too(
+    start: Start, provider: ProviderServer, kind: str, stream: bool
+) -> None:
+    """Then the last answer was the gateway's own."""
+    put(provider, bot(lambda n: [("lookup", {"q": f"printer {n}"})]))
+    gateway = start(runs="{max_steps: 2, on_exceed: final_message}")
+    agent = KINDS[kind](url=gateway.url, tools={"lookup": lambda q: f"{q}: {q * 30}"}, stream=stream)
+    assert "stopped before it was finished" in agent.run(TASK)
+    if kind == "responses":
+        return  # The provider has no such answer to go on from.
+    assert "stopped before it was finished" in agent.run("And my scanner?")
+    found = gateway.admin("GET", "/runs")["data"]
+    assert [run["status"] for run in found] == ["stopped_steps"] * 2
     assert len({run["session"] for run in found}) == 1
