@@ -41,8 +41,6 @@ class Client:
     """The class that stands for every error of the API, in an SDK that has but one."""
     codes_in_streams: bool = True
     """Hands over the code of an error in mid-stream, and not its message alone."""
-    ends: str = "completed"
-    """The status of a run that has got its answer."""
 
     def __str__(self) -> str:
         return self.name
@@ -77,7 +75,7 @@ REACT_OLD = Client("react-1.40", "openai-1.40", "openai_loop.py", job={"style": 
 LANGGRAPH = Client("langgraph", "agents", "langgraph_agent.py")
 AGENTS = Client("openai-agents-chat", "agents", "openai_agents.py", job={"style": "chat"})
 # This one answers by a tool, so nothing on the wire says that it has ended.
-SMOL_TOOLS = Client("smolagents-tools", "agents", "smol_agents.py", "smol-tools", ends="running")
+SMOL_TOOLS = Client("smolagents-tools", "agents", "smol_agents.py", "smol-tools")
 SMOL_CODE = Client("smolagents-code", "agents", "smol_agents.py", "smol-code", job={"style": "code"})
 NODE = Client("openai-node", "node", "openai_loop.mjs")
 NODE_REACT = Client("react-node", "node", "openai_loop.mjs", job={"style": "react"})

@@ -36,7 +36,7 @@ from tests.support.gateway import ThreadedGateway
 pytestmark = pytest.mark.clients
 
 PROMPT = "Why does the printer on the third floor print everything twice?"
-OVERLAP_S = 0.2
+OVERLAP_S = 0.5
 """Seconds that an answer takes, so that equal agents have asked before one of them has failed."""
 
 
@@ -47,11 +47,11 @@ def ensure_done(results: list[Result]) -> None:
         assert len(result.executed) == STEPS - 1
 
 
-def ensure_apart(gateway: ThreadedGateway, client: Client, agents: int) -> None:
+def ensure_apart(gateway: ThreadedGateway, agents: int) -> None:
     """Each agent was a run of five steps of its own."""
     runs = runs_of(gateway)
     assert [run.steps for run in runs] == [[1, 2, 3, 4, 5]] * agents
-    assert {run.status for run in runs} == {client.ends}
+    assert {run.status for run in runs} == {"completed"}
     assert len({run.session for run in runs}) == agents
 
 
@@ -64,7 +64,7 @@ def test_a_loop_of_five_steps_is_one_run(
     (run,) = runs_of(gateway)
     assert run.steps == [1, 2, 3, 4, 5]
     assert len(run.attempts) == STEPS
-    assert run.status == client.ends
+    assert run.status == "completed"
     assert run.name is None
     assert {attempt["surface"] for attempt in run.attempts} == {client.surface}
     assert {attempt.stream for attempt in provider.journal} == {stream}
@@ -87,7 +87,7 @@ def test_the_same_agent_started_again_is_another_run(
 ) -> None:
     for _ in range(2):
         ensure_done(drivers.play(client, gateway, PROMPT))
-    ensure_apart(gateway, client, 2)
+    ensure_apart(gateway, 2)
 
 
 @pytest.mark.parametrize("client", each(EVERY))
@@ -95,7 +95,7 @@ def test_two_agents_in_lockstep_with_equal_prompts_are_two_runs(
     client: Client, drivers: Drivers, gateway: ThreadedGateway
 ) -> None:
     ensure_done(drivers.play(client, gateway, PROMPT, parallel=2, lockstep=True))
-    ensure_apart(gateway, client, 2)
+    ensure_apart(gateway, 2)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_thirty_equal_agents_at_once_are_thirty_runs(
     client: Client, drivers: Drivers, gateway: ThreadedGateway
 ) -> None:
     ensure_done(drivers.play(client, gateway, PROMPT, parallel=30))
-    ensure_apart(gateway, client, 30)
+    ensure_apart(gateway, 30)
 
 
 @pytest.mark.parametrize("client", each([REACT, SMOL_CODE, NODE_REACT]))
@@ -115,7 +115,7 @@ def test_thirty_equal_agents_that_only_their_words_could_tell_apart_are_thirty_r
 ) -> None:
     """Every one of them says exactly the same, so it does not matter which is which: how many does."""
     ensure_done(drivers.play(client, gateway, PROMPT, parallel=30))
-    ensure_apart(gateway, client, 30)
+    ensure_apart(gateway, 30)
 
 
 @pytest.mark.parametrize("client", each([OPENAI[0], OPENAI[3], REACT, REACT_OLD]))
@@ -133,5 +133,5 @@ def test_equal_agents_stay_apart_when_first_tries_fail(
 
     provider.script("unsteady", unsteady)
     ensure_done(drivers.play(client, gateway, PROMPT, model=client.on("unsteady"), parallel=6))
-    ensure_apart(gateway, client, 6)
+    ensure_apart(gateway, 6)
     assert sum(len(run.attempts) for run in runs_of(gateway)) == 6 * STEPS + 3
