@@ -705,7 +705,13 @@ class Attempt:
         """Reserve for what was received beyond the reservation and a slice more; the refusal if a budget
         has no room."""
         received = -(-output_bytes // BYTES_PER_TOKEN)
+        most = self.admitted.output_tokens * self.quote.choices
+        if self.covered_tokens >= most > received // 2:
+            # More tokens than were admitted cannot come: the text only has more bytes than usual.
+            return None
         target = received + EXTENSION_TOKENS
+        if received < most:
+            target = min(target, most)
         more = -(-(target - self.covered_tokens) * self.quote.output_nano_per_mtok // MTOK)
         try:
             if more and not await self.machinery.settler.store.extend(self.attempt_id, more):

@@ -25,7 +25,7 @@ from gateway.policy.models import PassthroughRoute, Policy, Provider
 from gateway.protocols import Store
 from gateway.rules.budgets import Rulebook
 from gateway.rules.contracts import Contracts
-from gateway.rules.endings import is_budget
+from gateway.rules.endings import action_at, is_budget
 from gateway.rules.kills import kill_names
 from gateway.rules.loops import LoopRules
 from gateway.rules.route import Route, Router
@@ -42,6 +42,8 @@ _USAGE_ON_REQUEST = (Surface.CHAT, Surface.COMPLETIONS)
 """Surfaces whose streams tell their usage only when asked to."""
 MIN_OUTPUT_TOKENS = 256
 """An answer clamped to less than this is not worth its input."""
+MOST_WORTH = 4096
+"""However long an agent's answers are, this much is worth a step."""
 MIN_LAST_TOKENS = 64
 """The same for the last answer of a run, which is better than none."""
 
@@ -181,12 +183,21 @@ class Dispatcher:
         bound = self._quote(turn, put, route, wanted)
         attempt_id = new_id("att")
         base = _base_event(attempt_id, turn, route, job.facts, policy)
-        admission = self._admission(job, ask, bound, attempt_id, base)
+        endings = job.generation.rulebook.endings if ask.lands is None else frozenset[str]()
+        least = max(self._least(job, ask, bound, ending) for ending in ("stop", *endings))
+        admission = self._admission(job, ask, bound, attempt_id, base, least)
         outcome = await self.store.admit(admission)
-        if isinstance(outcome, Denied) and is_budget(outcome.code):
+        if isinstance(outcome, Denied) and _is_near(outcome):
             # The bound counts bytes. Near a limit it is worth counting tokens before saying no.
             bound = self._quote(turn, put, route, wanted, exact=True)
-            admission = self._admission(job, ask, bound, attempt_id, base)
+            admission = self._admission(job, ask, bound, attempt_id, base, least)
+            outcome = await self.store.admit(admission)
+        while isinstance(outcome, Denied) and is_budget(outcome.code) and ask.lands is None:
+            # The limit that said no may be content with a shorter answer than others demand.
+            enough = self._least(job, ask, bound, action_at(policy, outcome)[0])
+            if enough >= admission.floor_tokens:
+                break
+            admission = replace(admission, floor_tokens=enough)
             outcome = await self.store.admit(admission)
         if isinstance(outcome, Denied):
             return outcome
@@ -250,7 +261,7 @@ class Dispatcher:
         )
 
     def _admission(
-        self, job: Job, ask: Ask, bound: Quote, attempt_id: str, base: dict[str, Any]
+        self, job: Job, ask: Ask, bound: Quote, attempt_id: str, base: dict[str, Any], least: int
     ) -> Admission:
         turn, rulebook = job.turn, job.generation.rulebook
         step, run = turn.step, turn.run
@@ -274,7 +285,7 @@ class Dispatcher:
             output_rate=bound.output_rate,
             want_tokens=bound.output_tokens,
             reserve_tokens=reserve,
-            floor_tokens=min(_floor(step, last=ask.lands is not None), bound.output_tokens),
+            floor_tokens=least,
             halve=step.output_limit is None and ask.lands is None,
             input_tokens=bound.input_tokens,
             choices=bound.choices,
@@ -284,6 +295,23 @@ class Dispatcher:
             idle_ttl_ms=base["idle_ttl_ms"],
             landing=ask.lands,
         )
+
+    def _least(self, job: Job, ask: Ask, bound: Quote, ending: str) -> int:
+        """The least output worth admitting under a budget that does this at its limit.
+
+        One that lands its runs does not cut a step below what this agent's answers take, since a tool call
+        would break off; one that goes on with a cheaper model does not cut any. Else some answer is better
+        than none.
+        """
+        turn = job.turn
+        if ending == "downgrade" and ask.limits is None and not ask.ordinal:
+            return bound.output_tokens
+        least = _floor(turn.step, last=ask.lands is not None)
+        if ending == "wrap_up" and ask.lands is None:
+            usual = self.estimates.reserve(turn.caller.id, turn.scopes.agent, turn.step.model)
+            usual = max(job.generation.policy.runs.landing.output_tokens, min(usual, MOST_WORTH))
+            least = max(least, usual + thinking_budget(turn.step))
+        return min(least, turn.step.output_limit or least, bound.output_tokens)
 
     def _tightest(
         self, charges: tuple[Charge, ...], admitted: Admitted
@@ -359,6 +387,13 @@ def _base_event(attempt_id: str, turn: Turn, route: Route, facts: Facts, policy:
         "orphan": orphan,
         "idle_ttl_ms": int(policy.runs.idle_ttl_s * 1000),
     }
+
+
+def _is_near(denied: Denied) -> bool:
+    """Whether a closer look at what a step needs may change the answer."""
+    if denied.code == "rate_limit_exceeded":
+        return denied.need > 1 and denied.used < denied.limit
+    return is_budget(denied.code)
 
 
 def _floor(step: Step, *, last: bool) -> int:

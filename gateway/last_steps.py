@@ -20,8 +20,9 @@ import orjson
 
 from gateway.admission import Denied, Ending, Kill, RunLimits
 from gateway.attempt import Attempt, ClientLeftError, Reply, Undelivered
+from gateway.booking import INDEX_GRACE_MS
 from gateway.dispatch import Ask, Dispatcher, Job
-from gateway.domain import Headers, Json, RunStatus, Step, Surface, Verdict
+from gateway.domain import Answer, Headers, Json, RunStatus, Step, Surface, Verdict
 from gateway.errors import CallerError, GatewayError, Refusal, StoreUnavailable, UpstreamError
 from gateway.gate import NoCalls
 from gateway.governor import Plan
@@ -40,6 +41,7 @@ from gateway.rules.endings import (
 )
 from gateway.rules.route import Route
 from gateway.shaping import SHAPERS, Said
+from gateway.surfaces import CODECS
 from gateway.translation.base import OutputLimit
 from gateway.upstreams import openai
 from gateway.upstreams.dialects import wire_for
@@ -207,9 +209,10 @@ class LastSteps:
         step, shaper = job.turn.step, SHAPERS[job.turn.step.surface]
         created = int(time.time())
         said = replace(said, model=said.model or step.model)
+        whole = shaper.compose(said, step.body, created)
+        await self._link(job, CODECS[step.surface].read_answer(whole))
         if not step.stream:
-            body = orjson.dumps(shaper.compose(said, step.body, created))
-            return Reply(200, job.facts.headers(_JSON), body)
+            return Reply(200, job.facts.headers(_JSON), orjson.dumps(whole))
         await job.client.start(200, job.facts.headers(_EVENTS))
         await job.client.send(shaper.compose_stream(said, step.body, created))
         await job.client.end()
@@ -299,9 +302,22 @@ class LastSteps:
         if missed.head is not None:
             await job.client.start(200, missed.head)
         await self._keep_as_told(job, missed, said)
-        await job.client.send(missed.unsent + missed.relay.splice(said))
+        rest = missed.relay.splice(said)
+        await self._link(job, missed.relay.given())
+        await job.client.send(missed.unsent + rest)
         await job.client.end()
         return None
+
+    async def _link(self, job: Job, answer: Answer) -> None:
+        """Let what the client has been told lead back to its run. No settlement tells of an answer that was
+        made of several, or of none."""
+        turn = job.turn
+        machinery, idle_ms = self.dispatcher.machinery, job.generation.policy.runs.idle_ttl_s * 1000
+        links, _ = machinery.lineage.links(turn.caller.id, turn.chain, answer, whole=True)
+        try:
+            await self.store.link(turn.run.run_id, links, int(idle_ms) + INDEX_GRACE_MS)
+        except StoreUnavailable:
+            log.warning("what follows this answer of run %s may be taken for another run", turn.run.run_id)
 
     async def _keep_as_told(self, job: Job, missed: Undelivered, said: Said) -> None:
         """The client knows the answer by the id that its stream began with; the provider keeps it, if at all,

@@ -75,6 +75,9 @@ class Store(Protocol):
         """Record why a run stands still; its next admitted step sets it running again, unless it has had its
         last answer: with an `ending` every later step is refused with it."""
 
+    async def link(self, run_id: str, keys: Sequence[str], ttl_ms: int) -> None:
+        """Let index keys lead to a run, for an answer that no settlement tells of."""
+
     async def take_events(self, limit: int) -> list[tuple[str, bytes]]:
         """The oldest ledger events not yet confirmed, as (id, event); they stay until confirmed."""
 

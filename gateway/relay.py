@@ -16,11 +16,12 @@ from gateway.upstreams.dialects import Wire
 class Relay:
     """One answer's stream. `upstream` is what the provider says, `client` what the caller receives."""
 
-    __slots__ = ("_fold", "_held", "_translation", "client", "upstream")
+    __slots__ = ("_fold", "_held", "_surface", "_translation", "client", "upstream")
 
     def __init__(self, wire: Wire, step: Step, *, strip_usage: bool, hold: bool = False) -> None:
         self.upstream: AnswerStream = wire.codec.stream(strip_usage=strip_usage)
         self.client = self.upstream
+        self._surface = step.surface
         self._translation = None
         if wire.translation is not None:
             self._translation = wire.translation.stream(step.body, created=int(time.time()))
@@ -65,6 +66,11 @@ class Relay:
         """What the provider said so far, as a plain reply of its own surface."""
         assert self._held is not None
         return self._fold.reply() if self._fold is not None else self._held.turn()
+
+    def given(self) -> Answer:
+        """What the client has received, as its own surface tells it."""
+        assert self._held is not None
+        return CODECS[self._surface].read_answer(self._held.given())
 
     def splice(self, said: Said) -> bytes:
         """The rest of the answer instead of what was held back."""

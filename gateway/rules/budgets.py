@@ -137,6 +137,8 @@ class Rulebook:
         self._landing = {b.name for b, _ in self._budgets if b.on_exceed == "wrap_up"}
         self.lands = bool(self._landing)
         """Some budget lets a run that reaches it have a last step."""
+        self.endings = frozenset(b.on_exceed for b, _ in self._budgets if b.mode == "enforce")
+        """What the budgets do at their limits."""
         self.limits = _run_limits(runs)
         """What a run may do at most."""
 

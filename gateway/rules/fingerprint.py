@@ -414,7 +414,7 @@ def print_call(name: str, arguments: str) -> CallPrint:
 _UNIT = re.compile(r"[\n,;{}\[\]。，、；]+|[.!?]\s")
 _PENDING = re.compile(
     r"""(?i)\b(?:pending|queued|in[ _-]progress|not[ _-](?:yet[ ])?ready|rolling[ _-]out|containercreating
-    |still[ ](?:running|processing|working|building)|deploying|building|provisioning|creating
+    |still[ ](?:running|processing|working|building)|deploying|provisioning|creating
     |initiali[sz]ing|starting|scheduled|syncing|indexing|uploading|transcoding|validating|executing|waiting
     |running|processing|warming|scaling|installing|en[ ]cours|in[ ]bearbeitung|en[ ]proceso)\b
     |処理中|进行中|等待中""",

@@ -931,6 +931,12 @@ class EmbeddedStore:
             run.landed, run.ending = run.steps + 1, ending
         self._touch_run(run)
 
+    async def link(self, run_id: str, keys: Sequence[str], ttl_ms: int) -> None:
+        now = self._now()
+        if run_id in self._runs:
+            for key in keys:
+                self._link(key, run_id, now, now + ttl_ms)
+
     # -- the ledger stream --------------------------------------------------------------------------
 
     def _emit(self, event: bytes) -> None:

@@ -116,7 +116,7 @@ class Script:
 
 
 _SHARED: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("resolve", "admit", "extend", "counters", "reseed"), ("state",)),
+    **dict.fromkeys(("resolve", "admit", "extend", "counters", "reseed", "link"), ("state",)),
     **dict.fromkeys(("settle", "reap", "void"), ("state", "settling")),
     **dict.fromkeys(("report", "probe", "breakers", "reset_breaker"), ("breaking",)),
     **dict.fromkeys(("observe", "baseline"), ("observing",)),
@@ -124,7 +124,7 @@ _SHARED: dict[str, tuple[str, ...]] = {
 """The parts, after `common`, that a script begins with: no more than it uses, since Lua makes them anew for
 every call and its collector goes through all that are loaded."""
 _SCRIPT_NAMES = (
-    "resolve", "admit", "extend", "settle", "void", "renew", "reap", "stop_run", "counters", "reseed",
+    "resolve", "admit", "extend", "settle", "void", "renew", "reap", "stop_run", "link", "counters", "reseed",
     "seeded", "unlock", "set_kill", "clear_kill", "kills", "acknowledge", "take", "report", "probe",
     "breakers", "reset_breaker", "observe", "baseline",
 )  # fmt: skip
@@ -435,6 +435,9 @@ class RedisStore:
 
     async def note(self, event: bytes) -> None:
         await self._command("XADD", self.keys.events, "*", "e", event)
+
+    async def link(self, run_id: str, keys: Sequence[str], ttl_ms: int) -> None:
+        await self._script("link", [run_id, ttl_ms, len(keys), *keys])
 
     async def stop_run(self, run_id: str, status: str, reason: str, ending: Ending | None = None) -> None:
         await self._script("stop_run", [run_id, status, _text(reason), _ending(ending)])

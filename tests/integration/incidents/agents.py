@@ -225,13 +225,17 @@ KINDS: dict[str, type[Agent]] = {
     "items": ItemsAgent,
     "messages": MessagesAgent,
 }
-every_kind = pytest.mark.parametrize("kind", KINDS)
-every_way = pytest.mark.parametrize(
-    ("kind", "stream"),
-    [
-        pytest.param(kind, stream, id=f"{kind}-{'stream' if stream else 'plain'}")
-        for kind in KINDS
-        for stream in (False, True)
-    ],
-)
+WAYS = [(kind, stream) for kind in KINDS for stream in (False, True)]
+
+
+def _ways(chosen: list[tuple[str, bool]]) -> pytest.MarkDecorator:
+    shown = [pytest.param(k, stream, id=f"{k}-{'stream' if stream else 'plain'}") for k, stream in chosen]
+    return pytest.mark.parametrize(("kind", "stream"), shown)
+
+
+all_ways = _ways(WAYS)
 """Kind of agent, and whether its answers are streamed."""
+every_way = _ways([("chat", True), ("responses", True), ("items", False), ("messages", True)])
+"""Each kind in one of its two ways, for what does not depend on both."""
+two_ways = _ways([("chat", False), ("messages", True)])
+every_kind = pytest.mark.parametrize("kind", ["chat", "responses", "messages"])

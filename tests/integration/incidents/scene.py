@@ -19,6 +19,7 @@ GUARDED = """
 tools:
   defaults: {max_calls_per_run: 100}
 """
+LOOPS = "{no_progress: {nudge: 3, wrap_up: 5}, on_detect: wrap_up}"
 """What an operator adds who lets agents use tools."""
 MODELS = """
   gpt-4o:          {provider: openai,    price: {input_usd_per_mtok: 2.5,  cached_input_usd_per_mtok: 1.25,  output_usd_per_mtok: 10}}
@@ -48,10 +49,9 @@ def policy_for(provider: ProviderServer, extra: str = GUARDED, **replaced: str) 
     ):
         assert theirs in text, theirs
         text = text.replace(theirs, ours)
-    for name, section in {"models": MODELS, **replaced}.items():
-        before, found, rest = text.partition(f"\n{name}:")
-        assert found, name
-        lines = rest.split("\n")
+    for name, section in {"models": MODELS, "loops": LOOPS, **replaced}.items():
+        before, found, rest = f"{text}\n".partition(f"\n{name}:")
+        lines = rest.split("\n") if found else [""]
         end = next((i for i, line in enumerate(lines[1:], 1) if line[:1].strip()), len(lines))
         text = "\n".join([before, f"{name}: {section}", *lines[end:]])
     return f"{text}\n{extra}"

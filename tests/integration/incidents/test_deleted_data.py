@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.testing import Ask, ProviderServer, Reply
-from tests.integration.incidents.agents import KINDS, Agent, every_way
+from tests.integration.incidents.agents import KINDS, Agent, every_way, two_ways
 from tests.integration.incidents.conftest import Start
 from tests.integration.incidents.scene import ensure_books_agree
 from tests.support.gateway import Gateway, ThreadedGateway, wait_until
@@ -71,7 +71,7 @@ def test_an_operator_denies_it(start: Start, provider: ProviderServer, kind: str
     assert b"not by night" in provider.journal.last.body
 
 
-@every_way
+@two_ways
 def test_a_call_without_rows_to_lose_is_not_run_beside_it(
     start: Start, provider: ProviderServer, kind: str, stream: bool
 ) -> None:
@@ -108,7 +108,7 @@ def test_a_key_for_moderate_tools_does_not_even_ask(start: Start, provider: Prov
     assert b"delete_records" not in provider.journal[0].body
 
 
-@every_way
+@two_ways
 def test_waiting_is_no_part_of_the_runs_time(
     start: Start, provider: ProviderServer, kind: str, stream: bool
 ) -> None:

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from gateway.testing import Ask, ProviderServer, Reply
-from tests.integration.incidents.agents import KINDS, ChatAgent, every_way
+from tests.integration.incidents.agents import KINDS, ChatAgent, every_way, two_ways
 from tests.integration.incidents.conftest import Start
 from tests.integration.incidents.scene import (
     RUN_LIMIT_USD,
@@ -95,7 +95,7 @@ def test_context_growth_alone_ends_the_run(
     assert (run["status"], run["status_reason"]) == ("stopped_loop", "loop_detected")
 
 
-@every_way
+@two_ways
 def test_the_budget_holds_where_no_rule_looks(
     start: Start, provider: ProviderServer, kind: str, stream: bool
 ) -> None:

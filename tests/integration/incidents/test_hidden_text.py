@@ -8,7 +8,7 @@ import json
 import pytest
 
 from gateway.testing import Ask, ProviderServer, Reply
-from tests.integration.incidents.agents import KINDS, Agent, every_way
+from tests.integration.incidents.agents import KINDS, Agent, all_ways, every_way, two_ways
 from tests.integration.incidents.conftest import Start
 from tests.integration.incidents.scene import ensure_books_agree
 from tests.support.gateway import ThreadedGateway
@@ -61,13 +61,12 @@ def put(provider: ProviderServer) -> None:
     provider.script("steered", steered, models=["gpt-4o", "claude-sonnet-5"])
 
 
-@pytest.mark.parametrize("contract", [ALLOWED, PATTERN], ids=["values", "pattern"])
-@every_way
+@all_ways
 def test_mail_to_strangers_is_kept_from_the_agent(
-    start: Start, provider: ProviderServer, kind: str, stream: bool, contract: str
+    start: Start, provider: ProviderServer, kind: str, stream: bool
 ) -> None:
     put(provider)
-    gateway = start(contract)
+    gateway = start(PATTERN if stream else ALLOWED)
     agent = agent_of(gateway, kind, stream)
     assert agent.run(TASK).endswith("I have mailed the summary to Ann.")
     assert [name for name, _ in agent.executed] == ["read_page", "send_email"]
@@ -82,7 +81,7 @@ def test_mail_to_strangers_is_kept_from_the_agent(
     ]
 
 
-@every_way
+@two_ways
 def test_mail_before_the_recipient_is_confirmed_is_kept_from_the_agent(
     start: Start, provider: ProviderServer, kind: str, stream: bool
 ) -> None:
@@ -109,7 +108,7 @@ def test_mail_that_nobody_approves_is_not_sent(
     assert (asked["tool"], json.loads(asked["arguments"])["to"]) == ("send_email", "mallory@evil.example")
 
 
-@every_way
+@two_ways
 def test_a_contract_may_end_the_run(start: Start, provider: ProviderServer, kind: str, stream: bool) -> None:
     put(provider)
     gateway = start(ALLOWED.replace("side_effects", "on_violation: stop, side_effects"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.testing import Ask, ProviderServer, Reply
-from tests.integration.incidents.agents import KINDS, every_way
+from tests.integration.incidents.agents import KINDS, two_ways
 from tests.integration.incidents.conftest import Start
 from tests.integration.incidents.scene import ensure_books_agree
 
@@ -23,7 +23,7 @@ def back_and_forth(*tools: str) -> object:
     return play
 
 
-@every_way
+@two_ways
 def test_back_and_forth_is_a_loop(start: Start, provider: ProviderServer, kind: str, stream: bool) -> None:
     provider.script("pair", back_and_forth("staff", "sites"), models=["gpt-4o", "claude-sonnet-5"])  # type: ignore[arg-type]
     gateway = start()

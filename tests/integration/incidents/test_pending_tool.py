@@ -91,7 +91,7 @@ def test_a_tool_that_never_answers_is_given_up(
 @pytest.mark.parametrize(
     "results", [pending, times_out, alternates], ids=["pending", "times out", "alternates"]
 )
-@every_kind
+@pytest.mark.parametrize("kind", ["chat", "responses"])
 def test_a_poll_that_never_ends_is_given_up_too(
     start: Start, provider: ProviderServer, kind: str, results: Callable[[], Any]
 ) -> None:
@@ -105,7 +105,7 @@ def test_a_poll_that_never_ends_is_given_up_too(
     assert run["status"] in ("stopped_loop", "completed")
 
 
-@every_kind
+@pytest.mark.parametrize("kind", ["chat", "messages"])
 def test_a_broken_tool_is_taken_away_by_its_breaker(
     start: Start, provider: ProviderServer, kind: str
 ) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from gateway.testing import Ask, ProviderServer, Reply
-from tests.integration.incidents.agents import KINDS, every_way
+from tests.integration.incidents.agents import KINDS, all_ways, every_way, two_ways
 from tests.integration.incidents.conftest import Start
 from tests.integration.incidents.scene import ensure_books_agree
 
@@ -54,7 +54,7 @@ def put(provider: ProviderServer, play: Callable[[Ask], Reply]) -> None:
     provider.script("bot", play, models=["gpt-4o", "claude-sonnet-5"])
 
 
-@every_way
+@all_ways
 def test_the_same_call_with_the_same_result_is_stopped(
     start: Start, provider: ProviderServer, kind: str, stream: bool
 ) -> None:
@@ -68,7 +68,7 @@ def test_the_same_call_with_the_same_result_is_stopped(
     assert run["tools"] == {"lookup": {"calls": 3, "errors": 0}}
 
 
-@every_way
+@two_ways
 def test_an_argument_that_changes_with_every_call_does_not_hide_it(
     start: Start, provider: ProviderServer, kind: str, stream: bool
 ) -> None:
@@ -97,7 +97,7 @@ def test_the_same_question_in_other_words_is_stopped(
     assert (run["status"], run["status_reason"]) == ("stopped_loop", "loop_detected")
 
 
-@every_way
+@two_ways
 def test_four_look_ups_at_a_time_are_stopped(
     start: Start, provider: ProviderServer, kind: str, stream: bool
 ) -> None:

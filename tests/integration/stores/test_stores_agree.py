@@ -173,7 +173,7 @@ class History:
         operations = {
             self.resolve: 14, self.admit: 30, self.settle: 22, self.extend: 8, self.settle_lost: 2,
             self.renew: 4, self.reap: 4, self.advance: 12, self.kill: 1, self.revive: 2, self.obey: 1,
-            self.stop: 1, self.note: 1, self.confirm: 2, self.reseed: 1, self.take: 8, self.report: 8,
+            self.stop: 1, self.tie: 1, self.note: 1, self.confirm: 2, self.reseed: 1, self.take: 8, self.report: 8,
             self.probe: 5, self.reset_breaker: 0.3, self.observe: 2,
         }  # fmt: skip
         (operation,) = self.rng.choices(list(operations), weights=list(operations.values()))
@@ -436,6 +436,9 @@ class History:
         run = await self.both("live_run", run_id)
         if ending is not None and run is not None:
             self.books.landed.setdefault(run_id, run["steps"] + 1)
+
+    async def tie(self) -> None:
+        await self.both("link", self.a_run(), self.rng.sample(INDEX, 2), self.rng.choice((1_000, DAY_MS)))
 
     # tools and baselines
 
