@@ -206,6 +206,8 @@ class Dispatcher:
         facts.run_cost, facts.run_remaining = turn.run.cost, outcome.run_remaining
         for rule in outcome.warned:
             self.notify("budget_warning", {"rule": rule, "run": turn.run.run_id, **turn.meta()})
+        for rule in outcome.shadow_denied:
+            self._alert_only(turn, policy, rule)
         return Held(attempt_id, admission, outcome, bound, base)
 
     @staticmethod
@@ -219,6 +221,15 @@ class Dispatcher:
             stored_tokens=turn.stored_tokens,
             exact=exact,
         )
+
+    def _alert_only(self, turn: Turn, policy: Policy, rule: str) -> None:
+        """Tell of a limit at which the policy wants nothing but that."""
+        facts = {**turn.meta(), "rule": rule, "run": turn.run.run_id, "decision": "notify"}
+        if rule.startswith("runs."):
+            if policy.runs.mode == "enforce":
+                self.notify("limit_exceeded", facts)
+        elif any(b.name == rule and b.mode == "enforce" for b in policy.budgets):
+            self.notify("budget_exceeded", facts)
 
     def held_attempt(
         self,

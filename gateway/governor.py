@@ -27,7 +27,7 @@ from gateway.policy.models import LOOP_RULES, Claims, Loops, Policy
 from gateway.protocols import Store
 from gateway.rules.budgets import applies
 from gateway.rules.claims import claims
-from gateway.rules.contracts import Contracts, definition_digest, drift
+from gateway.rules.contracts import Contracts, definition_digest, drift, offers_all
 from gateway.rules.fingerprint import Fingerprints
 from gateway.rules.lineage import Lineage
 from gateway.rules.loops import Detection, LoopRules, detect
@@ -93,7 +93,7 @@ class Governor:
         step = turn.step
         if step.surface in _NO_AGENT:
             return Plan(withheld=killed)
-        governs = policy.governs_tools and bool(step.tools)
+        governs = policy.governs_tools and step.surface is not Surface.COMPLETIONS
         loops = policy.loops if policy.loops is not None and policy.loops.mode != "off" else None
         trace = self._trace(job) if governs or loops is not None else EMPTY
         fresh = _fresh_results(step.items, trace)
@@ -105,7 +105,7 @@ class Governor:
         gate: ToolGate | None = None
         if governs:
             job.facts.checks.append("tools")
-            if step.background:
+            if step.background and (step.tools or not offers_all(step)):
                 raise CallerError(
                     "invalid_request",
                     "'background' is not to be had with tools whose calls are judged: leave it out.",
@@ -115,7 +115,8 @@ class Governor:
             for name, why in contracts.withheld(step.tools, turn.caller.max_tool_level, trace.counts).items():
                 decisions.append(_decided(f"tools.{name[:64]}", "withhold", why))
                 withheld[name] = why
-            withheld |= await self._drifted(turn, contracts, decisions)
+            if step.tools:
+                withheld |= await self._drifted(turn, contracts, decisions)
             self._report(turn, contracts, fresh)
             unavailable = await self._unavailable(turn, contracts, withheld)
             for name, told in unavailable.items():

@@ -694,6 +694,7 @@ AlertEvent = Literal[
     "claim",
     "injection",
     "kill",
+    "limit_exceeded",
     "loop_detected",
     "pii",
     "policy_reload_failed",

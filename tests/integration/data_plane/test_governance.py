@@ -578,3 +578,30 @@ def test_a_tree_has_one_budget_and_one_kill(governed: Start, provider: ProviderS
     )
     assert status == 200
     assert gateway.admin("GET", f"/runs/{headers['x-guardrail-run-id']}")["parent"] is None
+
+
+def test_tools_that_the_request_does_not_show_are_judged_too(governed: Start, provider: ProviderServer) -> None:
+    """A model may call what nobody offered it in this request, and a stored prompt brings tools along."""
+    gateway = governed(TOOLS)
+    provider.script("hidden", Reply(tool_calls=[("delete_records", {"q": "all"})], strict=False))
+    wire = WIRES["chat"]
+    _, _, raw = post(gateway, wire, wire.request("sim/hidden"))
+    assert wire.read(raw).calls == []
+    assert b"delete_records" not in raw or wire.read(raw).text
+
+
+@streams
+def test_notify_tells_and_does_nothing_else(governed: Start, provider: ProviderServer, stream: bool) -> None:
+    gateway = governed(
+        "runs: {max_steps: 2, on_exceed: notify}\n"
+        "budgets: [{name: small, per: run, limit_usd: 0.000001, on_exceed: notify}]"
+    )
+    told: list[str] = []
+    gateway.worker.notices.append(lambda kind, facts: told.append(kind))
+    provider.script("on", goes_on)
+    agent = Agent(gateway, WIRES["chat"], "sim/on", ["lookup"], stream)
+    agent.run(most=4)
+    assert agent.error is None
+    assert len(agent.executed) == 4
+    assert told.count("limit_exceeded") == 2
+    assert told.count("budget_exceeded") == 4
