@@ -207,8 +207,8 @@ class Attempt:
     tool_kills: ToolKills
     reserve_tokens: int
     """Output tokens per choice that the reservation pays for."""
-    limited: bool = False
-    """The output limit sent upstream is the gateway's own."""
+    clamped: bool = False
+    """The output limit sent upstream is less than the answer was to have: a budget could pay no more."""
     gate: Gate | None = None
     lands: Ending | None = None
     """This is the last step of its run, for this reason."""
@@ -537,7 +537,7 @@ class Attempt:
 
     async def _stream(self, client: Client, reply: UpstreamReply) -> Undelivered | None:
         """Pass a stream on as it comes. Tool calls that have to be judged first are held back whole."""
-        holds = self.gate is not None or (self.limited and bool(self.turn.step.tools))
+        holds = self.gate is not None or (self.clamped and bool(self.turn.step.tools))
         relay = self._relay = Relay(self.wire, self.turn.step, strip_usage=self.strips_usage, hold=holds)
         parser = relay.upstream
         started = False
@@ -636,7 +636,7 @@ class Attempt:
         interrupts a wait."""
         if not answer.calls:
             return None
-        if self.limited and answer.finish_reason in _CUT_SHORT:
+        if self.clamped and answer.finish_reason in _CUT_SHORT:
             # Some clients run a call whose arguments broke off.
             raise self._cut_by_us()
         if self.gate is None:
@@ -660,18 +660,10 @@ class Attempt:
 
     def _cut_by_us(self) -> Refusal:
         limit = self.admitted.output_tokens
-        clamped = limit < self.quote.output_tokens
-        ruling = Ruling(
-            "run_budget_exceeded" if clamped else "token_limit_exceeded",
-            "run" if clamped else "default_max_output_tokens",
-            "run",
-            limit,
-            limit,
-        )
         return Refusal(
-            ruling,
-            f"The answer was cut at {limit} output tokens, a limit of the gateway, in the middle of a tool "
-            f"call; the call was not delivered (run {self.turn.run.run_id}).",
+            Ruling("run_budget_exceeded", "run", "run", limit, limit),
+            f"The answer was cut at {limit} output tokens, all that a budget could pay, in the middle of a "
+            f"tool call; the call was not delivered (run {self.turn.run.run_id}).",
         )
 
     def _broken(self, what: str) -> UpstreamError:

@@ -171,7 +171,7 @@ class Dispatcher:
             replace(request, body=body),
             held,
             strips_usage=asks_usage and not put.wants_usage,
-            limited=limit is not None,
+            clamped=limit is not None and limit < held.bound.output_tokens,
         )
 
     async def reserve(self, job: Job, ask: Ask) -> Held | Denied:
@@ -239,7 +239,7 @@ class Dispatcher:
         held: Held,
         *,
         strips_usage: bool = False,
-        limited: bool = False,
+        clamped: bool = False,
     ) -> Attempt:
         """The attempt for what was let in."""
         policy = job.generation.policy
@@ -263,7 +263,7 @@ class Dispatcher:
             tightest=self._tightest(held.admission.charges, held.admitted),
             tool_kills=self.tool_kills,
             reserve_tokens=held.admission.reserve_tokens,
-            limited=limited,
+            clamped=clamped,
             gate=ask.gate,
             lands=ask.lands,
             decisions=job.decisions,

@@ -162,8 +162,8 @@ async def stop(
     at = ctx.now()
     name = kill_name(scope, target)
     in_force = await _set_flag(ctx, name, reason, ttl_s)
-    if run is not None and run["id"] != target:
-        # Its children know it by its id alone.
+    if run is not None and run["id"] != target and run.get("children"):
+        # Runs below its children know it by its id alone.
         await _set_flag(ctx, kill_name("run", run["id"]), reason, ttl_s)
     record, recorded = await _record(ctx, name, scope, target, reason, ttl_s, at)
     if not in_force:
