@@ -362,7 +362,7 @@ async def test_the_pauses_grow_and_vary_and_heed_the_receiver(monkeypatch: pytes
     sleep = asyncio.sleep
 
     async def paused(seconds: float) -> None:
-        if seconds > 0.01:
+        if seconds > 1:  # others of this process look after themselves more often than that
             pauses.append(seconds)
         await sleep(0)
 

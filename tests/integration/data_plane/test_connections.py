@@ -116,10 +116,12 @@ def test_a_client_that_sends_and_closes_at_once_spends_nothing_or_what_was_serve
         thread.start()
     for thread in threads:
         thread.join()
-    wait_until(lambda: gateway.worker.data_plane.active == 0, what="end of the requests")
+    # On a busy machine some of them have not arrived yet when the first are over.
+    time.sleep(0.5)
+    worker = gateway.worker
+    wait_until(lambda: worker.data_plane.active == 0 == len(worker.live), what="end of the requests")
     provider.wait_idle_blocking()
     served = {a.guardrail_attempt_id for a in provider.journal}
     settled = {a["id"] for a in gateway.attempts()}
     assert served <= settled
-    assert len(gateway.worker.live) == 0
     assert gateway.worker.journal.is_empty
