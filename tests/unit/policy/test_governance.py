@@ -243,9 +243,9 @@ def test_a_pattern_matches_the_whole_text(pattern: str, text: str, matches: bool
 
 @pytest.mark.parametrize("pattern", [r"(\w+\s?)+@", "(a|a)*b", "(a*)*c", "(x+x+)+y", "a{1,1000}b"])
 def test_no_pattern_takes_long(pattern: str) -> None:
-    start = time.perf_counter()
+    start = time.thread_time()
     assert not fully_matches(pattern, "a" * 100_000)
-    assert time.perf_counter() - start < 0.5
+    assert time.thread_time() - start < 0.5
 
 
 def test_a_pattern_from_the_environment_is_not_shown() -> None:

@@ -365,10 +365,10 @@ def test_a_hostile_schema_is_left_alone_at_once_and_its_calls_are_delivered(name
     tool = ToolDef("t", "", schema)
     asked = call("t", arguments)
     book = contracts()
-    begun = time.perf_counter()
+    begun = time.thread_time()
     assert book.judge([asked], (tool,), ()) == []
     assert book.unchecked([asked], (tool,)) == ["t"]
-    assert time.perf_counter() - begun < 0.25
+    assert time.thread_time() - begun < 0.25
 
 
 @pytest.mark.parametrize(
@@ -387,9 +387,9 @@ def test_a_hostile_schema_is_left_alone_at_once_and_its_calls_are_delivered(name
 def test_no_schema_makes_validation_slow(schema: dict[str, Any], arguments: object) -> None:
     text = json.dumps(arguments)
     schemas = Schemas()
-    begun = time.perf_counter()
+    begun = time.thread_time()
     schemas.problems(schema, arguments, text)
-    assert time.perf_counter() - begun < 0.5
+    assert time.thread_time() - begun < 0.5
 
 
 def test_a_hundred_kilobytes_of_arguments_take_a_few_milliseconds() -> None:
@@ -400,10 +400,10 @@ def test_a_hundred_kilobytes_of_arguments_take_a_few_milliseconds() -> None:
     asked = call("t", {"rows": [{"id": i, "name": f"row number {i}"} for i in range(2600)]})
     assert len(asked.arguments) > 100_000
     assert book.judge([asked], (tool,), ()) == []
-    begun = time.perf_counter()
+    begun = time.thread_time()
     for _ in range(5):
         assert book.judge([asked], (tool,), ()) == []
-    assert (time.perf_counter() - begun) / 5 < 0.02
+    assert (time.thread_time() - begun) / 5 < 0.02
     assert book.unchecked([asked], (tool,)) == []
 
 
@@ -654,7 +654,7 @@ def test_rules_read_every_text(text: str, body: str) -> None:
 
 
 def test_recipient_lists_are_read_in_linear_time() -> None:
-    begun = time.perf_counter()
+    begun = time.thread_time()
     for text in (
         '"' * 200_000,
         '"a' * 100_000,
@@ -666,7 +666,7 @@ def test_recipient_lists_are_read_in_linear_time() -> None:
     ):
         rule("to", "values: [a@b.co]", {"to": text})
         rule("to", "prefixes: ['%']", {"to": text})
-    assert time.perf_counter() - begun < 2
+    assert time.thread_time() - begun < 2
 
 
 # --- quotas

@@ -336,10 +336,10 @@ def test_no_result_breaks_the_reader(value: object, failed: bool) -> None:
     ids=lambda v: v[:12],
 )
 def test_the_work_is_bounded_whatever_the_size(text: str) -> None:
-    begun = time.perf_counter()
+    begun = time.thread_time()
     read_result(text)
     read_result(text, True)
-    assert time.perf_counter() - begun < 0.05
+    assert time.thread_time() - begun < 0.05
 
 
 @pytest.mark.skipif(not TEXTS.exists(), reason=f"no texts at {TEXTS}")
