@@ -1,7 +1,7 @@
 # Everything a developer or CI runs. `make help` lists the targets.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run setup dev test test-all check format bench demo clean requirements
+.PHONY: help run setup dev test test-all check format bench bench-screening demo clean requirements
 
 PYTHON ?= python3
 VENV := .venv
@@ -61,6 +61,9 @@ requirements: dev ## Pin again, with hashes and without any registry's address
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --extra demo --group build -o requirements/runtime.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --extra demo --extra postgres --group build --group dev -o requirements/dev.txt
+
+bench-screening: dev ## Quality and speed of the detectors on labelled texts: make bench-screening DATA=folder
+	$(BIN)/python -m benchmarks.screening $(DATA) $(ARGS)
 
 clean: ## Remove what was made here
 	rm -rf $(VENV) .venvs .mypy_cache .ruff_cache .pytest_cache .hypothesis dist *.egg-info

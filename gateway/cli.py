@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,6 +45,16 @@ app.add_typer(tokens, name="tokens")
 app.add_typer(audit, name="audit")
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+class ScreenedFrom(StrEnum):
+    """Where a text comes from."""
+
+    USER = "user"
+    TOOL = "tool"
+    OUTPUT = "output"
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="JSON for scripts.")]
 Limit = Annotated[int, typer.Option(min=1, max=500, help="At most so many.")]
 Since = Annotated[str | None, typer.Option(help="RFC 3339, or how long ago: 24h, 7d.")]
@@ -210,6 +221,33 @@ def loops_evaluate(
     except CorpusError as error:
         _fail(str(error), 1)
     raise typer.Exit(status)
+
+
+@app.command()
+def screen(
+    path: Annotated[Path, typer.Argument(help="A text file; - for standard input.")],
+    channel: Annotated[ScreenedFrom, typer.Option(help="Where the text comes from.")] = ScreenedFrom.TOOL,
+    policy: Annotated[
+        Path | None, typer.Option(envvar="GATEWAY_POLICY", help="Policy file or folder.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What the detectors find in a text; exit status 1 when they find something."""
+    from gateway.policy.loading import load
+    from gateway.policy.models import Screening
+    from gateway.screening.report import screened
+
+    try:
+        raw = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        _fail(f"{path}: {error.strerror}", 2)
+    rules = load(policy, os.environ).screening if policy is not None else Screening()
+    found = screened(raw.decode("utf-8", "replace"), channel.value, rules)
+    if as_json:
+        _print_json(found)
+    else:
+        print(views.screened(found))
+    raise typer.Exit(int(found["verdict"] != "allow"))
 
 
 # -- reading -----------------------------------------------------------------------------------------

@@ -235,6 +235,26 @@ def topped_up(topup: Row) -> str:
 _SHOWN_ARGUMENTS = 60
 
 
+def screened(found: Row) -> str:
+    """What the detectors found in a text."""
+    lines = [f"verdict    {found['verdict']}"]
+    injection = found["injection"]
+    lines.append(
+        f"injection  {'flagged' if injection['flagged'] else 'quiet'}, score {injection['score']:.3f}"
+    )
+    spans = [
+        (name, span["type"], f"{span['start']}-{span['end']}", f"{span['score']:.2f}")
+        for name, spans in (
+            ("injection", injection["findings"]),
+            ("pii", found["pii"]["spans"]),
+            ("secrets", found["secrets"]["spans"]),
+        )
+        for span in spans
+    ]
+    shown = table(("DETECTOR", "TYPE", "CHARACTERS", ">SCORE"), spans, empty="Nothing was found.")
+    return "\n".join([*lines, shown])
+
+
 def approvals_table(rows: Sequence[Row], now: datetime) -> str:
     """One line for each tool call that needed a decision."""
     cells = [

@@ -123,8 +123,13 @@ async def rollback(ctx: Ctx, body: RollbackBody) -> Json:
 @router.post("/screen")
 @needs("operator")
 async def screen(ctx: Ctx, body: ScreenBody) -> Json:
-    """Screen a text without sending it anywhere."""
-    raise not_yet("Screening a text")
+    """What the detectors find in a text, and what the policy would do about it. Nothing is kept, sent or
+    changed: this version screens no traffic yet."""
+    policy = ctx.worker.pipeline.generation.policy.screening
+    # The detectors' libraries are loaded by whoever screens first, and a long text takes a while.
+    from gateway.screening.report import screened
+
+    return await asyncio.to_thread(screened, body.text, body.channel, policy)
 
 
 def _plain(value: Any) -> Any:

@@ -38,7 +38,7 @@ ROUTES: list[tuple[str, str, str, Any, int]] = [
     ("POST", "/policy/validate", "operator", POLICY, 200),
     ("POST", "/policy", "admin", POLICY, 501),
     ("POST", "/policy/rollback", "admin", {"version": "abc"}, 501),
-    ("POST", "/screen", "operator", {"text": "Hello", "channel": "user"}, 501),
+    ("POST", "/screen", "operator", {"text": "Hello", "channel": "user"}, 200),
     ("GET", "/approvals", "viewer", None, 200),
     ("GET", "/approvals/none", "viewer", None, 404),
     ("POST", "/approvals/none", "operator", {"decision": "deny", **REASON}, 404),

@@ -580,7 +580,9 @@ def test_a_tree_has_one_budget_and_one_kill(governed: Start, provider: ProviderS
     assert gateway.admin("GET", f"/runs/{headers['x-guardrail-run-id']}")["parent"] is None
 
 
-def test_tools_that_the_request_does_not_show_are_judged_too(governed: Start, provider: ProviderServer) -> None:
+def test_tools_that_the_request_does_not_show_are_judged_too(
+    governed: Start, provider: ProviderServer
+) -> None:
     """A model may call what nobody offered it in this request, and a stored prompt brings tools along."""
     gateway = governed(TOOLS)
     provider.script("hidden", Reply(tool_calls=[("delete_records", {"q": "all"})], strict=False))

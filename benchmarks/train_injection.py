@@ -1,0 +1,507 @@
+"""Train the injection models: `python -m benchmarks.train_injection DATA_DIR [--output FILE] [--folds N]`.
+
+DATA_DIR holds `injection_dev.jsonl.gz`: one JSON object a line with `text`, `channel` (`user`, `tool`),
+`label` (0, 1), `source` and `attack`. To these come texts of our own (`injection_corpus`). Everything is
+seeded; the same data give the same weights.
+
+Every document is a bag of windows. An attack has at least one window that is an attack, and a harmless
+document none; so training alternates between choosing windows (the highest score of each document) and
+fitting a logistic regression to them. `--folds` also prints a cross-validation in which whole families,
+sources and kinds of texts are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import random
+import re
+import sys
+import sysconfig
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import distributions
+from importlib.resources import files as files_of
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import injection_corpus as corpus
+from benchmarks.injection_corpus import Text
+from gateway.screening.features import (
+    BITS,
+    MIN_CHARS,
+    MIN_WORDS,
+    NONE,
+    Floats,
+    Grams,
+    Windows,
+    grams,
+    windows,
+)
+from gateway.screening.linear import WEIGHTS, Hits, Model, Thresholds, save
+from gateway.screening.normalise import normalise
+from gateway.screening.patterns import NAMES, hits
+
+SEED = 20
+EASE = 60
+"""How much less patterns are held back than n-grams: what they say carries over to other texts."""
+CHANNELS = (("tool", 80), ("user", 120))
+"""The channels, and how many texts of our own are made for each kind."""
+SIZE = 1 << BITS
+THRESHOLDS = {"tool": Thresholds(0.8, 2.5), "user": Thresholds(2.0, 4.0)}
+"""Chosen by hand between what cross-validation says, which leaves out whole kinds of texts that the shipped
+models have seen, and what texts of no source in training score; see the model card."""
+COLUMNS = 2 * SIZE + len(NAMES) + 1
+"""Words, characters, patterns, bias."""
+
+WEAK = frozenset(
+    (
+        "Information Retrieval",
+        "Learning and Tutoring",
+        "Programming Help",
+        "Conversational Agent",
+        "Research Assistance",
+        "Task Automation",
+        "Business Intelligence",
+        "Content Creation",
+        "Sentiment Analysis",
+        "Language Translation",
+    )
+)
+"""BIPIA's harmless questions out of context; attacks only by where they stand."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text as windows of features."""
+
+    text: Text
+    family: str
+    weight: float
+    grams: Grams
+    windows: Windows
+    hits: Hits
+
+
+def is_weak(attack: str) -> bool:
+    """Whether a record's attack is a mere question."""
+    return attack.startswith("bipia/") and attack.split("/")[1] in WEAK
+
+
+def records(data: Path, channel: str) -> list[tuple[Text, str]]:
+    """The data's texts of a channel, each with its family."""
+    with gzip.open(data / "injection_dev.jsonl.gz", "rt", encoding="utf-8") as file:
+        rows = [row for row in map(json.loads, file) if row["channel"] == channel]
+    contexts: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for row in rows:
+        if not row["label"]:
+            for key in (row["text"][:_KEY], row["text"][-_KEY:]):
+                contexts[row["source"], key].append(row["text"])
+    return [(_labelled(row, contexts), _FAMILY.sub("", row["source"])) for row in rows]
+
+
+_FAMILY = re.compile("_(train|test|direct)$")
+_KEY = 40
+
+
+def _labelled(row: dict[str, Any], contexts: dict[tuple[str, str], list[str]]) -> Text:
+    text, source = row["text"], row["source"]
+    if not row["label"]:
+        return Text(text, False, str(row.get("kind") or source), 0, 0, source, source)
+    around = contexts[source, text[:_KEY]] + contexts[source, text[-_KEY:]]
+    start, end = min(
+        (_difference(text, context) for context in around), key=lambda s: s[1] - s[0], default=(0, 0)
+    )
+    return Text(text, True, str(row["attack"]), start, end, source, source)
+
+
+def _difference(text: str, context: str) -> tuple[int, int]:
+    """Where `text` differs from the harmless text that it was made of."""
+    start = _shared(text, context)
+    return start, len(text) - _shared(text[start:][::-1], context[start:][::-1])
+
+
+def _shared(one: str, other: str) -> int:
+    """The length of the beginning that two texts share."""
+    differ = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differ, min(len(one), len(other)))
+
+
+def background(count: int) -> list[tuple[Text, str]]:
+    """Harmless prose and code that every checkout has at hand: pieces of Python's library, of the
+    descriptions of the packages installed for development, and of this project's documentation."""
+    rng = random.Random(SEED)
+    library = Path(sysconfig.get_path("stdlib"))
+    folders = (".", "email", "json", "http", "asyncio", "unittest", "pydoc_data")
+    files = [file for folder in folders for file in sorted((library / folder).glob("*.py"))]
+    packages = {
+        d.metadata["Name"].lower(): (d.read_text("METADATA") or "").partition("\n\n")[2]
+        for d in distributions()
+    }
+    docs = sorted((Path(__file__).parents[1] / "docs").rglob("*.md"))
+    clients = [Path(str(root)) for root in map(files_of, ("openai", "anthropic"))]
+    code = [file for root in clients for file in sorted((root / "types").rglob("*.py"))]
+    sources = {
+        "python": [file.read_text("utf-8", "replace") for file in files],
+        "clients": [file.read_text("utf-8") for file in code],
+        "packages": [text for _, text in sorted(packages.items())],
+        "documentation": [file.read_text("utf-8") for file in docs],
+    }
+    found = []
+    for name, texts in sources.items():
+        long_enough = [text for text in texts if len(text) > 1000]
+        for _ in range(count // (3 if name in ("documentation", "clients") else 1)):
+            text = rng.choice(long_enough)
+            at = text.rfind("\n", 0, rng.randrange(len(text) - 300) + 1) + 1
+            found.append((Text(text[at : at + rng.randint(300, 2500)], False, name, source=name), name))
+    return found
+
+
+def conversations(rows: Sequence[tuple[Text, str]]) -> list[tuple[Text, str]]:
+    """What users say, as transcripts that a tool may return."""
+    rng = random.Random(SEED)
+    said = [text.text for text, _ in rows if text.source in ("sgd_user", "apibank_user")]
+    stories = [text.text for text, _ in rows if text.source == "gsm8k"]
+    found = [(Text(story, False, "stories", source="gsm8k"), "gsm8k") for story in stories]
+    for _ in range(200):
+        turns = rng.sample(said, rng.randint(2, 6))
+        names = rng.choice(
+            (("USER", "SYSTEM"), ("customer", "agent"), ("Anna", "Ben"), ("user", "assistant"))
+        )
+        text = "\n".join(f"{names[i % 2]}: {turn}" for i, turn in enumerate(turns))
+        found.append((Text(text, False, "transcripts", source="transcripts"), "transcripts"))
+    return found
+
+
+def own(data: Sequence[tuple[Text, str]], channel: str, each: int) -> list[tuple[Text, str]]:
+    """Texts of our own for a channel; harmless texts of the data are their hosts."""
+    rng = random.Random(SEED)
+    hosts = [(text.text, text.source) for text, _ in data if not text.attack]
+    made: list[tuple[Text, str]] = []
+
+    def add(texts: Iterable[Text], family: str | None = None) -> None:
+        made.extend((text, family or "own/" + text.kind.split("/")[0]) for text in texts)
+
+    add(corpus.tool_attacks(rng, hosts, each) if channel == "tool" else corpus.user_attacks(rng, hosts, each))
+    add(
+        corpus.tool_benign(rng, each)
+        if channel == "tool"
+        else corpus.user_benign(rng, hosts, max(2, each // 20))
+    )
+    for half in (0, 1):
+        family = f"own/languages {half + 1}"
+        if channel == "tool":
+            add(corpus.foreign_attacks(rng, hosts, each // 3, half), family)
+        else:
+            add(corpus.foreign_user_attacks(rng, each // 5, half), family)
+        add(corpus.foreign_benign(rng, each // 4, half), family)
+    return made
+
+
+_SOURCE = 600
+"""Texts of one source with one label count as at most so many."""
+
+
+def prepare(texts: Iterable[tuple[Text, str]]) -> list[Document]:
+    """Features of texts. Large sources count less, so that none outweighs the rest."""
+    listed = list(texts)
+    sizes = Counter((text.source, text.attack) for text, _ in listed if text.source != "own")
+    documents = []
+    for text, family in listed:
+        form = normalise(text.text)
+        g = grams(form.text)
+        if g is None:
+            continue
+        weight = 1.0
+        if text.source != "own":
+            weight = min(1.0, _SOURCE / sizes[text.source, text.attack])
+            weight *= 0.25 if is_weak(text.kind) else 1.0
+        documents.append(Document(text, family, weight, g, windows(g), hits(g.folded)))
+    return documents
+
+
+# --- choosing windows
+
+Row = tuple[int, int, int]
+"""A document, and the first and last sentence of a window of it."""
+
+
+def _inside(document: Document) -> NDArray[np.bool_]:
+    """The windows that overlap the attack by half of themselves; all, where it is not known where it is."""
+    text, view = document.text, document.windows
+    if text.end == 0:
+        return np.ones(len(view.first), bool)
+    start, end = document.grams.units[view.first], document.grams.units[view.last]
+    overlap = np.minimum(end, text.end) - np.maximum(start, text.start)
+    half: NDArray[np.bool_] = overlap * 2 >= np.minimum(end - start, text.end - text.start)
+    return half if half.any() else overlap == overlap.max()
+
+
+def choose(documents: Sequence[Document], model: Model | None, rng: np.random.Generator) -> set[Row]:
+    """The windows to train on next."""
+    rows: set[Row] = set()
+    for index, document in enumerate(documents):
+        view = document.windows
+        allowed = np.arange(len(view.first))
+        if document.text.attack:
+            if model is None and document.text.end == 0:
+                continue
+            allowed = allowed[_inside(document)]
+        if model is None:
+            chosen = rng.choice(allowed, min(len(allowed), 2 if document.text.attack else 3), replace=False)
+            if document.text.attack:
+                chosen = np.append(chosen, allowed[np.argmax(view.last[allowed] - view.first[allowed])])
+        else:
+            scores = model.scores(document.grams, view, document.hits)[allowed]
+            chosen = (
+                allowed[np.argsort(scores)[-2:]]
+                if not document.text.attack
+                else allowed[[int(np.argmax(scores))]]
+            )
+        rows |= {(index, int(view.first[k]), int(view.last[k])) for k in chosen}
+    return rows
+
+
+# --- the regression
+
+Sparse = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]
+
+
+def matrix(documents: Sequence[Document], rows: Sequence[Row]) -> Sparse:
+    """Columns, values and row starts of the chosen windows."""
+    columns: list[NDArray[np.int32]] = []
+    values: list[NDArray[np.float32]] = []
+    starts = [0]
+    for index, first, last in rows:
+        document = documents[index]
+        g = document.grams
+        words = g.words[:, g.unit_words[first] : g.unit_words[last]]
+        at = g.squeezed[g.units]
+        chars = g.chars[:, at[first] : at[last]]
+        words, chars = words[words != NONE], chars[chars != NONE]
+        low, high = g.units[first], g.units[last]
+        present = {pattern for pattern, _, end in document.hits if low < end <= high}
+        seen = [2 * SIZE + pattern for pattern in sorted(present)]
+        columns.append(np.concatenate((words, SIZE + chars, seen, [COLUMNS - 1])).astype(np.int32))
+        value = np.ones(len(columns[-1]), np.float32)
+        value[: len(words)] = 1 / max(len(words), MIN_WORDS) ** 0.5
+        value[len(words) : len(words) + len(chars)] = 1 / max(len(chars), MIN_CHARS) ** 0.5
+        values.append(value)
+        starts.append(starts[-1] + len(columns[-1]))
+    return np.concatenate(columns), np.concatenate(values), np.array(starts)
+
+
+def fit(sparse: Sparse, labels: Floats, weights: Floats, start: Floats, penalty: float, steps: int) -> Floats:
+    """Logistic regression with an L2 penalty, by L-BFGS."""
+    columns, values, starts = sparse
+    rows = np.repeat(np.arange(len(labels)), np.diff(starts))
+    decay = np.full(COLUMNS, penalty)
+    decay[2 * SIZE : -1] = penalty / EASE
+    decay[-1] = 0
+
+    def loss(w: Floats) -> tuple[float, Floats]:
+        margin = np.bincount(rows, weights=w.astype(np.float32)[columns] * values)
+        signed = margin * (2 * labels - 1)
+        value = float((weights * np.logaddexp(0, -signed)).sum() + 0.5 * (decay * w * w).sum())
+        slope = weights * (1 / (1 + np.exp(-np.clip(margin, -60, 60))) - labels)
+        gradient = np.bincount(columns, weights=values * slope.astype(np.float32)[rows], minlength=COLUMNS)
+        return value, gradient + decay * w
+
+    return _minimise(loss, start, steps)
+
+
+Loss = Callable[[Floats], tuple[float, Floats]]
+"""Weights to the loss and its gradient."""
+
+
+def _minimise(loss: Loss, w: Floats, steps: int, memory: int = 8) -> Floats:
+    value, gradient = loss(w)
+    pairs: list[tuple[Floats, Floats, float]] = []
+    for _ in range(steps):
+        direction = -_two_loops(gradient, pairs)
+        slope = float(direction @ gradient)
+        size = 1.0 if pairs else 1.0 / max(1.0, float(np.abs(gradient).sum()) ** 0.5)
+        for _ in range(20):
+            candidate = w + size * direction
+            new, new_gradient = loss(candidate)
+            if new <= value + 1e-4 * size * slope:
+                break
+            size /= 2
+        s, y = candidate - w, new_gradient - gradient
+        if float(s @ y) > 1e-10:
+            pairs = [*pairs[1 - memory :], (s, y, 1 / float(s @ y))]
+        done = value - new < 1e-5 * abs(value)
+        w, value, gradient = candidate, new, new_gradient
+        if done:
+            break
+    return w
+
+
+def _two_loops(gradient: Floats, pairs: Sequence[tuple[Floats, Floats, float]]) -> Floats:
+    q = gradient.copy()
+    alphas = []
+    for s, y, rho in reversed(pairs):
+        alphas.append(rho * float(s @ q))
+        q -= alphas[-1] * y
+    if pairs:
+        s, y, rho = pairs[-1]
+        q /= rho * float(y @ y)
+    for (s, y, rho), alpha in zip(pairs, reversed(alphas), strict=True):
+        q += (alpha - rho * float(y @ q)) * s
+    return q
+
+
+def as_model(w: Floats) -> Model:
+    """Weights as a model, without thresholds."""
+    return Model(
+        np.append(w[:SIZE], 0.0),
+        np.append(w[SIZE : 2 * SIZE], 0.0),
+        w[2 * SIZE : -1].copy(),
+        float(w[-1]),
+        Thresholds(0.0, 3.0),
+    )
+
+
+def train(documents: Sequence[Document], rounds: int = 4, penalty: float = 1.0, steps: int = 30) -> Model:
+    """A model for a channel's documents."""
+    rng = np.random.default_rng(SEED)
+    rows = choose(documents, None, rng)
+    w = np.zeros(COLUMNS)
+    for turn in range(rounds):
+        listed = sorted(rows)
+        labels = np.array([float(documents[i].text.attack) for i, _, _ in listed])
+        weights = np.array([documents[i].weight for i, _, _ in listed])
+        w = fit(matrix(documents, listed), labels, weights, w, penalty, steps)
+        if turn + 1 < rounds:
+            found = choose(documents, as_model(w), rng)
+            # Earlier windows of attacks were guesses; harmless windows stay harmless.
+            rows = {
+                row for row in rows if not documents[row[0]].text.attack or documents[row[0]].text.end
+            } | found
+            steps = 20
+    return as_model(w)
+
+
+def score(model: Model, documents: Sequence[Document]) -> Floats:
+    """The highest score of each document."""
+    return np.array([float(model.scores(d.grams, d.windows, d.hits).max()) for d in documents])
+
+
+# --- families left out
+
+
+def folds(documents: Sequence[Document], count: int) -> NDArray[np.int64]:
+    """A fold for each document: whole families together, dealt out by size."""
+    sizes = Counter(d.family for d in documents)
+    load = np.zeros(count)
+    chosen = {}
+    for family, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0])):
+        chosen[family] = int(np.argmin(load))
+        load[chosen[family]] += size
+    return np.array([chosen[d.family] for d in documents])
+
+
+def cross_validate(documents: Sequence[Document], count: int, **settings: float) -> Floats:
+    """Scores of all documents by models that saw nothing of their families, not even as a host of attacks."""
+    fold = folds(documents, count)
+    scores = np.zeros(len(documents))
+    for k in range(count):
+        held = [i for i, f in enumerate(fold) if f == k]
+        hosts = {documents[i].text.source for i in held} - {"own"}
+        rest = [d for d, f in zip(documents, fold, strict=True) if f != k and d.text.host not in hosts]
+        scores[held] = score(train(rest, **settings), [documents[i] for i in held])  # type: ignore[arg-type]
+    return scores
+
+
+def auc(attacks: Floats, harmless: Floats) -> float:
+    """The chance that an attack scores higher than a harmless text."""
+    if not len(attacks) or not len(harmless):
+        return float("nan")
+    ordered = np.sort(harmless)
+    below = np.searchsorted(ordered, attacks, "left") + np.searchsorted(ordered, attacks, "right")
+    return float(below.mean() / 2 / len(harmless))
+
+
+def report(documents: Sequence[Document], scores: Floats, threshold: float) -> None:
+    """Tables: attacks found by family, and false alarms by kind of harmless text."""
+    attack = np.array([d.text.attack for d in documents])
+    weak = np.array([is_weak(d.text.kind) for d in documents])
+    harmless = scores[~attack]
+    print(
+        f"  threshold {threshold:.2f}   all: AUC {auc(scores[attack], harmless):.4f},"
+        f" found {np.mean(scores[attack] >= threshold):.3f},"
+        f" without weak {np.mean(scores[attack & ~weak] >= threshold):.3f},"
+        f" false alarms {np.mean(harmless >= threshold):.4f}"
+    )
+    for wanted, title in ((True, "found"), (False, "false alarms")):
+        families = sorted({d.family for d, a in zip(documents, attack, strict=True) if a == wanted})
+        for family in families:
+            mask = np.array([d.family == family for d in documents]) & (attack == wanted)
+            extra = f"  AUC {auc(scores[mask], harmless):.4f}" if wanted else ""
+            if wanted and (mask & weak).any():
+                extra += f"  without weak {np.mean(scores[mask & ~weak] >= threshold):.3f}"
+            print(
+                f"    {title:12} {family:28} n={mask.sum():5}"
+                f"  {np.mean(scores[mask] >= threshold):.3f}{extra}"
+            )
+
+
+def threshold_for(documents: Sequence[Document], scores: Floats, rate: float) -> float:
+    """The score that harmless texts exceed at this rate.
+
+    Every source counts as at most 300 texts. Kinds of our own count as a quarter: the model that is shipped
+    has seen each of them, and the models that scored them had not.
+    """
+    harmless = np.array([not d.text.attack for d in documents])
+    listed = [d for d in documents if not d.text.attack]
+    sizes = Counter(d.family for d in listed)
+    weights = np.array(
+        [min(1.0, 300 / sizes[d.family]) / (4 if d.text.source == "own" else 1) for d in listed]
+    )
+    order = np.argsort(-scores[harmless])
+    share = np.cumsum(weights[order]) / weights.sum()
+    return float(scores[harmless][order][np.searchsorted(share, rate)])
+
+
+def build(data: Path, channel: str, each: int) -> list[Document]:
+    """All documents of a channel."""
+    given = records(data, channel)
+    more = [*background(900), *conversations(records(data, "user"))] if channel == "tool" else background(150)
+    return prepare([*given, *more, *own(given, channel, each)])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train, report, and write the weights."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.train_injection", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("data", type=Path, help="the folder with injection_dev.jsonl.gz")
+    parser.add_argument("--output", type=Path, default=WEIGHTS)
+    parser.add_argument("--folds", type=int, default=0)
+    options = parser.parse_args(arguments)
+    models = {}
+    for channel, each in CHANNELS:
+        began = time.monotonic()
+        documents = build(options.data, channel, each)
+        print(f"{channel}: {len(documents)} texts, features in {time.monotonic() - began:.0f} s", flush=True)
+        if options.folds:
+            scores = cross_validate(documents, options.folds)
+            report(documents, scores, threshold_for(documents, scores, 0.01))
+        model = train(documents)
+        models[channel] = replace(model, thresholds=THRESHOLDS[channel])
+        for name, weight in zip(NAMES, model.patterns, strict=True):
+            print(f"    {name:24} {weight:+.2f}")
+        print(f"  {time.monotonic() - began:.0f} s", flush=True)
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+    save(models, options.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Detectors of unwanted content: pure functions from text to findings."""

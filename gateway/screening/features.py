@@ -1,0 +1,276 @@
+"""A text as numbers for the linear models: hashed n-grams, each at the place where it stands.
+
+Words give n-grams of one to three and pairs with a gap; characters give n-grams of three and five. Every
+n-gram belongs to the position where it begins, so that the sum over any window of the text is the difference
+of two running sums. Letters are compared without case and accents, runs of white space are one space.
+Chinese and Japanese characters are words of their own. Numbers are no words, n-grams with few letters do not
+count, and an n-gram that was there a moment ago does not count again: tables, rulers and refrains would
+otherwise add up to anything.
+
+The same functions serve training and the gateway; changing one of them means training anew.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.values import frozen
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Codes = NDArray[np.uint32]
+
+BITS = 17
+"""The size of each of the two tables of weights, words and characters: 2 to the power of it."""
+SCALES = (1, 12, 32)
+"""Words in a window: each sentence by itself, and neighbours up to so many."""
+_MAX_UNIT = 40
+MIN_WORDS, MIN_CHARS = 24, 60
+"""N-grams; a window with fewer counts as one with so many: one word is little evidence."""
+
+NONE = 1 << BITS
+"""The bucket without weight."""
+_RECENT_WORDS, _RECENT_CHARS = 64, 400
+_OTHER, _WORD, _IDEOGRAPH, _SPACE, _DIGIT = 0, 1, 2, 3, 4
+_BMP = 0x10000
+# Parts in the structure of a text: a full stop, what may follow it, what ends a sentence by itself, what
+# stands beside the quotation marks of JSON, and the letters of written-out breaks.
+_STOP, _AFTER, _BREAK, _JSON, _ESCAPED = 1, 2, 4, 8, 16
+
+
+@lru_cache(maxsize=1)
+def _tables() -> tuple[NDArray[np.uint32], NDArray[np.uint8], NDArray[np.uint8]]:
+    """For each code of the basic plane: the letter it counts as, its class, and its part in structure."""
+    fold = np.arange(_BMP, dtype=np.uint32)
+    kind = np.zeros(_BMP, np.uint8)
+    for code in range(0x3000):
+        char = chr(code)
+        if code < 0x530 or 0x1E00 <= code < 0x2000:
+            fold[code] = ord(unicodedata.normalize("NFD", char.lower())[0])
+        if char.isalnum() or unicodedata.category(char)[0] == "M":
+            kind[code] = _WORD
+        if char.isspace():
+            kind[code] = _SPACE
+    fold[ord("0") : ord("9") + 1] = ord("0")
+    kind[ord("0") : ord("9") + 1] = _DIGIT
+    for first, last in ((0x3040, 0x3100), (0x3400, 0x9FFF), (0xF900, 0xFB00)):
+        kind[first:last] = _IDEOGRAPH
+    kind[0x3005:0x3008] = _IDEOGRAPH
+    for first, last in ((0x3130, 0x3190), (0xA000, 0xD7A4), (0xFB1D, 0xFE00), (0xFE70, 0xFEFD)):
+        kind[first:last] = _WORD
+    kind[0x3000] = _SPACE
+    part = np.zeros(_BMP, np.uint8)
+    for bit, chars in (
+        (_STOP, ".!?;。！？؟।…"),
+        (_AFTER, "\"')*]”’»"),
+        (_BREAK, "\n\t|<>"),
+        (_JSON, ":,{}[]"),
+    ):
+        part[[ord(c) for c in chars]] |= bit
+    part[[ord(c) for c in "nrt"]] |= _ESCAPED
+    return fold, kind, part
+
+
+_POWERS: NDArray[np.uint64] = np.cumprod(np.full(64, 0x9E3779B97F4A7C15, np.uint64), dtype=np.uint64)
+_MIX = np.uint64(0xD6E8FEB86659FD93)
+_SALTS = tuple(
+    np.uint64(s) for s in (0xA0761D6478BD642F, 0xE7037ED1A0B428DB, 0x8EBC6AF09C88C6E3, 0x589965CC75374CC3)
+)
+
+
+def _buckets(hashes: NDArray[np.uint64]) -> Ints:
+    mixed = (hashes ^ (hashes >> np.uint64(29))) * _MIX
+    return ((mixed ^ (mixed >> np.uint64(32))) * _MIX >> np.uint64(64 - BITS)).astype(np.int64)
+
+
+@frozen
+class Grams:
+    """A text's features. `words[k]` and `chars[k]` are tables of buckets, a row for each kind of n-gram."""
+
+    folded: str
+    """The text as it is compared: as long as the original, character by character."""
+    words: Ints
+    """4 by number of words; `NONE` for what does not count."""
+    chars: Ints
+    """2 by number of characters left when white space is squeezed; the same."""
+    word_starts: Ints
+    """Where each word begins, in characters."""
+    squeezed: Ints
+    """For each character of the text, and for the end: its position in `chars`."""
+    units: Ints
+    """Where each sentence begins, in characters, and at last the end of the text."""
+    unit_words: Ints
+    """The same, in words: one more than there are sentences."""
+
+
+def grams(text: str) -> Grams | None:
+    """The features of a normalised text; `None` where there is no word."""
+    fold, kinds, parts = _tables()
+    codes = np.frombuffer(text.encode("utf-32-le", "replace"), "<u4")
+    low = np.minimum(codes, _BMP - 1)
+    kind = np.where(codes < _BMP, kinds[low], np.where(codes >= 0x20000, _IDEOGRAPH, _OTHER))
+    folded = np.where(codes < _BMP, fold[low], codes)
+    part = parts[low]
+    breaks = _escaped_breaks(codes, part)
+    folded[breaks], kind[breaks] = 32, _SPACE
+    alone = kind == _IDEOGRAPH
+    letter = (kind == _WORD) | alone
+    inside = letter | (kind == _DIGIT)
+    begins = inside.copy()
+    begins[1:] &= ~inside[:-1] | alone[1:] | alone[:-1]
+    begins = _with_letters(begins, inside, letter)
+    starts = np.flatnonzero(begins)
+    if not len(starts):
+        return None
+    wide = folded.astype(np.uint64)
+    space = kind == _SPACE
+    kept = ~space
+    kept[1:] |= ~space[:-1]
+    units = _units(codes, part, kind == _SPACE, breaks, starts)
+    return Grams(
+        folded=folded.astype("<u4").tobytes().decode("utf-32-le"),
+        words=_word_grams(wide, inside, begins, starts),
+        chars=_char_grams(np.where(space, np.uint64(32), wide)[kept], letter[kept]),
+        word_starts=starts,
+        squeezed=np.concatenate(([0], np.cumsum(kept))),
+        units=np.append(starts[units], len(text)),
+        unit_words=np.append(units, len(starts)),
+    )
+
+
+def _escaped_breaks(codes: Codes, part: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    r"""Both characters of a written-out `\n`, `\r` or `\t`, as JSON inside JSON has them."""
+    found = np.zeros(len(codes), np.bool_)
+    second = (codes[:-1] == 92) & ((part[1:] & _ESCAPED) > 0)
+    found[:-1] |= second
+    found[1:] |= second
+    return found
+
+
+def _with_letters(
+    begins: NDArray[np.bool_], inside: NDArray[np.bool_], letter: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """The beginnings of words that are not just numbers."""
+    starts = np.flatnonzero(begins)
+    if not len(starts):
+        return begins
+    real = np.add.reduceat((letter & inside).astype(np.int64), starts) > 0
+    kept = np.zeros_like(begins)
+    kept[starts[real]] = True
+    return kept
+
+
+def _fresh(buckets: Ints, recent: int) -> Ints:
+    """The buckets, without those that occurred so shortly before."""
+    for row in buckets:
+        # Sixteen bits sort in linear time; buckets that differ in the last one alone are rare.
+        order = np.argsort((row >> (BITS - 16)).astype(np.uint16), kind="stable")
+        again = (row[order[1:]] == row[order[:-1]]) & (np.diff(order) < recent)
+        row[order[1:][again]] = NONE
+    return buckets
+
+
+def _word_grams(
+    codes: NDArray[np.uint64], inside: NDArray[np.bool_], begins: NDArray[np.bool_], starts: Ints
+) -> Ints:
+    place = np.arange(len(codes)) - starts[np.maximum(np.cumsum(begins) - 1, 0)]
+    # A number before the first word belongs to no word; one after a word would belong to that.
+    inside = inside & (np.cumsum(begins) > 0) & _joined(inside, place)
+    parts = np.where(inside, codes * _POWERS[np.clip(place, 0, len(_POWERS) - 1)], np.uint64(0))
+    one: NDArray[np.uint64] = np.add.reduceat(parts, starts)
+    after = np.append(one[1:], np.zeros(2, np.uint64))
+    next_, third = after[: len(one)], np.append(after[1:], np.uint64(0))[: len(one)]
+    a, b, c, d = _SALTS
+    found = np.stack((one * a, one * b + next_ * c, one * c + next_ * d + third * a, one * d + third * b))
+    return _fresh(_buckets(found), _RECENT_WORDS)
+
+
+def _joined(inside: NDArray[np.bool_], place: Ints) -> NDArray[np.bool_]:
+    """Characters that no gap separates from the beginning of their word."""
+    gaps = np.cumsum(~inside)
+    at = np.arange(len(inside)) - place
+    result: NDArray[np.bool_] = gaps == gaps[np.maximum(at, 0)]
+    return result
+
+
+def _char_grams(codes: NDArray[np.uint64], letter: NDArray[np.bool_]) -> Ints:
+    padded = np.append(codes, np.full(4, 32, np.uint64))
+    n = len(codes)
+    a, b, c, d = _SALTS
+    three = padded[:n] * a + padded[1 : n + 1] * b + padded[2 : n + 2] * c
+    five = three * d + padded[3 : n + 3] * b + padded[4 : n + 4] * c
+    found = _buckets(np.stack((three, five)))
+    letters = np.concatenate(([0], np.cumsum(letter), np.full(4, letter.sum())))
+    found[0, letters[3 : n + 3] - letters[:n] < 2] = NONE
+    found[1, letters[5 : n + 5] - letters[:n] < 3] = NONE
+    return _fresh(found, _RECENT_CHARS)
+
+
+def _units(
+    codes: Codes, part: NDArray[np.uint8], space: NDArray[np.bool_], breaks: NDArray[np.bool_], starts: Ints
+) -> Ints:
+    """The words with which sentences begin: after a full stop, a line end, a tag, a JSON string or a cell."""
+    before = np.concatenate(([_BREAK], part[:-1]))
+    after = np.concatenate((part[1:], [_AFTER]))
+    ended = (after & _AFTER > 0) | np.append(space[1:], True) | (codes > 0x3000)
+    stop = (part & _STOP > 0) & ended | (part & _BREAK > 0) | breaks
+    stop |= (codes == 34) & ((before | after) & _JSON > 0)
+    ends = np.cumsum(stop)
+    unit_of_word = ends[starts]
+    first = np.append(True, unit_of_word[1:] != unit_of_word[:-1])
+    here = np.flatnonzero(first)
+    lengths = np.diff(np.append(here, len(starts)))
+    if int(lengths.max()) > _MAX_UNIT:
+        place = np.arange(len(starts)) - np.repeat(here, lengths)
+        here = np.flatnonzero(place % _MAX_UNIT == 0)
+    return here
+
+
+@frozen
+class Windows:
+    """Ranges of sentences: `first[k]` to before `last[k]`."""
+
+    first: Ints
+    last: Ints
+
+
+def windows(g: Grams) -> Windows:
+    """Every sentence, and from every sentence on as many as fit into each scale."""
+    begin = g.unit_words[:-1]
+    units = np.arange(len(begin))
+    ends = units + 1
+    firsts, lasts = [units], [ends]
+    for scale in SCALES[1:]:
+        wider = np.maximum(np.searchsorted(g.unit_words, begin + scale, side="right") - 1, ends)
+        longer = wider > ends
+        firsts.append(units[longer])
+        lasts.append(wider[longer])
+        ends = wider
+    return Windows(np.concatenate(firsts), np.concatenate(lasts))
+
+
+def running(table: Ints, weights: Floats) -> tuple[Floats, Ints]:
+    """Running sums of weights and of n-grams that count; weights have one place more, for `NONE`."""
+    summed = np.concatenate(([0.0], np.cumsum(weights[table].sum(axis=0))))
+    counted = np.concatenate(([0], np.cumsum((table != NONE).sum(axis=0))))
+    return summed, counted
+
+
+def sums(g: Grams, w: Windows, word_weights: Floats, char_weights: Floats) -> Floats:
+    """The linear score of each window, without the evidence of patterns."""
+    words, word_counts = running(g.words, word_weights)
+    chars, char_counts = running(g.chars, char_weights)
+    at = g.squeezed[g.units]
+    a, b, c, d = g.unit_words[w.first], g.unit_words[w.last], at[w.first], at[w.last]
+    by_word = (words[b] - words[a]) / divisor(word_counts[b] - word_counts[a], MIN_WORDS)
+    by_char = (chars[d] - chars[c]) / divisor(char_counts[d] - char_counts[c], MIN_CHARS)
+    return by_word + by_char
+
+
+def divisor(count: Ints, least: int) -> Floats:
+    """By what a window's sum is divided: the length of the vector of its n-grams."""
+    return np.sqrt(np.maximum(count, least))

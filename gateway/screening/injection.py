@@ -1,0 +1,185 @@
+"""Prompt injection and jailbreaks: does a text give the model orders that its author may not give?
+
+A text is normalised, cut into sentences, and every window of neighbouring sentences is scored by a linear
+model over hashed n-grams and patterns; the highest score is the text's. So a document of any length is read
+whole, in linear time, and an attack is found where it stands. What is written in an encoding is scored the
+same way, and reported at the place of its encoded form.
+
+There is one model for what users say and one for everything else: what users may say (`ignore my last
+message`, `act as a translator`) is an attack in a tool's result.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.screening.base import Channel, Finding
+from gateway.screening.features import Floats, Grams, Windows, grams, windows
+from gateway.screening.linear import WEIGHTS, Hits, Model, Thresholds, load
+from gateway.screening.normalise import normalise
+from gateway.screening.patterns import EVIDENCE_ONLY, NAMES, hits
+from gateway.values import frozen
+
+DETECTOR = "injection"
+
+_READ_BY: dict[Channel, tuple[str, float]] = {
+    "user": ("user", 0.0),
+    "tool": ("tool", 0.0),
+    "assistant": ("tool", 1.0),
+    "output": ("tool", 1.0),
+    "definition": ("tool", 1.0),
+    "system": ("tool", 2.5),
+}
+"""The model that reads a channel, and by how much its thresholds are raised there.
+
+Answers and descriptions of tools tell someone what to do by their nature, and so does the operator's prompt,
+more than anything; what is flagged there has to look much more like an attack.
+"""
+
+_UNSEEN = ("tags", "selectors")
+_SURE_UNSEEN = 3.0
+_REACH = 1.5
+"""A neighbour of a flagged sentence belongs to the attack down to so much below the threshold."""
+
+
+@frozen
+class InjectionResult:
+    """What was found in one text."""
+
+    score: float
+    """From 0 to 1; 0.5 is the threshold for `flagged`."""
+    flagged: bool
+    sure: bool
+    """High enough to refuse the request, not just to flag it or to cut a sentence."""
+    findings: tuple[Finding, ...]
+    """The sentences that gave rise to it, in order, without overlap; empty unless flagged."""
+
+
+_CLEAN = InjectionResult(0.0, False, False, ())
+
+
+class Injection:
+    """The detector. Immutable once made; safe to share between threads."""
+
+    def __init__(
+        self, weights: Path | None = None, thresholds: Mapping[Channel, Thresholds] | None = None
+    ) -> None:
+        """`thresholds` replaces the shipped ones of some channels. Raises OSError without weights."""
+        models = load(weights or WEIGHTS)
+        self._models = {channel: models[name] for channel, (name, _) in _READ_BY.items()}
+        self._thresholds = {
+            channel: models[name].thresholds.raised(by) for channel, (name, by) in _READ_BY.items()
+        }
+        self._thresholds.update(thresholds or {})
+
+    def scan(self, text: str, channel: Channel) -> InjectionResult:
+        """Judge one text. Linear in its length; never raises, whatever the text."""
+        form = normalise(text)
+        limits = self._thresholds[channel]
+        model = self._models[channel]
+        score, spans = _read(model, form.text, limits.flag)
+        found = [
+            Finding(DETECTOR, kind, *form.original(start, end), _scaled(value, limits))
+            for kind, start, end, value in spans
+        ]
+        for inner in form.decoded:
+            value, parts = _read(model, inner.text, limits.flag)
+            if inner.kind in _UNSEEN and len(inner.text.split()) > 1:
+                value = max(value, limits.flag + _SURE_UNSEEN, limits.sure)
+                parts = parts or [("hidden_text", 0, 0, value)]
+            if parts:
+                found.append(Finding(DETECTOR, parts[0][0], inner.start, inner.end, _scaled(value, limits)))
+            score = max(score, value)
+        flagged = score >= limits.flag
+        if not flagged:
+            return InjectionResult(_scaled(score, limits), False, False, ())
+        return InjectionResult(_scaled(score, limits), True, score >= limits.sure, tuple(_apart(found)))
+
+
+def _scaled(score: float, limits: Thresholds) -> float:
+    """A score from 0 to 1, where 0.5 is the threshold."""
+    return 1 / (1 + math.exp(min(50.0, limits.flag - score)))
+
+
+_STRUCTURE = ' \n\t"{}[]|<,:-*#'
+"""What a sentence may be followed by before the next one begins, and does not belong to it."""
+_NOTHING = -math.inf
+_Span = tuple[str, int, int, float]
+
+
+def _read(model: Model, text: str, flag: float) -> tuple[float, list[_Span]]:
+    """The score of a normalised text, and its flagged sentences as `(kind, start, end, score)`."""
+    g = grams(text)
+    if g is None:
+        return _NOTHING, []
+    found = hits(g.folded)
+    view = windows(g)
+    scores = model.scores(g, view, found)
+    best = float(scores.max())
+    if best < flag:
+        return best, []
+    return best, _spans(g, view, scores, found, flag)
+
+
+def _spans(g: Grams, view: Windows, scores: Floats, found: Hits, flag: float) -> list[_Span]:
+    """The flagged sentences, neighbours joined."""
+    chosen, value = _sentences(view, scores, len(g.units) - 1, flag)
+    named = sorted((end - 1, index) for index, _start, end in found if NAMES[index] not in EVIDENCE_ONLY)
+    places = [place for place, _index in named]
+    spans: list[_Span] = []
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], chosen.astype(np.int8), [0]))))
+    for first, last in zip(edges[::2], edges[1::2], strict=True):
+        start, end = int(g.units[first]), int(g.units[last])
+        inside = named[bisect_left(places, start) : bisect_left(places, end)]
+        # The most telling pattern names it.
+        kind = NAMES[min(index for _, index in inside)] if inside else "injected_instruction"
+        end = start + len(g.folded[start:end].rstrip(_STRUCTURE))
+        spans.append((kind, start, end, float(value[first:last].max())))
+    return spans
+
+
+def _sentences(view: Windows, scores: Floats, count: int, flag: float) -> tuple[NDArray[np.bool_], Floats]:
+    """Which sentences the flagged windows rest on, and the score each takes from its best window.
+
+    A flagged sentence speaks for itself. A flagged window without one stands for those of its sentences that
+    come near the threshold. Neighbours that come near it belong to the attack as well.
+    """
+    single = scores[:count]
+    chosen = single >= flag
+    value = single.copy()
+    sizes = view.last - view.first
+    for index in np.flatnonzero((scores >= flag) & (sizes > 1)):
+        first, last = int(view.first[index]), int(view.last[index])
+        if not chosen[first:last].any():
+            own = single[first:last]
+            chosen[first:last] = own >= min(flag - _REACH, float(own.max()))
+        inside = np.flatnonzero(chosen[first:last]) + first
+        value[inside] = np.maximum(value[inside], scores[index])
+    near = single >= flag - _REACH
+    return _grown(chosen, near), value
+
+
+def _grown(chosen: NDArray[np.bool_], near: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """`chosen`, and every run of `near` that touches it."""
+    either = chosen | near
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], either.astype(np.int8), [0]))))
+    held = np.concatenate(([0], np.cumsum(chosen)))
+    result = np.zeros_like(chosen)
+    for first, last in zip(edges[::2], edges[1::2], strict=True):
+        result[first:last] = held[last] > held[first]
+    return result
+
+
+def _apart(found: list[Finding]) -> list[Finding]:
+    """In order and without overlap; of two that overlap, the one that begins first stays."""
+    kept: list[Finding] = []
+    for finding in sorted(found, key=lambda f: (f.start, -f.end)):
+        if finding.start < finding.end and (not kept or kept[-1].end <= finding.start):
+            kept.append(finding)
+    return kept

@@ -1,0 +1,303 @@
+"""Finds keys, tokens, passwords and private keys in a text.
+
+Keys of a known shape are told by it; a secret of no shape by the name that it is assigned to, and then only
+when it is random enough and no placeholder, variable or call. Time is linear in the text, and there is no
+limit on its length. Findings never overlap.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from gateway.screening.base import Finding
+from gateway.screening.matching import PatternSet, to_ascii
+from gateway.screening.pii import resolve
+from gateway.screening.secrets_rules import (
+    ASSIGNED,
+    ASSIGNMENT,
+    ENCODED_PEM,
+    KEY_NAMES,
+    KUBERNETES,
+    PASSWORDS,
+    PEM,
+    SHAPES,
+    Shape,
+)
+
+DETECTOR = "secrets"
+TYPES = frozenset(
+    {ASSIGNED, "PASSWORD", "PRIVATE_KEY", "KUBERNETES_SECRET"} | {shape.type for shape in SHAPES}
+)
+
+_SPECIAL = (ASSIGNMENT, PEM, ENCODED_PEM, KUBERNETES)
+_SET = PatternSet((*_SPECIAL, *(shape.pattern for shape in SHAPES)))
+_AT_SHAPES = len(_SPECIAL)
+
+Span = tuple[str, int, int, float]
+
+
+def scan(text: str) -> list[Finding]:
+    """Secrets in `text`, in order of position. What is found is the secret itself, without its name."""
+    ascii_text = to_ascii(text)
+    data = ascii_text.encode("ascii")
+    found: list[Span] = []
+    for index in _SET.present(data):
+        spans = _SET.spans(index, data)
+        if index >= _AT_SHAPES:
+            shape = SHAPES[index - _AT_SHAPES]
+            found += _shaped(ascii_text, shape, spans)
+        else:
+            found += (_assigned, _pem, _encoded_pem, _kubernetes)[index](ascii_text, spans)
+    return resolve(Finding(DETECTOR, type_, start, end, score) for type_, start, end, score in found)
+
+
+# -- known shapes -------------------------------------------------------------------------------------
+
+
+def _shaped(text: str, shape: Shape, spans: Iterator[tuple[int, int]]) -> Iterator[Span]:
+    for start, end in spans:
+        value = text[start:end]
+        while value and not (value[-1].isalnum() or value[-1] in "=_-+/$!:"):
+            value = value[:-1]
+        end = start + len(value)
+        if (shape.sample and (_sample(value) or _masked(text, end))) or (shape.mixed and not _mixed(value)):
+            continue
+        if (check := _FURTHER.get(shape.type)) is not None and not check(value):
+            continue
+        yield shape.type, start, end, shape.score
+
+
+def _basic(value: str) -> bool:
+    """The base64 of `user:password`."""
+    try:
+        decoded = base64.b64decode(value + "=" * (-len(value) % 4)).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return _random(value, 3.0)
+    user, colon, password = decoded.partition(":")
+    return bool(colon) and (bool(user) or bool(password)) and not (password and placeholder(password))
+
+
+def _user(value: str) -> bool:
+    user, _, password = value.replace('"', "").replace("'", "").partition(":")
+    secret = password or user
+    return not placeholder(secret) and not placeholder(user or secret) and _password(secret)
+
+
+def _header(value: str) -> bool:
+    return (
+        not placeholder(value)
+        and any(c.isdigit() for c in value)
+        and _random(value, 2.8)
+        and "://" not in value
+    )
+
+
+_FURTHER: dict[str, Callable[[str], bool]] = {
+    "INFRACOST_KEY": lambda value: value != value.lower(),
+    "BASIC_AUTH": _basic,
+    "DOCKER_AUTH": _basic,
+    "AUTH_HEADER": _header,
+    "CURL_USER": _user,
+    "URL_PASSWORD": lambda value: not placeholder(value),
+    "NPMRC_TOKEN": lambda value: not placeholder(value),
+    "NETRC_PASSWORD": lambda value: not placeholder(value),
+    "CONFIG_PASSWORD": lambda value: not placeholder(value),
+}
+
+
+# -- assignments --------------------------------------------------------------------------------------
+
+_NAME = re.compile(rf"({PASSWORDS})|{KEY_NAMES}", re.IGNORECASE)
+_AFTER_COMMA = re.compile(r",\s*[\"'`\\(bruf]*\Z")
+_NAME_REACH = 96
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z_$0-9]*(?:(?:\.|::|->)[A-Za-z_$][A-Za-z_$0-9]*)*[;,)]*")
+_TYPE = re.compile(r"[A-Z][a-z]+\d{1,2}[A-Z][A-Za-z]*")  # Uint8Array
+_JOINTS = re.compile(r"[-_.]|(?<=[a-z0-9])(?=[A-Z])")
+
+
+def _assigned(text: str, spans: Iterator[tuple[int, int]]) -> Iterator[Span]:
+    for start, end in spans:
+        value = text[start:end].rstrip(").]}:!?*|&" if text[start - 1 : start] not in ("'", '"') else "")
+        end = start + len(value)
+        quoted = text[start - 1 : start] in ("'", '"', "`")
+        listed = _AFTER_COMMA.search(text, max(0, start - 16), start) is not None
+        if listed and not (quoted and len(value) >= 16 and (_UUID.fullmatch(value) or _mixed_enough(value))):
+            continue
+        if placeholder(value) or "://" in value or _code(value, quoted) or _masked(text, end):
+            continue
+        names = [match.group(1) for match in _NAME.finditer(text, max(0, start - _NAME_REACH), start)]
+        if names and names[-1]:
+            if _password(value):
+                yield "PASSWORD", start, end, 0.75
+        elif _UUID.fullmatch(value) or (len(value) >= 16 and _mixed_enough(value) and _random(value, 3.2)):
+            yield ASSIGNED, start, end, 0.7
+
+
+def _code(value: str, quoted: bool) -> bool:
+    """A variable, call, path or type, rather than a literal."""
+    if value[0] in "$/%&@#*[{(~.\\" or value.startswith(("./", "../")):
+        return True
+    if "(" in value or "[" in value or "{" in value:
+        return not quoted
+    if quoted:
+        return False
+    # An unquoted word without digits is a name; with digits, one of many words joined is too.
+    if not _IDENTIFIER.fullmatch(value):
+        return False
+    return (
+        "." in value
+        or not any(c.isdigit() for c in value.rstrip(";,)"))
+        or _TYPE.fullmatch(value) is not None
+    )
+
+
+def _password(value: str) -> bool:
+    """Letters and something that is no letter, and not one word with a number after it."""
+    letters = any(c.isalpha() for c in value)
+    others = sum(not c.isalpha() for c in value)
+    if not letters:
+        return len(set(value)) > 4 and any(not c.isdigit() for c in value)
+    return (others > 0 or _scrambled(value)) and len(set(value)) > 4 and not _COMMON.fullmatch(value)
+
+
+_CAMEL = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+
+
+def _scrambled(value: str) -> bool:
+    """Letters whose case changes more often than in joined words."""
+    return len(value) >= 12 and len(value) < 3 * len(_CAMEL.findall(value))
+
+
+_COMMON = re.compile(
+    r"(?i)(?:my|the|user|test|demo|your)?_?(?:pass(?:word|wd)?|pwd|secret|token|admin|root|user|test|demo|foo|bar|abc|login|key|qwerty|letmein|welcome)[_-]?\d{0,4}!?"
+)
+
+
+# -- what random is -----------------------------------------------------------------------------------
+
+_SAMPLES = (
+    "example", "sample", "your", "xxxx", "placeholder", "redacted", "insert", "replace", "....", "****",
+    "####", "00000000", "_here", "-here", "tokenhere", "keyhere", "stringhere", "abcdefghijkl",
+)  # fmt: skip
+_PLACEHOLDERS = (
+    "change", "dummy", "fake", "mock", "todo", "fixme", "secret_key", "my-secret", "mysecret",
+    "my_secret", "mytoken", "my-token", "mypassword", "my-password", "my_password", "passw0rd",
+    "p4ssw0rd", "undefined", "string", "process.env", "environ",
+    "getenv", "secrets.", "vars.", "env.", "config.", "settings.", "options.", "self.", "this.", "none",
+    "null", "true", "false", "boolean", "123456", "abc123", "foobar", "password", "<", ">", "${", "$(",
+    "{{", "}}", "#{", "%(", "...", "***", "[", "__",
+)  # fmt: skip
+_WHOLE = frozenset((
+    "pass", "passwd", "secret", "token", "test", "tests", "admin", "root", "user", "guest", "postgres",
+    "mysql", "redis", "rabbitmq", "default", "none", "null", "empty", "value", "key", "string", "text",
+    "bearer", "basic", "foo", "bar", "baz", "abc", "qwerty", "required", "optional", "invalid", "missing",
+    "unknown", "wrong", "private", "public", "hidden", "scott", "tiger",
+))  # fmt: skip
+
+
+def _sample(value: str) -> bool:
+    """Written to show a shape: `AKIAIOSFODNN7EXAMPLE`, `xoxb-XXXX`, `AIzaSyabcdefghijkl…`."""
+    lower = value.lower()
+    few = len(set(lower)) < min(7, len(lower) // 2) or (len(lower) >= 20 and len(set(lower[-16:])) < 6)
+    return few or any(word in lower for word in _SAMPLES)
+
+
+def _masked(text: str, end: int) -> bool:
+    """Whether the value goes on in dots or stars: somebody has cut it already."""
+    return text[end : end + 2] in ("..", "**", "##", "xx", "XX", "??")
+
+
+def placeholder(value: str) -> bool:
+    """Stands for a secret and is none: `changeme`, `<your key>`, `${VAR}`, `xxxx`."""
+    lower = value.lower()
+    if lower.strip("\"'`.,;:!?()[]{}<>-_") in _WHOLE or lower[:1] in "$%":
+        return True
+    return any(word in lower for word in _PLACEHOLDERS) or _sample(value)
+
+
+def _mixed(value: str) -> bool:
+    body = value[4:]
+    classes = any(c.isdigit() for c in body) + any(c.islower() for c in body) + any(c.isupper() for c in body)
+    return classes == 3 or (classes == 2 and _random(body, 3.4))
+
+
+def _mixed_enough(value: str) -> bool:
+    """Digits among letters, and no words strung together, as in `X509WorkloadIdentity`."""
+    digits = sum(c.isdigit() for c in value)
+    parts = _JOINTS.split(value)
+    stems = (part.rstrip(string.digits) for part in parts)
+    words = sum(len(stem) for stem in stems if len(stem) > 2 and (stem[1:].islower() or stem.isupper()))
+    return 0 < digits < len(value) and (len(parts) < 2 or words < 0.5 * len(value))
+
+
+def _random(value: str, bits: float) -> bool:
+    """Whether a character carries at least `bits` on average."""
+    size = len(value)
+    return -sum(n / size * math.log2(n / size) for n in Counter(value).values()) >= bits
+
+
+# -- blocks -------------------------------------------------------------------------------------------
+
+_LONGEST_KEY = 32_768
+_BODY = re.compile(r"(?:\s|\\[rn]|[A-Za-z-]{3,20}: [^\n]{0,80}\n){0,12}[A-Za-z0-9+/]{16}")
+_TRUNCATED = re.compile(r"(?:[A-Za-z0-9+/=\s\\:,]|-(?!-))*")
+
+
+def _pem(text: str, spans: Iterator[tuple[int, int]]) -> Iterator[Span]:
+    closing = 0
+    for start, end in spans:
+        if not _BODY.match(text, end, end + 1200):
+            continue
+        if closing < end and closing != -1:
+            closing = text.find("-----END", end)
+        if closing != -1 and closing - end <= _LONGEST_KEY:
+            line = text.find("-----", closing + 8)
+            stop = line + 5 if line != -1 and line - closing < 80 else closing + 8
+        else:
+            rest = _TRUNCATED.match(text, end, end + _LONGEST_KEY)
+            stop = rest.end() if rest is not None else end
+        yield "PRIVATE_KEY", start, stop, 1.0
+
+
+def _encoded_pem(text: str, spans: Iterator[tuple[int, int]]) -> Iterator[Span]:
+    for start, end in spans:
+        if b"PRIVATE KEY" in base64.b64decode(text[start : start + 64]):
+            yield "PRIVATE_KEY", start, end, 0.95
+
+
+_DATA = re.compile(r"(?m)^([ \t]*)(?:data|stringData):[ \t]*\r?$")
+_ENTRY = re.compile(
+    r"([ \t]+)[\"']?[\w.-]+[\"']?:[ \t]*(?:[|>][-+]?[ \t]*\n[ \t]+)?"
+    r"[\"']?([A-Za-z0-9+/]{8,}={0,2})[\"']?[ \t]*\r?$",
+    re.MULTILINE,
+)
+
+
+def _kubernetes(text: str, spans: Iterator[tuple[int, int]]) -> Iterator[Span]:
+    """The values below `data:` of every document of the text, once one of them is a Secret."""
+    at = 0
+    for block in _DATA.finditer(text):
+        if block.start() < at:
+            continue
+        depth = len(block.group(1))
+        at = block.end() + 1
+        while at < len(text):
+            line_end = text.find("\n", at)
+            line_end = len(text) if line_end == -1 else line_end
+            line = text[at:line_end]
+            indent = len(line) - len(line.lstrip(" \t"))
+            if line.strip() and (
+                indent < depth or (indent == depth and depth == 0) or line.startswith("---")
+            ):
+                break
+            if entry := _ENTRY.match(text, at):
+                yield "KUBERNETES_SECRET", entry.start(2), entry.end(2), 0.8
+                line_end = entry.end()
+            at = line_end + 1
