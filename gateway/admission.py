@@ -192,8 +192,6 @@ class Admission:
     orphan: bytes
     """Ledger event of this attempt, should nobody live to settle it; the store adds cost and charges."""
     idle_ttl_ms: int
-    progress: bytes = b""
-    """Replaces the run's `RunView.progress`; empty leaves it."""
     landing: Ending | None = None
     """This attempt is the run's last. Limits of the run do not hold it; budgets, rates and kills do. A run
     lands once: another step's landing is refused as any later step is, a retry of the same step is not."""

@@ -6,7 +6,7 @@ stops them like anything else, and an id reaches the provider only for whoever i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote as quote_url
 
 import orjson
@@ -14,15 +14,18 @@ import orjson
 from gateway.admission import Kill
 from gateway.attempt import MAX_REPLY_BYTES, Client, ClientLeftError, Reply, ensure_passable, killed
 from gateway.dispatch import Call, Generation
-from gateway.domain import Headers, Principal, Surface
-from gateway.errors import ErrorContext, GatewayError, UpstreamError
+from gateway.domain import Headers, Principal, Step, Surface
+from gateway.errors import ErrorContext, GatewayError, Refusal, UpstreamError
 from gateway.live import LiveCalls
 from gateway.metering.estimate import quote
 from gateway.metering.prices import FREE
 from gateway.pipeline import Pipeline
 from gateway.policy.models import Provider
 from gateway.provider_state import Held, unknown
+from gateway.rules.budgets import Scopes, scopes_of
 from gateway.rules.kills import caller_kill_names
+from gateway.screening.stream import StreamScreen
+from gateway.screens import Output
 from gateway.surfaces import CODECS, AnswerStream, messages
 from gateway.tool_kills import ToolKills
 from gateway.turn import Facts, new_id
@@ -43,6 +46,7 @@ class Ancillary:
         """`POST /v1/messages/count_tokens`: the provider's own count, or ours for a provider without one."""
         generation = self.pipeline.generation
         step = messages.parse_count(call.body, max_depth=generation.policy.server.max_json_depth)
+        step = await self._screened(generation, call.caller, step)
         now = self.pipeline.clock()
         route = generation.router.choose(call.caller, step.model, now, free=True)
         facts.model = route.upstream_model
@@ -80,12 +84,32 @@ class Ancillary:
         below = f"/{quote_url(kept_as, safe='')}" + (f"/{action}" if action else "")
         url = DIALECTS[provider.dialect].url(provider, Surface.RESPONSES, held.model, call.query, below)
         request = self._request(call, provider, method, url, call.body)
-        reply = await self._exchange(call, facts, client, held.provider, request, frozenset(names))
+        output = await self._output(generation, caller, held) if method == "GET" else None
+        reply = await self._exchange(call, facts, client, held.provider, request, frozenset(names), output)
+        if reply is not None and output is not None:
+            reply = _as_delivered(reply, output)
         if reply is not None and method == "GET" and not action:
             self._ensure_no_killed_tool(reply, held)
         if method == "DELETE" and reply is not None and reply.status == 200:
             await self.pipeline.provider_state.forget(caller, response_id)
         return reply
+
+    async def _screened(self, generation: Generation, caller: Principal, step: Step) -> Step:
+        """What may be told to the provider of a request that is to be counted."""
+        scopes = _scopes(caller, step, "count_tokens")
+        contracts = generation.contracts.under(scopes)
+        screened = await self.pipeline.screens.request(
+            generation.policy, contracts, scopes, step, {"key": caller.key, "run": None}
+        )
+        return screened.step if screened is not None else step
+
+    async def _output(self, generation: Generation, caller: Principal, held: Held) -> Output | None:
+        """What a kept answer has to pass, by the rules of today."""
+        scopes = replace(_scopes(caller, _kept_step(held.model), held.session), run=held.run)
+        about = {"key": caller.key, "session": held.session, "run": held.run or None}
+        return await self.pipeline.screens.answer(
+            generation.policy, generation.contracts.under(scopes), scopes, about
+        )
 
     async def _held(self, generation: Generation, caller: Principal, response_id: str) -> Held:
         known = await self.pipeline.provider_state.find(caller, [response_id])
@@ -146,6 +170,7 @@ class Ancillary:
         provider: str,
         request: UpstreamRequest,
         kill_names: frozenset[str],
+        output: Output | None = None,
     ) -> Reply | None:
         """Send and hand on what comes. None when it was streamed into `client`."""
         try:
@@ -154,7 +179,8 @@ class Ancillary:
             raise _unreachable(provider, error) from error
         if reply.status == 200 and _is_event_stream(reply.headers):
             stream = CODECS[call.surface].stream(strip_usage=False)
-            follower = Follower(new_id("fol"), kill_names, reply, stream, self.pipeline.tool_kills)
+            screen = output.stream(call.surface) if output is not None else None
+            follower = Follower(new_id("fol"), kill_names, reply, stream, self.pipeline.tool_kills, screen)
             self.live.add(follower)
             client.on_leave(reply.abort)
             try:
@@ -185,6 +211,7 @@ class Follower:
     reply: UpstreamReply
     stream: AnswerStream
     tool_kills: ToolKills
+    screen: StreamScreen | None = None
     _kill: Kill | None = None
     _shutting_down: bool = False
 
@@ -208,10 +235,16 @@ class Follower:
                 failure = self.tool_kills.refusal(self.stream.tools_called, facts.run_id or "-")
                 if failure is not None:
                     break
+                if out and self.screen is not None:
+                    out = self.screen.feed(out)
                 if out:
                     await client.send(out)
+            if failure is None and self.screen is not None:
+                await client.send(self.screen.end())
         except TransportError:
             failure = self._failure(facts)
+        except Refusal as error:
+            failure = error
         finally:
             await self.reply.aclose()
         if client.left:
@@ -232,6 +265,34 @@ class Follower:
                 "guardrail_unavailable", "This gateway process is shutting down; ask again.", retry_after_s=1
             )
         return UpstreamError("upstream_stream_interrupted", "The provider's stream broke off before its end.")
+
+
+def _scopes(caller: Principal, step: Step, session: str) -> Scopes:
+    return scopes_of(caller, step, "", session, False, None, {}, (), shared=False)
+
+
+def _kept_step(model: str) -> Step:
+    return Step(Surface.RESPONSES, model, False, {}, b"", (), (), None, 1, True, 0)
+
+
+def _as_delivered(reply: Reply, output: Output) -> Reply:
+    """A kept response, or what it was made from, with its values back in their places."""
+    if reply.status != 200:
+        return reply
+    try:
+        parsed = orjson.loads(reply.body)
+    except orjson.JSONDecodeError:
+        return reply
+    if not isinstance(parsed, dict):
+        return reply
+    # A list of input items is read as the items of an answer are.
+    listed = parsed.get("data")
+    shown = {"output": listed} if isinstance(listed, list) else parsed
+    changed = output.plain(Surface.RESPONSES, shown)
+    if changed is None:
+        return reply
+    whole = {**parsed, "data": changed["output"]} if isinstance(listed, list) else changed
+    return replace(reply, body=orjson.dumps(whole))
 
 
 def _is_event_stream(headers: Headers) -> bool:

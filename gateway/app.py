@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from gateway.baselines import Baselines
 from gateway.booking import Outcome
 from gateway.control import Control
 from gateway.dispatch import Dispatcher, Generation
-from gateway.domain import NANO_PER_USD, USAGE_BUCKETS, Millis, Nano
+from gateway.domain import NANO_PER_USD, USAGE_BUCKETS, Json, Millis, Nano
 from gateway.drain import Drain
 from gateway.errors import StoreUnavailable
 from gateway.governor import Governor, loop_rules
@@ -51,6 +51,8 @@ from gateway.rules.budgets import Rulebook
 from gateway.rules.contracts import Contracts
 from gateway.rules.lineage import Lineage
 from gateway.rules.route import Router
+from gateway.screening.pool import ScanPool
+from gateway.screens import Screens, screens_anything
 from gateway.settings import Settings, SettingsError, admin_token, from_environment, own_secrets
 from gateway.settling import Settler
 from gateway.stores.archive import SqliteRunArchive
@@ -73,6 +75,7 @@ SIM_PREFIX = "sim/"
 HOUSEKEEPING_S = 0.5
 COLLECT_EVERY_S = 3600.0
 _BREAKER_STATES = ("closed", "half_open", "open")
+_FINDING_EVENTS = {"claims": "claim", "injection": "injection", "pii": "pii", "secrets": "secret"}
 ADMIN_PATHS = ("/admin/", "/metrics", "/dashboard")
 
 
@@ -141,6 +144,15 @@ class Worker:
         )
         self.notices.append(self.alerts)
         generation = self._generation(policy)
+        self.pool = ScanPool(settings.screening_processes)
+        self.screens = Screens(
+            self.pool,
+            self.store,
+            self.lineage,
+            self.secrets.digest("screening").encode(),
+            lambda check: self.metrics.bypassed.labels(check).inc(),
+            self._found,
+        )
         self.health = ToolHealth(self.store, self.clock, self.notify, self._breaker_is)
         self.baselines = Baselines(self.store, self.clock, self.notify)
         machinery = Machinery(
@@ -174,6 +186,7 @@ class Worker:
             clock=self.clock,
             tool_kills=self.tool_kills,
             provider_state=self.provider_state,
+            screens=self.screens,
             builtin_models=self._builtin_models(),
         )
         self.data_plane = DataPlane(
@@ -188,6 +201,8 @@ class Worker:
         await self.tool_kills.start()
         self.health.start()
         self.drain.start()
+        if screens_anything(policy):
+            self._tasks.append(asyncio.create_task(self.pool.warm(), name="screening"))
         self._tasks.append(asyncio.create_task(self.source.run(self._policy_changed), name="policy"))
         self._tasks.append(asyncio.create_task(self._keep_house(), name="housekeeping"))
         self.metrics.policy_generation.set(self.source.status().generation)
@@ -320,10 +335,9 @@ class Worker:
         tools = self.pipeline.generation.policy.tools
         for call in attempt.calls:
             child(m.tool_calls, call.name if call.name in tools else "other", outcome).inc()
-        for finding in attempt.findings:
-            child(m.findings, finding["detector"], finding["channel"], finding["action"]).inc()
-            if finding["mode"] == "enforce":
-                self.notify("claim", {**attempt.turn.meta(), "run": attempt.turn.run.run_id, **finding})
+        claims = [finding for finding in attempt.findings if finding["detector"] == "claims"]
+        if claims:
+            self._found({**attempt.turn.meta(), "run": attempt.turn.run.run_id}, claims)
         if attempt.run_completed:
             self._run_ended("completed", attempt)
             self.baselines.completed(
@@ -348,6 +362,15 @@ class Worker:
                 "outcome": outcome,
             },
         )
+
+    def _found(self, about: Mapping[str, Any], findings: Sequence[Json]) -> None:
+        """Count findings, and tell operators of those that count."""
+        m = self.metrics
+        for finding in findings:
+            m.child(m.findings, finding["detector"], finding["channel"], finding["action"]).inc()
+            kind = _FINDING_EVENTS.get(finding["detector"])
+            if kind is not None and finding["mode"] == "enforce":
+                self.notify(kind, {**about, **finding})
 
     def _breaker_is(self, key: str, state: str) -> None:
         name = parse_breaker_key(key)
@@ -380,6 +403,7 @@ class Worker:
         await self.tool_kills.close()
         await self.health.close()
         await self.baselines.close()
+        await self.pool.close()
         await self.approvals.close()
         await self.alerts.close()
         await self.settler.close()

@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote as quote_url
 
 import orjson
@@ -50,6 +50,7 @@ from gateway.rules.kills import parse_kill_name
 from gateway.rules.lineage import Lineage
 from gateway.rules.route import Route, Router
 from gateway.settling import Settler
+from gateway.surfaces import CODECS
 from gateway.surfaces.encoding import decode
 from gateway.surfaces.sse import EventTooLargeError
 from gateway.tool_kills import ToolKills
@@ -64,6 +65,9 @@ from gateway.upstreams.transport import (
     UpstreamRequest,
 )
 from gateway.values import frozen
+
+if TYPE_CHECKING:
+    from gateway.screens import Output
 
 log = logging.getLogger("gateway.attempt")
 
@@ -218,7 +222,10 @@ class Attempt:
     """What the run has done when it has got this answer, to be kept in the store."""
     review: Callable[[Answer], list[Json]] | None = None
     """What is to be said about a final answer, as findings."""
+    output: Output | None = None
+    """What the answer's texts have to pass; None when they may leave as they come."""
     findings: list[Json] = field(default_factory=list)
+    """What was found in the request's texts, and in the answer."""
     waited_ms: int = 0
     """How long the answer waited for a person."""
     withheld: Withheld | None = None
@@ -425,6 +432,16 @@ class Attempt:
             self._follow(answer.response_id)
             return self._whole(reply, body)
         usage, cost, source = bill(self, read_usage(self.wire.surface, parsed), answer)
+        if self.output is not None:
+            try:
+                screened = self.output.plain(self.turn.step.surface, parsed if shown is None else shown)
+            except Refusal as error:
+                await self._settle("stopped", usage, cost, source, answer=answer, error=error.code)
+                raise
+            if screened is not None:
+                shown = screened
+                answer = CODECS[self.turn.step.surface].read_answer(shown)
+                self.facts.verdict = Verdict.REDACT
         refusal = self.tool_kills.refusal((c.name for c in answer.calls), self.turn.run.run_id)
         if refusal is not None:
             await self._settle("stopped", usage, cost, source, answer=answer, error=refusal.code)
@@ -538,7 +555,9 @@ class Attempt:
     async def _stream(self, client: Client, reply: UpstreamReply) -> Undelivered | None:
         """Pass a stream on as it comes. Tool calls that have to be judged first are held back whole."""
         holds = self.gate is not None or (self.clamped and bool(self.turn.step.tools))
-        relay = self._relay = Relay(self.wire, self.turn.step, strip_usage=self.strips_usage, hold=holds)
+        relay = self._relay = Relay(
+            self.wire, self.turn.step, strip_usage=self.strips_usage, hold=holds, output=self.output
+        )
         parser = relay.upstream
         started = False
         out = b""
@@ -568,11 +587,14 @@ class Attempt:
                         await client.start(200, self._stream_headers(reply))
                     await client.send(out)
                 out = b""
-        except TransportError as error:
-            failure = self._upstream_error(error)
+        except TransportError as broken:
+            failure = self._upstream_error(broken)
         except EventTooLargeError:
             reply.abort()
             failure = self._broken("sent an event without end")
+        except Refusal as error:
+            reply.abort()
+            failure = error
         except BaseException:
             reply.abort()
             await self._settle_stream("disconnected", relay, None)
@@ -584,9 +606,10 @@ class Attempt:
         if failure is None and not parser.clean:
             failure = self._broken("ended its stream without finishing the answer")
         self.done_at = time.perf_counter()
-        tail = relay.end() if failure is None else b""
+        if failure is None:
+            relay.end()
         if failure is None and relay.holding:
-            said = relay.client.answer()
+            said = relay.asked(relay.client.answer())
             waits = self.gate is not None and self.gate.may_wait(said)
             if (started or waits) and not self._client_left:
                 if not started:
@@ -604,12 +627,17 @@ class Attempt:
                 head = None if started else self._stream_headers(reply)
                 return Undelivered(self, said, self.withheld, relay.turn(), relay, head, out)
         if failure is None:
+            try:
+                out += relay.release()
+            except GatewayError as error:
+                failure = error
+        if failure is None:
             await self._settle_stream("failed" if parser.error else "ok", relay, None)
             if not self._client_left:
                 if not started:
                     await client.start(200, self._stream_headers(reply))
-                if tail := out + relay.release() + tail:
-                    await client.send(tail)
+                if out:
+                    await client.send(out)
             await self._release(reply, relay, client)
             await client.end()
             return None
@@ -625,6 +653,11 @@ class Attempt:
         if not started:
             raise failure
         self.facts.verdict = Verdict.REFUSE if isinstance(failure, Refusal) else self.facts.verdict
+        if isinstance(failure, UpstreamError):
+            # What the model had said before is the client's.
+            with contextlib.suppress(Refusal):
+                await client.send(relay.flush())
+        relay.drop()
         ending = relay.client.failure(failure, self.facts.context(), codex=self.turn.hints.codex)
         await client.send(ending)
         await client.end()
@@ -679,7 +712,7 @@ class Attempt:
     async def _release(self, reply: UpstreamReply, relay: Relay, client: Client) -> None:
         """Let the connection go back to the pool if the stream really ends after its last event. Some send a
         terminator of another surface after it."""
-        with contextlib.suppress(TransportError, TimeoutError, EventTooLargeError):
+        with contextlib.suppress(TransportError, TimeoutError, EventTooLargeError, Refusal):
             async with asyncio.timeout(AFTER_LAST_S):
                 async for chunk in reply.chunks():
                     if out := relay.feed(chunk):
@@ -772,6 +805,7 @@ class Attempt:
 
     async def _settle_stream(self, outcome: Outcome, relay: Relay, failure: GatewayError | None) -> None:
         parser, answer = relay.upstream, relay.client.answer()
+        delivered = relay.delivered(answer)
         read = read_usage(self.wire.surface, parser.usage) if parser.usage is not None else None
         if outcome == "failed" and read is None and not parser.output_bytes:
             usage, cost, source = Usage(), 0, "provider"
@@ -780,7 +814,7 @@ class Attempt:
             if source == "estimated" and outcome != "ok":
                 usage, cost = with_flight(self, usage)
         await self._settle(
-            outcome, usage, cost, source, answer=answer, error=failure.code if failure else None
+            outcome, usage, cost, source, answer=delivered, error=failure.code if failure else None
         )
 
     async def _settle(
@@ -799,7 +833,9 @@ class Attempt:
         self.usage, self.cost = usage, cost
         self.calls = answer.calls if answer is not None else ()
         if self.review is not None and outcome == "ok" and answer is not None and not answer.calls:
-            self.findings = self.review(answer)
+            self.findings += self.review(answer)
+        if self.output is not None:
+            self.findings += self.output.take()
         settlement = settlement_of(self, Ended(outcome, usage, cost, source, answer, error))
         try:
             settling = self.machinery.settler.settle(settlement)

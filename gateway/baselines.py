@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,9 +68,11 @@ class Baselines:
             return None
         key = _key(turn)
         known = self._known.get(key)
-        if known is None or self.clock() - known.at > FRESH_MS:
-            self._later(self._look(key))
         baseline = known.baseline if known is not None else None
+        if known is None or self.clock() - known.at > FRESH_MS:
+            # What is known serves meanwhile, and the steps that come meanwhile do not ask again.
+            self._remember(key, baseline)
+            self._later(self._look(key))
         if baseline is None or baseline.runs < _weight(anomaly.min_runs):
             return None
         run = turn.run
@@ -106,11 +108,12 @@ class Baselines:
 
     def _remember(self, key: str, baseline: Baseline | None) -> None:
         self._known[key] = _Known(self.clock(), baseline)
+        self._known.move_to_end(key)
         while len(self._known) > MAX_AGENTS:
             self._known.popitem(last=False)
 
-    def _later(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

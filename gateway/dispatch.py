@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -37,6 +37,9 @@ from gateway.upstreams import openai
 from gateway.upstreams.dialects import Dialect, Wire, headers_for, query_for
 from gateway.upstreams.transport import Timeouts, Transport, UpstreamRequest
 from gateway.values import frozen
+
+if TYPE_CHECKING:
+    from gateway.screens import Output
 
 _USAGE_ON_REQUEST = (Surface.CHAT, Surface.COMPLETIONS)
 """Surfaces whose streams tell their usage only when asked to."""
@@ -99,6 +102,10 @@ class Job:
     """What is to be said about a final answer, as findings."""
     decisions: list[Json] = field(default_factory=list)
     """What rules decided about the request."""
+    findings: list[Json] = field(default_factory=list)
+    """What was found in its texts, until an attempt has it on record."""
+    output: Output | None = None
+    """What the texts of its answers have to pass."""
 
 
 @frozen
@@ -243,6 +250,7 @@ class Dispatcher:
     ) -> Attempt:
         """The attempt for what was let in."""
         policy = job.generation.policy
+        findings, job.findings = job.findings, []
         return Attempt(
             attempt_id=held.attempt_id,
             kill_names=frozenset(held.admission.kill_names),
@@ -269,6 +277,8 @@ class Dispatcher:
             decisions=job.decisions,
             keep=job.keep,
             review=job.review,
+            output=job.output,
+            findings=findings,
         )
 
     def _admission(

@@ -14,17 +14,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.approvals import ApprovalRequest, Approvals
-from gateway.attempt import Withheld
+from gateway.attempt import Gate, Withheld
 from gateway.domain import Answer, Json, ToolCall
 from gateway.errors import GatewayError, Refusal, Ruling
 from gateway.policy.models import Policy
 from gateway.protocols import Store
 from gateway.rules.contracts import Contracts, Violation, offers_all, quotas, result_json
+from gateway.rules.taint import tainted
 from gateway.rules.trace import Trace
 from gateway.stores.ledger import LedgerUnavailable
+from gateway.stores.ledger_approvals import ApprovalRecord
 from gateway.turn import Turn
 
 _INVALID = frozenset({"unknown_tool", "invalid_arguments"})
+_DECIDED = frozenset({"approval_denied", "approval_expired", "approval_pending"})
+"""There is nothing for the model to repair."""
 _NAME_WIDTH = 64
 _NOT_MADE = "Not made, because another call of this turn could not be. Make it again if it is needed."
 _NO_MORE = "No tool can be used any more. Answer in text, from what you know."
@@ -35,16 +39,23 @@ class NoCalls:
     """For an answer that has to be text, or a call of the one tool by which its agent answers."""
 
     allowed: str | None = None
+    gate: Gate | None = None
+    """What that call has to pass all the same."""
     decisions: list[Json] = field(default_factory=list)
 
     def may_wait(self, answer: Answer) -> bool:
-        """Never."""
-        return False
+        """See `attempt.Gate`."""
+        return self.gate is not None and self._is_allowed(answer) and self.gate.may_wait(answer)
 
     async def judge(self, answer: Answer) -> Withheld | None:
         """Every call is withheld but those of the allowed tool."""
-        if all(call.name == self.allowed for call in answer.calls):
-            return None
+        self.decisions.clear()
+        if self._is_allowed(answer):
+            if self.gate is None:
+                return None
+            withheld = await self.gate.judge(answer)
+            self.decisions += self.gate.decisions
+            return withheld
         self.decisions.append(
             {
                 "rule": "tools",
@@ -54,6 +65,9 @@ class NoCalls:
             }
         )
         return Withheld(tuple(_not_executed(call, _NO_MORE) for call in answer.calls), repairable=False)
+
+    def _is_allowed(self, answer: Answer) -> bool:
+        return all(call.name == self.allowed for call in answer.calls)
 
 
 @dataclass(slots=True)
@@ -70,9 +84,11 @@ class ToolGate:
     approvals: Approvals
     store: Store
     decisions: list[Json] = field(default_factory=list)
+    _tainted: dict[ToolCall, tuple[str, ...]] = field(default_factory=dict)
+    """Arguments of calls that carry values from untrusted results, as far as they were traced."""
 
     def may_wait(self, answer: Answer) -> bool:
-        """Whether a call is of a tool that needs a person's approval."""
+        """Whether a call needs a person's approval."""
         return any(self._asks(call) for call in answer.calls)
 
     async def judge(self, answer: Answer) -> Withheld | None:
@@ -80,15 +96,51 @@ class ToolGate:
         self.decisions.clear()
         calls = answer.calls
         violations = self._judged(calls) or self._over_run_limit(calls)
+        granted: list[ApprovalRecord] = []
         if not violations:
-            violations = await self._approved([call for call in calls if self._asks(call)])
+            violations = await self._approved([call for call in calls if self._asks(call)], granted)
         if not violations:
             violations = await self._counted(calls)
+        if not violations and granted:
+            violations = await self._use_up(calls, granted)
         return self._withheld(calls, violations) if violations else None
 
     def _asks(self, call: ToolCall) -> bool:
         contract = self.contracts.tool(call.name)
-        return contract.needs_approval and contract.mode == "enforce"
+        if contract.mode != "enforce":
+            return False
+        return contract.needs_approval or (contract.on_tainted == "approve" and bool(self._taints(call)))
+
+    def _taints(self, call: ToolCall) -> tuple[str, ...]:
+        if call not in self._tainted:
+            items = self.turn.step.items
+            self._tainted[call] = tainted(call, items, lambda name: self.contracts.tool(name).trusted)
+        return self._tainted[call]
+
+    def _carried(self, calls: Sequence[ToolCall]) -> list[Violation]:
+        """Calls with values that an outsider may have wanted in them."""
+        found = []
+        for call in calls:
+            action = self.contracts.tool(call.name).on_tainted
+            if action == "allow" or not (paths := self._taints(call)):
+                continue
+            if action in ("flag", "approve"):
+                self.decisions.append(
+                    {
+                        "rule": f"tools.{call.name[:_NAME_WIDTH]}.on_tainted",
+                        "mode": self.contracts.tool(call.name).mode,
+                        "decision": action,
+                        "why": "tainted_argument",
+                    }
+                )
+                continue
+            shown = ", ".join(f"'{path[:_NAME_WIDTH]}'" for path in paths[:5])
+            told = (
+                f"Its argument {shown} holds a value that came from a tool's result and not from the user. "
+                "Such values may not be used here. Ask the user, or go on without this call."
+            )
+            found.append(Violation(call, "tainted_argument", told, "tool_not_allowed"))
+        return found
 
     def _judged(self, calls: Sequence[ToolCall]) -> list[Violation]:
         """What is wrong with the calls themselves, as far as it is acted on."""
@@ -101,6 +153,7 @@ class ToolGate:
             counts=self.trace.counts,
             complete=offers_all(step),
         )
+        found += self._carried(calls)
         found += [
             Violation(call, "tool_unavailable", self.unavailable[call.name], "tool_not_allowed")
             for call in calls
@@ -154,10 +207,9 @@ class ToolGate:
         )
         return [Violation(call, "quota_exceeded", told, "tool_limit_exceeded") for call in calls]
 
-    async def _approved(self, calls: Sequence[ToolCall]) -> list[Violation]:
-        """Ask for each call that needs a person, one after the other; none is used up unless all may go."""
+    async def _approved(self, calls: Sequence[ToolCall], granted: list[ApprovalRecord]) -> list[Violation]:
+        """Ask for each call that needs a person, one after the other. Each needs an approval of its own."""
         policy = self.policy.approvals
-        granted = []
         for call in calls:
             request = ApprovalRequest.of(
                 self.turn, call, policy=self.turn.policy, expires_s=float(policy.expires_s)
@@ -170,9 +222,21 @@ class ToolGate:
                 ) from error
             if record.state != "approved":
                 return [self._unapproved(call, record.state, record.reason or "")]
+            if record.id in {other.id for other in granted}:
+                return [self._twice(call)]
             granted.append(record)
-        if granted and not await self.approvals.use(*granted):
-            return [self._unapproved(call, "pending", "") for call in calls]
+        return []
+
+    def _twice(self, call: ToolCall) -> Violation:
+        told = "It was made twice in one turn, and an approval lets one call through. Make it once."
+        violation = Violation(call, "approval_used", told, "tool_not_allowed")
+        self._record(violation)
+        return violation
+
+    async def _use_up(self, calls: Sequence[ToolCall], granted: Sequence[ApprovalRecord]) -> list[Violation]:
+        """Use the approvals, all of them or none. Nothing can keep their calls from being delivered then."""
+        if not await self.approvals.use(*granted):
+            return [self._unapproved(call, "pending", "") for call in calls if self._asks(call)]
         for record in granted:
             self.decisions.append(
                 {
@@ -236,9 +300,11 @@ class ToolGate:
         for violation in violations:
             contract = self.contracts.tool(violation.call.name)
             invalid = violation.error_type in _INVALID
-            if (contract.on_invalid if invalid else contract.on_violation) == "stop":
+            tainted_by = violation.error_type == "tainted_argument"
+            rule = contract.on_tainted if tainted_by else contract.on_violation
+            if (contract.on_invalid if invalid else rule) == "stop":
                 raise self._refusal(violation)
-            if (invalid and contract.on_invalid == "error") or violation.error_type.startswith("approval_"):
+            if (invalid and contract.on_invalid == "error") or violation.error_type in _DECIDED:
                 repairable = False
             told.setdefault(id(violation.call), result_json(violation))
         first = violations[0]

@@ -31,7 +31,7 @@ from gateway.rules.contracts import Contracts, definition_digest, drift, offers_
 from gateway.rules.fingerprint import Fingerprints
 from gateway.rules.lineage import Lineage
 from gateway.rules.loops import Detection, LoopRules, detect
-from gateway.rules.tool_results import ResultHealth, read_result
+from gateway.rules.tool_results import ResultHealth
 from gateway.rules.trace import EMPTY, MAX_FACTS, Trace, answered, dump, load, merged
 from gateway.tool_health import ToolHealth, breaker_of
 from gateway.turn import Turn
@@ -96,7 +96,7 @@ class Governor:
         governs = policy.governs_tools and step.surface is not Surface.COMPLETIONS
         loops = policy.loops if policy.loops is not None and policy.loops.mode != "off" else None
         trace = self._trace(job) if governs or loops is not None else EMPTY
-        fresh = _fresh_results(step.items, trace)
+        fresh = _fresh_results(step.items, trace, self._prints)
         turn.results.extend([_told(name, item, health) for name, item, health in fresh])
         notes: list[str] = []
         decisions: list[Json] = []
@@ -134,7 +134,7 @@ class Governor:
             ending, action, to = self._loops(job, loops, trace, notes, decisions)
         return Plan(
             keep=self._keeper(turn, trace) if trace is not EMPTY else None,
-            review=self._review(job),
+            review=self._review(job, trace),
             withheld=tuple(withheld),
             notes=tuple(notes),
             gate=gate,
@@ -219,7 +219,7 @@ class Governor:
 
     # -- answers ------------------------------------------------------------------------------------
 
-    def _review(self, job: Job) -> Callable[[Answer], list[Json]] | None:
+    def _review(self, job: Job, trace: Trace) -> Callable[[Answer], list[Json]] | None:
         """Looks for claims in a final answer that the run does not bear out; None where nobody wants to know.
 
         A finding names tools and their outcomes, and nothing of the answer's text."""
@@ -229,7 +229,8 @@ class Governor:
             return None
 
         def facts() -> list[tuple[str, str]]:
-            return [(fact.name, fact.status) for fact in self._trace(job).facts]
+            known = trace if trace is not EMPTY else self._trace(job)
+            return [(fact.name, fact.status) for fact in known.facts]
 
         def review(answer: Answer) -> list[Json]:
             text = answer.texts[0] if answer.texts else ""
@@ -360,7 +361,9 @@ def _decided(rule: str, decision: str, why: str) -> Json:
     return {"rule": rule, "mode": "enforce", "decision": decision, "why": why}
 
 
-def _fresh_results(items: Sequence[Item], trace: Trace) -> list[tuple[str, Item, ResultHealth]]:
+def _fresh_results(
+    items: Sequence[Item], trace: Trace, prints: Fingerprints
+) -> list[tuple[str, Item, ResultHealth]]:
     """The results behind the last answer, each with its tool's name and how it went. The trace knows the
     names where the provider keeps the history."""
     fresh: list[Item] = []
@@ -385,8 +388,7 @@ def _fresh_results(items: Sequence[Item], trace: Trace) -> list[tuple[str, Item,
     found = []
     for i, item in enumerate(fresh):
         name = names.get(item.call_id or "") or (in_order[i] if i < len(in_order) else "")
-        text = "\n".join(t.text for t in item.texts)
-        found.append((name, item, read_result(text, item.failed)))
+        found.append((name, item, prints.health(item)))
     return found
 
 

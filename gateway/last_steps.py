@@ -79,7 +79,7 @@ class LastSteps:
         route = self._route(job, job.turn.step.model)
         if plan.ending is not None:
             return await self._end(job, route, plan, plan.ending, plan.action, plan.to, None)
-        if plan.flagged:
+        if plan.flagged and job.facts.verdict is Verdict.ALLOW:
             job.facts.verdict = Verdict.FLAG
         ask = self._ask(job, route, plan)
         outcome = await self.dispatcher.attempt(job, ask)
@@ -191,12 +191,16 @@ class LastSteps:
             return None
         ask = self._ask(job, route, replace(plan, notes=()))
         shaper = SHAPERS[ask.wire.surface]
-        body, forced = shaper.without_tool_use(ask.put.body, policy.runs.final_tools)
+        final = [name for name in policy.runs.final_tools if name not in plan.withheld]
+        body, forced = shaper.without_tool_use(ask.put.body, final)
         instruction = policy.runs.landing.instruction
         put = _noted(_rewritten(ask.put, body), ask.wire.surface, instruction)
         if put is None:
             return None
-        gate = NoCalls(allowed=forced) if step.tools else None
+        gate = NoCalls(allowed=forced, gate=plan.gate) if step.tools else None
+        if ending.code == "step_limit_exceeded" and most is not None:
+            # It was stopped one step before, to have this one for its end.
+            ending = replace(ending, limit=most, used=most)
         return replace(ask, put=put, gate=gate, lands=ending)
 
     async def _final_message(self, job: Job, ending: Ending) -> Reply | None:
@@ -250,7 +254,11 @@ class LastSteps:
         shaper = SHAPERS[ask.wire.surface]
         put, gate = ask.put, ask.gate
         for _ in range(MAX_ROUNDS if ask.lands is None else 0):
-            body = shaper.with_results(put.body, missed.turn, missed.withheld.results)
+            results = missed.withheld.results
+            if job.output is not None:
+                # They may tell of arguments, in which the client has real values.
+                results = tuple([job.output.hidden(result) for result in results])
+            body = shaper.with_results(put.body, missed.turn, results)
             if gate is not ask.gate or not missed.withheld.repairable:
                 body, _ = shaper.without_tool_use(body, ())
                 gate = NoCalls()
@@ -299,10 +307,16 @@ class LastSteps:
     async def _rest(self, job: Job, missed: Undelivered, said: Said) -> Reply | None:
         if missed.relay is None:
             return await self._say(job, replace(said, model=missed.answer.model))
+        await self._keep_as_told(job, missed, said)
+        try:
+            rest = missed.relay.splice(said)
+        except Refusal as error:
+            if missed.head is not None:
+                raise
+            await self._fail(job, missed, error)
+            return None
         if missed.head is not None:
             await job.client.start(200, missed.head)
-        await self._keep_as_told(job, missed, said)
-        rest = missed.relay.splice(said)
         await self._link(job, missed.relay.given())
         await job.client.send(missed.unsent + rest)
         await job.client.end()
@@ -363,6 +377,13 @@ class LastSteps:
         money = any(rate.nano_per_minute == why.limit for rate in rates)
         return refusal_of(why, run, money=money)
 
+    async def block(self, job: Job, error: Refusal) -> None:
+        """Put on record that a request was refused for what it holds. Its run may go on without that."""
+        ruling = error.ruling
+        await self._record(
+            job, Ending(error.code, ruling.rule, ruling.scope, ruling.limit, ruling.used), "refuse"
+        )
+
     async def _record(
         self, job: Job, ending: Ending, decision: str, *, landed: bool = False, told: str = ""
     ) -> None:
@@ -384,6 +405,7 @@ class LastSteps:
             "money": is_budget(ending.code),
             "decision": decision,
             "decisions": job.decisions,
+            "findings": job.findings,
             "surface": turn.step.surface.value,
             "requested_model": turn.step.model,
             "meta": turn.meta(),

@@ -156,7 +156,7 @@ def _read_file(file: Path) -> Iterator[Labelled]:
     for i, record in enumerate(records or ()):
         try:
             yield read_trace(record)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             name = record.get("id", i) if isinstance(record, dict) else i
             raise CorpusError(f"{file}: {name}: {error!r}") from error
 

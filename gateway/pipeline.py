@@ -3,6 +3,7 @@
     parse            CallerError: invalid_json, invalid_request
     find the run     StoreUnavailable
     govern           Refusal: a loop, a tool that its contract forbids
+    screen           Refusal: a text that must not leave for the provider
     choose a route   CallerError: unknown_model, model_not_allowed, unknown_price
     admit            Refusal: killed, over a limit, over a rate, over a budget
     call upstream    UpstreamError
@@ -24,7 +25,7 @@ import orjson
 from gateway.admission import Denied, Lookup
 from gateway.attempt import Client, Reply
 from gateway.dispatch import Ask, Call, Dispatcher, Generation, Job, request_to
-from gateway.domain import Principal, RunSource, Step, Surface
+from gateway.domain import Principal, RunSource, Step, Surface, Verdict
 from gateway.errors import CallerError
 from gateway.governor import Governor
 from gateway.last_steps import LastSteps
@@ -34,6 +35,7 @@ from gateway.provider_state import ProviderState
 from gateway.rules.budgets import scopes_of
 from gateway.rules.identity import Hints, read_hints
 from gateway.rules.lineage import Lineage
+from gateway.screens import Blocked, Screens
 from gateway.surfaces import CODECS
 from gateway.tool_kills import ToolKills
 from gateway.turn import Facts, Turn, new_id
@@ -56,6 +58,7 @@ class Pipeline:
     clock: Clock
     tool_kills: ToolKills
     provider_state: ProviderState
+    screens: Screens
     builtin_models: Sequence[str] = ()
     """Models that no policy names and that are offered all the same."""
 
@@ -76,7 +79,33 @@ class Pipeline:
         job = Job(generation, call, turn, facts, client)
         facts.checks = ["kill", "limits", "rates", "budgets"]
         plan = await self.governor.plan(job, killed)
+        await self._screen(job)
         return await self.last_steps.serve(job, plan)
+
+    async def _screen(self, job: Job) -> None:
+        """Look through what the step would tell its provider, and leave out what must not leave."""
+        turn = job.turn
+        try:
+            screened = await self.screens.request(
+                job.generation.policy,
+                job.generation.contracts.under(turn.scopes),
+                turn.scopes,
+                turn.step,
+                {**turn.meta(), "run": turn.run.run_id},
+            )
+        except Blocked as error:
+            job.findings = error.findings
+            await self.last_steps.block(job, error)
+            raise
+        if screened is None:
+            return
+        job.facts.checks.append("screening")
+        job.turn = replace(turn, step=screened.step)
+        job.findings, job.output = screened.findings, screened.output
+        if screened.edited:
+            job.facts.verdict = Verdict.REDACT
+        elif screened.findings:
+            job.facts.verdict = Verdict.FLAG
 
     async def hand_on(
         self,
@@ -107,6 +136,7 @@ class Pipeline:
         call = replace(call, body=step.raw)
         turn = await self._find_run(generation, call, step, facts)
         job = Job(generation, call, turn, facts, client)
+        await self._screen(job)
         route = generation.router.passthrough(call.caller, declared)
         wire = Wire(DIALECTS[route.provider.dialect], Surface.PASSTHROUGH, CODECS[Surface.CHAT], None)
         facts.checks = ["kill", "limits", "rates", "budgets"]

@@ -25,6 +25,13 @@ PROVIDER_KEYS = (
 )
 """With none of these the simulated provider is offered, so that a first call works."""
 
+_NUMBERS = (
+    ("port", int),
+    ("workers", int),
+    ("screening_processes", int),
+    ("drain_s", float),
+    ("lease_s", float),
+)
 _PUBLIC_URL = re.compile(r"https?://[^\s/?#@]+[^\s?#]*")
 
 
@@ -51,6 +58,8 @@ class Settings:
     lease_s: float = 30.0
     """How long a reservation outlives a process that died and left no journal of it."""
     log_level: str = "info"
+    screening_processes: int = max(1, min(4, (os.cpu_count() or 2) - 1))
+    """Processes in which each worker screens long texts."""
     public_url: str | None = None
     """Where operators reach the admin plane; links in alerts begin with it."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -92,6 +101,8 @@ class Settings:
         """Raise `SettingsError` for combinations that would not be safe or would not work."""
         if self.workers < 1:
             raise SettingsError("--workers has to be at least 1")
+        if self.screening_processes < 1:
+            raise SettingsError("GATEWAY_SCREENING_PROCESSES has to be at least 1")
         if not self.embedded and not self.store_url.startswith(("redis://", "rediss://")):
             raise SettingsError(
                 f"--store: got {self.store_url!r}, expected 'embedded', redis://HOST:PORT/DB or "
@@ -150,12 +161,13 @@ def from_environment(environment: Mapping[str, str] | None = None, **given: obje
         "drain_s": env.get("GATEWAY_DRAIN_S"),
         "lease_s": env.get("GATEWAY_LEASE_S"),
         "log_level": env.get("GATEWAY_LOG_LEVEL"),
+        "screening_processes": env.get("GATEWAY_SCREENING_PROCESSES"),
         "public_url": env.get("GATEWAY_PUBLIC_URL"),
     }
     values.update({name: value for name, value in given.items() if value is not None})
     chosen = {name: value for name, value in values.items() if value not in (None, "")}
     try:
-        for name, kind in (("port", int), ("workers", int), ("drain_s", float), ("lease_s", float)):
+        for name, kind in _NUMBERS:
             if name in chosen:
                 chosen[name] = kind(str(chosen[name]))
     except ValueError:

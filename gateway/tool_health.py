@@ -105,31 +105,31 @@ class ToolHealth:
         return await self.store.probe(key, rule)
 
     def _meet(self, key: str, rule: BreakerRule) -> _Seen:
-        seen = self._seen.get(key)
-        if seen is None:
-            seen = self._seen[key] = _Seen(rule)
-            while len(self._seen) > MAX_TOOLS:
-                self._seen.popitem(last=False)
+        seen = self._seen.setdefault(key, _Seen(rule))
+        self._seen.move_to_end(key)
+        while len(self._seen) > MAX_TOOLS:
+            self._seen.popitem(last=False)
         seen.rule = rule
         return seen
 
     async def flush(self) -> None:
-        """Report every result seen since the last time. Raises `StoreUnavailable`; nothing is lost then."""
-        reports, self._reports = self._reports, {}
-        while reports:
-            (key, source), (ok, failed) = next(iter(reports.items()))
-            seen = self._seen.get(key)
-            if seen is not None:
-                try:
-                    state = await self.store.report(key, seen.rule, source=source, ok=ok, failed=failed)
-                except StoreUnavailable:
-                    for left, counts in reports.items():
-                        known = self._reports.setdefault(left, [0, 0])
-                        known[0] += counts[0]
-                        known[1] += counts[1]
-                    raise
-                self._learn(seen, state)
-            del reports[(key, source)]
+        """Report every result seen since the last time. Raises `StoreUnavailable`; nothing is lost then, nor
+        when it is cancelled."""
+        for key, source in list(self._reports):
+            counts, seen = self._reports.pop((key, source), None), self._seen.get(key)
+            if counts is None or seen is None:
+                continue
+            ok, failed = counts
+            try:
+                state = await self.store.report(key, seen.rule, source=source, ok=ok, failed=failed)
+            except (StoreUnavailable, asyncio.CancelledError):
+                # Whether a report that was cancelled has arrived is not known: counted twice is better than
+                # never, for a tool that fails.
+                kept = self._reports.setdefault((key, source), [0, 0])
+                kept[False] += ok
+                kept[True] += failed
+                raise
+            self._learn(seen, state)
 
     def _learn(self, seen: _Seen, state: BreakerState) -> None:
         before = seen.state.opened_at if seen.state is not None else 0

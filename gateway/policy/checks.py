@@ -6,15 +6,15 @@ value is wrong. They skip what has not the expected shape; that is reported wher
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from typing import Any, get_args
 
 from gateway.policy.document import Document, KeyPath, value_at
 from gateway.policy.fields import best_pattern
 from gateway.policy.messages import MOST_GUESSES, Mistake, guess, mistake_at, quoted
-from gateway.policy.models import LOOP_RULES, Approvals, ArgumentRule, Ladder, keys_of
+from gateway.policy.models import LOOP_RULES, Action, Approvals, ArgumentRule, Ladder, keys_of
 
 Check = Callable[["_Data"], Iterator[Mistake]]
 
@@ -345,6 +345,49 @@ def _matches(data: _Data) -> Iterator[Mistake]:
         yield from data.ensure_models((*path, "match", "model"))
 
 
+def _screening(data: _Data) -> Iterator[Mistake]:
+    for path, screen in data.entries("screening"):
+        meant = _SENSIBLE.get(str(path[-1]), ())
+        for where in ((), ("user",), ("tool",), ("output",)):
+            here = (*path, *where, "action")
+            action = value_at(data.data, here)
+            if isinstance(action, str) and action in _ACTIONS and action not in meant:
+                problem = f"got {data.written(here)}, expected {_listed(meant)}: {_SENSELESS[action]}"
+                yield data.mistake(here, problem)
+        entities = screen.get("entities")
+        if isinstance(entities, list):
+            yield from _entities(data, path, entities, screen.get("custom"))
+
+
+def _entities(data: _Data, path: KeyPath, entities: list[Any], own: Any) -> Iterator[Mistake]:
+    # Its patterns take a moment to compile, which policies without such a list need not wait for.
+    from gateway.screening.pii import ALIASES, ENTITIES
+
+    known = (*sorted(ENTITIES), *ALIASES, *(own if isinstance(own, dict) else ()))
+    for i, entity in enumerate(entities):
+        if isinstance(entity, str) and entity not in known and entity.isupper():
+            here = (*path, "entities", i)
+            problem = f"got {data.written(here)}, expected a kind of personal data"
+            yield data.mistake(here, problem + data.guess(entity, known))
+
+
+_ACTIONS = frozenset(get_args(Action))
+_SENSIBLE = {
+    "injection": ("allow", "flag", "redact", "neutralise", "block"),
+    "pii": ("allow", "flag", "redact", "mask", "pseudonymise", "block"),
+    "secrets": ("allow", "flag", "redact", "mask", "block"),
+}
+_SENSELESS = {
+    "mask": "an instruction has no part that may stay readable",
+    "pseudonymise": "only personal data gets stand-ins",
+    "neutralise": "only instructions can be taken out of a text by the sentence",
+}
+
+
+def _listed(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"
+
+
 def _passthrough(data: _Data) -> Iterator[Mistake]:
     for path, entry in data.entries("passthrough"):
         yield from data.ensure_provider((*path, "provider"))
@@ -381,6 +424,7 @@ CHECKS: tuple[Check, ...] = (
     _approvals,
     _routing,
     _matches,
+    _screening,
     _passthrough,
 )
 

@@ -568,6 +568,12 @@ class Tool(Section):
     on_drift: Literal["flag", "withhold", "stop", "allow"] = "flag"
     """When its description or schema changes within a session: raise `tool_drift`, take it from the model as
     well, refuse with the error, or nothing."""
+    trusted: Flag = False
+    """Nobody outside can write into its results: values in them taint nothing."""
+    on_tainted: Literal["allow", "flag", "approve", "error", "stop"] = "allow"
+    """When an argument carries an address, a URL, a number or another value that first appeared in the result
+    of a tool that is not `trusted`, and that nobody else has said. `flag`: it is on record. `approve`: an
+    operator decides. `error`: the model is told. `stop`: the error."""
     restore: Flag | None = None
     """Whether arguments get the real values back for pseudonyms; absent means unless `side_effects` is
     external."""
@@ -666,11 +672,24 @@ class Screen(Section):
     """Calls it applies to."""
 
 
+class CustomEntity(Section):
+    """A kind of personal data of one's own."""
+
+    pattern: Pattern
+    """What it looks like, in RE2; a group, if there is one, is the value."""
+    words: tuple[str, ...] = ()
+    """Words of which one must stand beside it; without any it is found by itself."""
+    score: Share = 0.8
+    """How sure a finding is; where findings overlap, the surer one counts."""
+
+
 class PiiScreen(Screen):
     """Screening for personal data."""
 
     entities: tuple[EntityName, ...] | None = None
     """Kinds of personal data; absent means all that are known."""
+    custom: dict[EntityName, CustomEntity] = {}
+    """Further kinds by name, looked for besides `entities`."""
 
 
 class Screening(Section):

@@ -25,7 +25,7 @@ class Pending:
 
 NOT_YET_ENFORCED: tuple[Pending, ...] = (
     Pending(("routing",)),
-    Pending(("screening",)),
+    Pending(("screening", "injection", "output")),
     Pending(("models", "*", "fallbacks")),
     Pending(("budgets", "*", "per"), frozenset({"tool"})),
     Pending(("budgets", "*", "on_failure"), frozenset({"allow"}), instead="; it acts as refuse"),

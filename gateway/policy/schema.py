@@ -70,6 +70,7 @@ _TITLES = {
     "Screening": "`screening`",
     "Screen": "`screening.injection`, `screening.secrets`",
     "PiiScreen": "`screening.pii`",
+    "CustomEntity": "`screening.pii.custom.NAME`",
     "ChannelAction": "`screening.*.user`, `.tool`, `.output`",
     "Alert": "`alerts[]`",
     "PassthroughRoute": "`passthrough[]`",

@@ -350,7 +350,7 @@ _MOST_DIGESTS = 4096
 
 def definition_digest(tool: ToolDef) -> str:
     """A tool's name, description and schema, whatever the order of keys and the date of the day."""
-    schema = b"" if tool.schema is None else orjson.dumps(tool.schema, option=orjson.OPT_SORT_KEYS)
+    schema = b"" if tool.schema is None else orjson.dumps(tool.schema)
     head = f"{tool.name}\0{tool.description}\0".encode("utf-8", "surrogatepass")
     exact = hashlib.blake2b(head + schema, digest_size=16).digest()
     known = _digests.get(exact)
@@ -358,17 +358,21 @@ def definition_digest(tool: ToolDef) -> str:
         if len(_digests) >= _MOST_DIGESTS:
             _digests.popitem(last=False)
         described = _MOMENT.sub("<date>", tool.description)
-        raw = b"" if tool.schema is None else orjson.dumps(_canonical(orjson.loads(schema)))
+        raw = b"" if tool.schema is None else _sorted_json(_canonical(tool.schema))
         known = _digests[exact] = _hex(
             tool.name.encode("utf-8", "surrogatepass"), described.encode("utf-8", "surrogatepass"), raw
         )
     return known
 
 
+def _sorted_json(value: Any) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
 def _canonical(value: Any) -> Any:
     if isinstance(value, dict):
         return {
-            key: sorted(entry, key=orjson.dumps)
+            key: sorted(entry, key=_sorted_json)
             if key in _UNORDERED and isinstance(entry, list)
             else _canonical(entry)
             for key, entry in value.items()

@@ -25,6 +25,7 @@ _STATUS = {
     "approval_denied": RunStatus.BLOCKED,
     "approval_timeout": RunStatus.BLOCKED,
 }
+_UNDELIVERED = frozenset({"tool_not_allowed", "approval_denied", "approval_timeout"})
 _LIMITS = frozenset({"step_limit_exceeded", "run_timeout", "token_limit_exceeded", "tool_limit_exceeded"})
 
 
@@ -65,6 +66,8 @@ def reason(ending: Ending) -> str:
             f"budget '{ending.rule}' of this {ending.per} has no room: limit ${usd(ending.limit)}, spent and "
             f"reserved ${usd(ending.used)}"
         )
+    if ending.code in _UNDELIVERED:
+        return f"it insisted on tool calls that could not be delivered ({ending.code})"
     if ending.code == "loop_detected":
         return f"rule '{ending.rule}' found a loop: limit {ending.limit}, seen {ending.used}"
     return f"limit '{ending.rule}' is reached: limit {ending.limit}, now {ending.used}"

@@ -17,16 +17,18 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from hashlib import blake2b
+from sys import intern
 from typing import Any, Generic, TypeVar
 from zlib import crc32
 
 import orjson
+import re2
 
 from gateway.domain import Item, ToolCall
-from gateway.rules.tool_results import read_result
+from gateway.rules.tool_results import ResultHealth, read_result
 from gateway.values import frozen
 
 SKETCH_BITS = 8192
@@ -41,6 +43,10 @@ _MAX_DEPTH = 24
 _MAX_UNITS = 128
 _MAX_TOKENS = 128
 _MAX_LEAVES = 8
+_MAX_KEY = 64
+"""Characters of a key that are looked at: what is remembered of keys has to be bounded too."""
+MAX_NAME = 255
+"""Characters of a tool's name that are kept; its digests are those of the whole name."""
 _FEW_OPAQUE = 2
 _MIN_TOTAL_BITS = 8
 _TOKEN_BITS = 3
@@ -94,11 +100,14 @@ _NAMING_ENDS = ("id", "ids", "key", "sha", "hash", "path", "url", "uri", "name",
 
 
 @lru_cache(maxsize=4096)
+def _without_separators(key: str) -> str:
+    return key.replace("_", "").replace("-", "").replace(".", "").lower() or "_"
+
+
 def _plain_key(key: str) -> str:
-    return key[:64].replace("_", "").replace("-", "").replace(".", "").lower() or "_"
+    return _without_separators(key[:_MAX_KEY])
 
 
-@lru_cache(maxsize=4096)
 def _names_a_thing(key: str) -> bool:
     plain = _plain_key(key)
     return plain in _NAMING or plain.endswith(_NAMING_ENDS)
@@ -138,10 +147,36 @@ _EFFORT = re.compile(
     )(?![0-9A-Za-z])""",
     re.VERBOSE,
 )
-_UNIT_OF_TIME = re.compile(r"[0-9] ?(?:m?s|[mnuµ]s|m|milli|sec|min|msec)")
-_TRIES = ("attempt", "retry", "try")
 _WHOLE_UUID = re.compile(r"\{?[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}\}?")
 _WHOLE_TOKEN = re.compile(r"[0-9A-Za-z+/_-]{16,512}+=*+")
+_CLOCKS, _EFFORTS, _TOKENS, _LABELS = range(4)
+_LOOKS_LIKE = (
+    r"[0-9]:[0-9]{2}:[0-9]{2}|(?:1[2-9]|20)[0-9]{8}",
+    r"(?i)(?:took|[iİı]n|after|for|elapsed|durat[iİı]on|t[iİı]me|wa[iİı]ted)"
+    r"[:= ]{1,3}\p{Nd}[\p{Nd}.]{0,18} ?[msunµ]|(?:attempt|retry|try)[:= ]{1,2}#?\p{Nd}",
+    r"[0-9A-Za-z]{16}|[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}|0x[0-9a-fA-F]{6}",
+    r"(?i)(?:x-request-[iİı]d|request_?[iİı]d|trace_?[iİı]d|correlat[iİı]on_?[iİı]d|[iİı]dempotency-key|nonce"
+    r"|t[iİı]mestamp|cache_?bust(?:er)?|ts|cb|rand|_)[\"']? ?[=:]",
+)
+"""What each of the patterns above needs a text to hold. Most texts hold none of it, and one automaton tells
+so for all four in a twentieth of their time. To Python's `re` a dotted or dotless i is an i, not to RE2."""
+
+
+def _automaton(patterns: Iterable[str]) -> re2.Set:
+    found = re2.Set.SearchSet()
+    for pattern in patterns:
+        found.Add(pattern)
+    found.Compile()
+    return found
+
+
+_LOOKS = _automaton(_LOOKS_LIKE)
+
+
+def _looks(text: str) -> Collection[int]:
+    """Which kinds of volatile values a text may hold; those it does not have need not be looked for."""
+    found: Collection[int] | None = _LOOKS.Match(_utf8(text))
+    return found or ()
 
 
 def _mask_clock(match: re.Match[str]) -> str:
@@ -175,24 +210,26 @@ def _is_random(token: str) -> bool:
     return changes >= 0.28 * len(body) or not body.lower().strip("0123456789abcdef")
 
 
-def see_through_clocks(text: str) -> str:
-    """The text with clock times, durations and counts of attempts masked; times on the full minute stay."""
-    text = _CLOCK.sub(_mask_clock, text)
-    if _UNIT_OF_TIME.search(text) is not None or any(word in text.lower() for word in _TRIES):
+def _without_labels_and_clocks(text: str, looks: Collection[int]) -> str:
+    """The text with what is labelled as volatile (`nonce=…`, `X-Request-Id: …`), clock times, durations and
+    counts of attempts masked; times on the full minute stay."""
+    if _LABELS in looks:
+        text = _LABELLED.sub(rf"\g<label>{_MASK}", text)
+    if _CLOCKS in looks:
+        text = _CLOCK.sub(_mask_clock, text)
+    if _EFFORTS in looks:
         text = _EFFORT.sub(_MASK, text)
     return text
 
 
-def see_through_labels(text: str) -> str:
-    """The text with what is labelled as volatile masked: `nonce=…`, `X-Request-Id: …`."""
-    if "=" not in text and ":" not in text:
-        return text
-    return _LABELLED.sub(rf"\g<label>{_MASK}", text)
+def _without_tokens(text: str, looks: Collection[int]) -> str:
+    return _OPAQUE.sub(_mask_opaque, text) if _TOKENS in looks else text
 
 
 def see_through(text: str) -> str:
     """The text with everything volatile masked: clocks, efforts, opaque tokens, and what is labelled so."""
-    return _OPAQUE.sub(_mask_opaque, see_through_clocks(see_through_labels(text)))
+    looks = _looks(text)
+    return _without_tokens(_without_labels_and_clocks(text, looks), looks) if looks else text
 
 
 def digest(*parts: bytes) -> bytes:
@@ -263,7 +300,7 @@ class _Arguments:
 
     def _number(self, value: float, key: str) -> Any:
         shown = repr(value)
-        if not _names_a_thing(key) and (shown := see_through_clocks(shown)) == _MASK:
+        if not _names_a_thing(key) and _CLOCK.sub(_mask_clock, shown) == _MASK:
             return _MASK
         (self.pages if _plain_key(key) in _PAGING else self.names).append(shown)
         return value
@@ -276,7 +313,7 @@ class _Arguments:
             return _MASK
         head = text[:_MASKED_CHARS]
         if not named:
-            head = see_through_clocks(see_through_labels(head))
+            head = _without_labels_and_clocks(head, _looks(head))
         if _plain_key(key) in _PAGING and "-" not in text[:64]:
             self.pages.append(text[:64])
         else:
@@ -397,21 +434,35 @@ def print_call(name: str, arguments: str) -> CallPrint:
         exact = _dumps(parsed, arguments)
         kept = walk.read(parsed)
     tool = _utf8(name)
-    near = near_digest(walk.names, walk.words, walk.pages)
     return CallPrint(
-        name,
+        intern(name[:MAX_NAME]),
         digest(tool, exact),
         digest(tool, _dumps(kept, arguments)),
-        near,
+        near_digest(walk.names, walk.words, walk.pages),
         _token_mask(name, walk.names[:_MAX_TOKENS]),
-        _token_mask(name, walk.words[:_MAX_TOKENS]),
-        tuple(_token_mask(name, leaf[:_MAX_TOKENS]) for leaf in walk.leaves[:_MAX_LEAVES] if leaf),
+        *_word_masks(name, walk),
     )
+
+
+def _word_masks(tool: str, walk: _Arguments) -> tuple[int, tuple[int, ...]]:
+    """The bits of the words of all values together, and of each value's."""
+    leaves = [leaf for leaf in walk.leaves[:_MAX_LEAVES] if leaf]
+    masks = tuple(_token_mask(tool, leaf[:_MAX_TOKENS]) for leaf in leaves)
+    if len(walk.leaves) > _MAX_LEAVES or len(walk.words) > _MAX_TOKENS:
+        return _token_mask(tool, walk.words[:_MAX_TOKENS]), masks
+    words = 0
+    for mask in masks:
+        words |= mask
+    # Most calls have one text: the same number twice would be kept twice.
+    return (masks[0] if len(masks) == 1 else words), masks
 
 
 # --- results
 
-_UNIT = re.compile(r"[\n,;{}\[\]。，、；]+|[.!?]\s")
+_UNIT = re.compile(
+    # `[\n,;…]+|[.!?]\s`, with one set of characters in front, so that the search can skip to them.
+    r"[\n,;{}\[\]。，、；.!?](?:(?<=[.!?])\s|(?<![.!?])[\n,;{}\[\]。，、；]*+)"
+)
 _PENDING = re.compile(
     r"""(?i)\b(?:pending|queued|in[ _-]progress|not[ _-](?:yet[ ])?ready|rolling[ _-]out|containercreating
     |still[ ](?:running|processing|working|building)|deploying|provisioning|creating
@@ -441,13 +492,15 @@ _CLEARED_OF = re.compile(r"(?i)\b(?:tool|output|result|results|content|observati
 class ResultPrint:
     """A tool result. `units` are the bits of its parts in a sketch; `kind` says what novelty goes by: `long`
     results by their parts, `short` ones by the call, `empty` ones (nothing found, an error) by what was
-    asked for, and `gone` is a result that the client has cleared from its history."""
+    asked for, and `gone` is a result that the client has cleared from its history. `health` is how the call
+    went by what the result says alone; `status` is what follows for counting."""
 
     digest: bytes
     status: str
     kind: str
     units: int
     size: int
+    health: ResultHealth
 
 
 class _Results:
@@ -473,20 +526,22 @@ class _Results:
 
 def print_result(text: str, media: Iterable[str] = (), failed: bool = False) -> ResultPrint:
     """Fingerprint of a result; `media` are digests of its parts that are no text."""
-    size = len(text) if text.isascii() else len(_utf8(text))
-    if size < SHORT and _CLEARED.search(text) and _CLEARED_OF.search(text):
-        return ResultPrint(b"", "", "gone", 0, size)
-    health = read_result(text, failed)
+    size = len(text)
     if not text.isascii():
-        text = _utf8(text).decode()
+        raw = _utf8(text)
+        size, text = len(raw), raw.decode()
     parsed = _loads(text)
+    health = read_result(text, failed, parsed)
+    if size < SHORT and _CLEARED.search(text) and _CLEARED_OF.search(text):
+        return ResultPrint(b"", "", "gone", 0, size, health)
     middle = b""
     shown = text if parsed is None else _dumps(_Results().read(parsed), text).decode()
     if len(shown) > _MASKED_CHARS + _TAIL_CHARS:
         middle = _utf8(shown[_MASKED_CHARS:-_TAIL_CHARS])
         shown = shown[:_MASKED_CHARS] + "\n" + shown[-_TAIL_CHARS:]
-    clocked = see_through_clocks(see_through_labels(shown))
-    opaque = _OPAQUE.sub(_mask_opaque, clocked)
+    looks = _looks(shown)
+    clocked = _without_labels_and_clocks(shown, looks)
+    opaque = _without_tokens(clocked, looks)
     masked = " ".join(opaque.split())
     images = [_utf8(m) for m in media]
     status: str = health.status
@@ -502,7 +557,7 @@ def print_result(text: str, media: Iterable[str] = (), failed: bool = False) -> 
     # The id of a request changes with each; a list of ids is what was asked for.
     few = opaque.count(_MASK) - clocked.count(_MASK) <= _FEW_OPAQUE
     units = _unit_mask(opaque if few else clocked, images)
-    return ResultPrint(digest(_utf8(masked), middle, *images), status, kind, units, size)
+    return ResultPrint(digest(_utf8(masked), middle, *images), status, kind, units, size, health)
 
 
 def _is_empty(parsed: Any, masked: str) -> bool:
@@ -515,7 +570,7 @@ def _is_empty(parsed: Any, masked: str) -> bool:
 
 
 def _unit_mask(text: str, images: list[bytes]) -> int:
-    hashes = {crc32(_utf8(unit)) for part in _UNIT.split(text.lower()) if (unit := part.strip())}
+    hashes = {crc32(unit.encode()) for part in _UNIT.split(text.lower()) if (unit := part.strip())}
     hashes.update(crc32(image) for image in images)
     kept = sorted(hashes)[:_MAX_UNITS]
     if not kept:
@@ -586,11 +641,22 @@ class _Recent(Generic[V]):
         self._new[key] = value
 
 
+def _text_of(item: Item) -> str:
+    return item.texts[0].text if len(item.texts) == 1 else "\n".join(t.text for t in item.texts)
+
+
+def _result_key(item: Item) -> tuple[str, Key]:
+    """A result's text, and what its fingerprint goes by."""
+    text = _text_of(item)
+    return text, (hash(text), len(text), item.failed, *(m.digest for m in item.media))
+
+
 class Fingerprints:
     """Fingerprints by content, so that a step costs only what is new in it.
 
     Keys are Python's own string hashes (keyed per process, 64 bits) with the length: texts are not kept.
-    An entry takes about 1.5 KB; `size` is how many of each kind a generation holds.
+    An entry takes 1 or 2 KB, that of a call another 1 KB for each text in its arguments, up to eight; `size`
+    is how many of each kind a generation holds.
     """
 
     def __init__(self, size: int = 2048) -> None:
@@ -600,7 +666,7 @@ class Fingerprints:
 
     def call(self, call: ToolCall) -> CallPrint:
         """Fingerprint of a tool call."""
-        key = (call.name, hash(call.arguments), len(call.arguments))
+        key = (hash(call.name), hash(call.arguments), len(call.arguments))
         found = self._calls.get(key)
         if found is None:
             found = print_call(call.name, call.arguments)
@@ -609,19 +675,22 @@ class Fingerprints:
 
     def result(self, item: Item) -> ResultPrint:
         """Fingerprint of an item that is a tool's result."""
-        text = item.texts[0].text if len(item.texts) == 1 else "\n".join(t.text for t in item.texts)
-        media = tuple(m.digest for m in item.media)
-        key = (hash(text), len(text), item.failed, media)
+        text, key = _result_key(item)
         found = self._results.get(key)
         if found is None:
-            found = print_result(text, media, item.failed)
+            found = print_result(text, [m.digest for m in item.media], item.failed)
             self._results.put(key, found)
         return found
 
+    def health(self, item: Item) -> ResultHealth:
+        """How the call went whose result an item is; read only where its fingerprint does not tell."""
+        text, key = _result_key(item)
+        found = self._results.get(key)
+        return found.health if found is not None else read_result(text, item.failed)
+
     def text(self, item: Item) -> TextPrint | None:
         """Fingerprint of what an item says; None when it says nothing."""
-        text = item.texts[0].text if len(item.texts) == 1 else "\n".join(t.text for t in item.texts)
-        return self.said(text)
+        return self.said(_text_of(item))
 
     def said(self, text: str) -> TextPrint | None:
         """Fingerprint of a text; None when it is blank."""

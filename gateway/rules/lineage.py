@@ -80,14 +80,16 @@ class Lineage:
         """The key under which a repetition of this step is recognised: the same asker, the same conversation.
 
         What is asked counts, not how: after a failure Claude Code asks again without a stream, and Codex
-        writes the same request in another order. Ids that the provider gave count, since they keep apart
-        agents whose conversations are equal otherwise. Without a conversation the bytes are all there is.
+        writes the same request in another order. Instructions count, which a chain leaves out. Ids that the
+        provider gave count, since they keep apart agents whose conversations are equal otherwise. Without a
+        conversation the bytes are all there is.
         """
         if not chain.nodes:
             asked = [step.raw]
         else:
             ids = [*step.state, *step.references, *_given_ids(chain.items)]
-            asked = [chain.nodes[-1].encode(), *[i.encode("utf-8", "surrogatepass") for i in ids]]
+            texts = [*ids, *_instructions(step.items)]
+            asked = [chain.nodes[-1].encode(), *[text.encode("utf-8", "surrogatepass") for text in texts]]
         scope = asker.encode("utf-8", "surrogatepass")
         return self._hash(b"retry", scope, step.surface.value.encode(), *asked).hex()
 
@@ -289,6 +291,17 @@ def canonical_json(text: str) -> bytes:
         return orjson.dumps(orjson.loads(text), option=orjson.OPT_SORT_KEYS)
     except (orjson.JSONDecodeError, TypeError):
         return normal(text)
+
+
+def _instructions(items: Sequence[Item]) -> list[str]:
+    """What the system and the developer say, but for what changes with each request."""
+    return [
+        text.text
+        for item in items
+        if item.role is Role.SYSTEM and not item.aside
+        for text in item.texts
+        if not text.text.startswith(_VOLATILE_BLOCK)
+    ]
 
 
 def coarse_system(items: Sequence[Item]) -> bytes:

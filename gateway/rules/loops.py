@@ -63,22 +63,42 @@ class Detection:
     """One line for people."""
 
 
-@frozen
 class _Turn:
     """The facts of one step."""
 
-    step: int
-    facts: tuple[Fact, ...]
+    __slots__ = ("facts", "idle", "news", "step")
 
-    @property
-    def stale(self) -> bool:
-        """Nothing of it was new."""
-        return not any(_is_new(fact) for fact in self.facts)
-
-    @property
-    def idle(self) -> bool:
+    def __init__(self, step: int, facts: Sequence[Fact]) -> None:
+        self.step = step
+        self.facts = facts
+        self.news = [fact for fact in facts if _is_new(fact)]
+        """Those that brought something."""
+        self.idle = all(_is_idle(fact) for fact in facts)
         """It was nothing but pauses and thoughts, which are neither progress nor the lack of it."""
-        return all(_is_idle(fact) for fact in self.facts)
+
+
+class _Turns:
+    """Facts by step, newest first, for one rule at a time.
+
+    Most steps are work, as the newest turn or two tell: so turns are made as they are asked for, and kept
+    for the next rule.
+    """
+
+    def __init__(self, facts: Sequence[Fact]) -> None:
+        self._made: list[_Turn] = []
+        self._older = groupby(reversed(facts), _STEP)
+        self._calls = [fact.coarse for fact in facts]
+
+    def __iter__(self) -> Iterator[_Turn]:
+        yield from self._made
+        for step, group in self._older:
+            turn = _Turn(step, tuple(group)[::-1])
+            self._made.append(turn)
+            yield turn
+
+    def calls_like(self, coarse: bytes) -> int:
+        """How many calls equal this one, parallel ones included, whatever came of them."""
+        return self._calls.count(coarse)
 
 
 def _is_new(fact: Fact) -> bool:
@@ -87,7 +107,7 @@ def _is_new(fact: Fact) -> bool:
 
 
 def _is_idle(fact: Fact) -> bool:
-    return fact.status != "error" and bool(_name_words(fact.name) & _IDLE)
+    return fact.status != "error" and _pauses(fact.name)
 
 
 def detect(trace: Trace, rules: LoopRules) -> list[Detection]:
@@ -95,29 +115,28 @@ def detect(trace: Trace, rules: LoopRules) -> list[Detection]:
 
     At most one detection for each rule, in the order of the rules.
     """
-    every = _turns(trace.facts)
-    turns = every
+    every = trace.facts
+    facts = every
     if rules.ignore_tools:
-        turns = _turns([f for f in trace.facts if f.name not in rules.ignore_tools])
+        facts = tuple(fact for fact in every if fact.name not in rules.ignore_tools)
+    turns = _Turns(facts)
+    called = bool(facts) and facts[-1].step == trace.step
     found: list[Detection | None] = []
-    if turns and turns[-1].step == trace.step:
+    if called:
+        now = next(iter(turns)).facts
         found += [
-            _same_call(turns, rules),
-            _near_duplicate(turns, rules),
+            _same_call(now, turns, rules),
+            _near_duplicate(now, turns, rules),
             _cycle(turns, rules),
             _no_progress(turns, rules),
         ]
     if every and every[-1].step == trace.step:
-        found.append(_errors(every, rules))
+        found.append(_errors(turns if facts is every else _Turns(every), rules))
     if trace.said and trace.said[-1].step == trace.step:
-        found.append(_repeated_text(trace, turns, rules))
-    if turns and turns[-1].step == trace.step:
+        found.append(_repeated_text(trace.said, turns, rules))
+    if called:
         found.append(_context_growth(trace, turns, rules))
     return [detection for detection in found if detection is not None]
-
-
-def _turns(facts: Sequence[Fact]) -> list[_Turn]:
-    return [_Turn(step, tuple(group)) for step, group in groupby(facts, _STEP)]
 
 
 # --- patience with tools that poll
@@ -136,6 +155,11 @@ _NAME_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 @lru_cache(maxsize=4096)
 def _name_words(name: str) -> frozenset[str]:
     return frozenset(word.lower() for word in _NAME_WORD.findall(name[:128]))
+
+
+@lru_cache(maxsize=4096)
+def _pauses(name: str) -> bool:
+    return not _IDLE.isdisjoint(_name_words(name))
 
 
 def is_patient(fact: Fact, rules: LoopRules) -> bool:
@@ -195,9 +219,11 @@ def _again(a: Fact, b: Fact) -> bool:
 # --- the rules
 
 
-def _same_call(turns: Sequence[_Turn], rules: LoopRules) -> Detection | None:
+def _same_call(now: Sequence[Fact], turns: _Turns, rules: LoopRules) -> Detection | None:
     best: Detection | None = None
-    for fact in {f.coarse: f for f in turns[-1].facts}.values():
+    for fact in {f.coarse: f for f in now}.values():
+        if _rung(rules.same_call, turns.calls_like(fact.coarse)) is None:
+            continue
         count = _count_back(turns, _equal_to(fact))
         rungs = _patient_rungs(rules.same_call) if is_patient(fact, rules) else rules.same_call
         action = _rung(rungs, count)
@@ -212,9 +238,9 @@ def _equal_to(now: Fact) -> Callable[[Fact], bool]:
     return lambda fact: fact.coarse == now.coarse and _again(now, fact)
 
 
-def _near_duplicate(turns: Sequence[_Turn], rules: LoopRules) -> Detection | None:
+def _near_duplicate(now: Sequence[Fact], turns: _Turns, rules: LoopRules) -> Detection | None:
     best: Detection | None = None
-    for fact in {f.near: f for f in turns[-1].facts}.values():
+    for fact in {f.near: f for f in now}.values():
         forms: set[bytes] = set()
 
         def alike(f: Fact, now: Fact = fact, forms: set[bytes] = forms) -> bool:
@@ -244,16 +270,16 @@ def _alike(now: Fact, then: Fact) -> bool:
     return is_near(now.near, then.near, _CALL_DISTANCE)
 
 
-def _count_back(turns: Sequence[_Turn], matches: Callable[[Fact], bool]) -> int:
+def _count_back(turns: _Turns, matches: Callable[[Fact], bool]) -> int:
     """How many turns, from the last one back, have a matching call with nothing new beside or between.
 
     Parallel calls of one turn count once. A turn in which something else succeeded and was new ends the
     count: the agent got somewhere there, though a matching call in it was the first of those that follow.
     """
     count = 0
-    for turn in reversed(turns):
+    for turn in turns:
         hit = any(matches(fact) for fact in turn.facts)
-        if any(_is_new(f) and f.status != "error" and not matches(f) for f in turn.facts):
+        if any(f.status != "error" and not matches(f) for f in turn.news):
             return count + hit if count else 0
         count += hit
     return count
@@ -270,25 +296,22 @@ def _signature(turn: _Turn) -> Signature:
     )
 
 
-def _cycle(turns: Sequence[_Turn], rules: LoopRules) -> Detection | None:
-    if not rules.cycle:
+def _cycle(turns: _Turns, rules: LoopRules) -> Detection | None:
+    busy = _Busy(turns)
+    newest = busy.signature(0)
+    if not rules.cycle or newest is None or any(turns.calls_like(coarse) < 2 for coarse, _ in newest):
         return None
-    if any(_name_words(name) & _IDLE for name in {f.name for turn in turns for f in turn.facts}):
-        turns = [turn for turn in turns if not turn.idle]
-    last = [_signature(turn) for turn in turns[-4:]]
     for length in (2, 3, 4):
-        block = last[-length:]
-        if len(turns) < 2 * length or _has_smaller_period(block):
+        count = 1 + busy.repeated(length) // length
+        block = busy.signatures[:length]
+        if count < 2 or _has_smaller_period(block):
             continue
         if any(result == b"gone" for signature in block for _, result in signature):
             continue
-        count = 1
-        while [_signature(t) for t in turns[-(count + 1) * length : -count * length]] == block:
-            count += 1
-        facts = [fact for turn in turns[-length:] for fact in turn.facts]
+        facts = [fact for turn in reversed(busy.turns[:length]) for fact in turn.facts]
         patient = all(is_patient(fact, rules) for fact in facts)
         action = _rung(_patient_rungs(rules.cycle) if patient else rules.cycle, count)
-        if count > 1 and action is not None:
+        if action is not None:
             names = _names(facts)
             line = (
                 f"the same {length} steps ({_shown(names)}) were repeated {count} times with the same results"
@@ -297,23 +320,50 @@ def _cycle(turns: Sequence[_Turn], rules: LoopRules) -> Detection | None:
     return None
 
 
+class _Busy:
+    """The turns that are more than pauses and thoughts, newest first, with their signatures; made as they
+    are asked for."""
+
+    def __init__(self, turns: _Turns) -> None:
+        self.turns: list[_Turn] = []
+        self.signatures: list[Signature] = []
+        self._older = (turn for turn in turns if not turn.idle)
+
+    def repeated(self, length: int) -> int:
+        """How many turns in a row, from the newest back, equal the one `length` turns before them."""
+        at = 0
+        while (earlier := self.signature(at + length)) is not None and earlier == self.signatures[at]:
+            at += 1
+        return at
+
+    def signature(self, at: int) -> Signature | None:
+        """Of the turn so many before the newest; None before the first."""
+        while at >= len(self.signatures):
+            turn = next(self._older, None)
+            if turn is None:
+                return None
+            self.turns.append(turn)
+            self.signatures.append(_signature(turn))
+        return self.signatures[at]
+
+
 def _has_smaller_period(block: Sequence[Signature]) -> bool:
     if len(set(block)) == 1:
         return True
     return len(block) == 4 and block[:2] == block[2:]
 
 
-def _stale_turns(turns: Sequence[_Turn]) -> Iterator[_Turn]:
+def _stale_turns(turns: _Turns) -> Iterator[_Turn]:
     """The last turns that brought nothing new, newest first; pauses and thoughts are passed over."""
-    for turn in reversed(turns):
+    for turn in turns:
         if turn.idle:
             continue
-        if not turn.stale:
+        if turn.news:
             return
         yield turn
 
 
-def _no_progress(turns: Sequence[_Turn], rules: LoopRules) -> Detection | None:
+def _no_progress(turns: _Turns, rules: LoopRules) -> Detection | None:
     stale = list(_stale_turns(turns))
     patient = sum(all(is_patient(f, rules) for f in turn.facts) for turn in stale)
     action = _rung(rules.no_progress, _weighed(len(stale) - patient, patient))
@@ -324,9 +374,9 @@ def _no_progress(turns: Sequence[_Turn], rules: LoopRules) -> Detection | None:
     return Detection("no_progress", len(stale), action, names, line)
 
 
-def _errors(turns: Sequence[_Turn], rules: LoopRules) -> Detection | None:
+def _errors(turns: _Turns, rules: LoopRules) -> Detection | None:
     failed: list[_Turn] = []
-    for turn in reversed(turns):
+    for turn in turns:
         if any(fact.status != "error" for fact in turn.facts):
             break
         failed.append(turn)
@@ -338,11 +388,14 @@ def _errors(turns: Sequence[_Turn], rules: LoopRules) -> Detection | None:
     return Detection("consecutive_tool_errors", len(failed), action, names, line)
 
 
-def _repeated_text(trace: Trace, turns: Sequence[_Turn], rules: LoopRules) -> Detection | None:
+def _repeated_text(said: Sequence[Said], turns: _Turns, rules: LoopRules) -> Detection | None:
     """The same text counts where it got the same reply, or stood beside calls that brought nothing new."""
+    last = said[-1]
+    same = [text for text in said if _says_the_same(text, last)]
+    if _rung(rules.repeated_text, len(same)) is None:
+        return None
     by_step = {turn.step: turn for turn in turns}
-    last = trace.said[-1]
-    count = sum(_counts_as_repetition(text, last, by_step) for text in trace.said)
+    count = sum(_got_nowhere(text, last, by_step) for text in same)
     action = _rung(rules.repeated_text, count)
     if action is None:
         return None
@@ -351,19 +404,20 @@ def _repeated_text(trace: Trace, turns: Sequence[_Turn], rules: LoopRules) -> De
     return Detection("repeated_text", count, action, names, f"the assistant said the same {count} times")
 
 
-def _counts_as_repetition(text: Said, last: Said, turns: dict[int, _Turn]) -> bool:
-    same = text.text == last.text or (
-        bool(text.near) and bool(last.near) and is_near(text.near, last.near, _TEXT_DISTANCE)
-    )
-    if not same:
-        return False
+def _says_the_same(text: Said, last: Said) -> bool:
+    if text.text == last.text:
+        return True
+    return bool(text.near) and bool(last.near) and is_near(text.near, last.near, _TEXT_DISTANCE)
+
+
+def _got_nowhere(text: Said, last: Said, turns: dict[int, _Turn]) -> bool:
     if last.reply or text.reply:
         return text.reply == last.reply
     turn = turns.get(text.step)
-    return turn is not None and turn.stale
+    return turn is not None and not turn.news
 
 
-def _context_growth(trace: Trace, turns: Sequence[_Turn], rules: LoopRules) -> Detection | None:
+def _context_growth(trace: Trace, turns: _Turns, rules: LoopRules) -> Detection | None:
     sizes = dict(trace.sizes)
     grown: list[_Turn] = []
     for turn in _stale_turns(turns):

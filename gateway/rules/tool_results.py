@@ -53,14 +53,14 @@ OK = ResultHealth("ok")
 PENDING = ResultHealth("pending")
 
 
-def read_result(text: str, failed: bool = False) -> ResultHealth:
-    """The health of one tool result. `failed` is the client's own flag for it (`is_error`)."""
-    if failed:
-        found = _read(text, 0)
-        if found.status == "error":
-            return found
+def read_result(text: str, failed: bool = False, parsed: Any = None) -> ResultHealth:
+    """The health of one tool result. `failed` is the client's own flag for it (`is_error`); `parsed` is the
+    text as JSON where the caller has it already."""
+    known = parsed is not None and len(text) <= MAX_JSON
+    found = _value(parsed, len(text), 0) if known else _read(text, 0)
+    if failed and found.status != "error":
         return _error(_kind(_clean(text[:EDGE])) or "unknown")
-    return _read(text, 0)
+    return found
 
 
 def _read(text: str, depth: int) -> ResultHealth:

@@ -16,11 +16,14 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from hashlib import blake2b
+from operator import attrgetter
+from sys import intern
 from zlib import compress, crc32, decompressobj
 from zlib import error as ZlibError  # noqa: N812
 
 from gateway.domain import Answer, Item, Role, ToolCall
 from gateway.rules.fingerprint import (
+    MAX_NAME,
     SKETCH_BITS,
     CallPrint,
     Fingerprints,
@@ -35,11 +38,15 @@ MAX_FACTS = 64
 MAX_BYTES = 8192
 """Of a dumped trace."""
 _MAX_READ = 128
-"""Facts that are read from a request; of earlier ones only the number is counted."""
+"""Facts that are read from a request, and from one answer; of earlier ones only the number is counted."""
 _MAX_SAID = 32
 _MAX_SIZES = 32
 _MAX_PENDING = 32
+_MAX_NAMES = 8192
+"""Characters of all names together whose calls are counted each by itself."""
 _STATUS = ("", "ok", "error", "pending")
+_CODES = {status: code for code, status in enumerate(_STATUS)}
+_COARSE = attrgetter("coarse")
 
 
 @frozen
@@ -47,6 +54,7 @@ class Fact:
     """One tool call with its result, as digests: small enough to keep in the store."""
 
     name: str
+    """At most `MAX_NAME` characters of it."""
     call: bytes
     """Name and canonical arguments; this and the next three are 8 bytes each."""
     coarse: bytes
@@ -118,12 +126,14 @@ class Seen:
 
 
 Counts = Mapping[str, tuple[int, int]]
-"""By tool: calls, and how many of them failed."""
+"""By tool: calls, and how many of them failed. Those of tools beyond `_MAX_NAMES` are under the empty name,
+so that the sum is that of all calls."""
 
 
 @frozen
 class Trace:
-    """What is known of a run's task at one step; see the module."""
+    """What is known of a run's task at one step; see the module. When full it takes some 30 KB of memory, and
+    less than 200 KB if names have been made up to fill it."""
 
     step: int = 0
     task: bytes = b""
@@ -148,7 +158,7 @@ EMPTY = Trace()
 class _Turn:
     """One answer of the model and what came back to it."""
 
-    __slots__ = ("calls", "order", "replies", "results", "said")
+    __slots__ = ("calls", "replies", "results", "said", "unanswered")
 
     def __init__(self) -> None:
         self.said: list[Item] = []
@@ -156,10 +166,17 @@ class _Turn:
         self.results: dict[int, Item] = {}
         """By position of the call."""
         self.replies: list[Item] = []
+        self.unanswered = 0
+        """No call before this position is without a result."""
 
     @property
     def answered(self) -> bool:
         return bool(self.results or self.replies)
+
+    def positions(self) -> tuple[list[int], list[int]]:
+        """Of the calls that have results: those of which only the number is counted, those that are read."""
+        every = sorted(self.results)
+        return every[:-_MAX_READ], every[-_MAX_READ:]
 
 
 @frozen
@@ -228,11 +245,13 @@ class _Reader:
         self._speaking = False
         self._free = False
         if item.call_id:
-            if waiting := self._open.get(item.call_id):
+            waiting = self._open.get(item.call_id, [])
+            while waiting:
                 # The newest: servers that count their ids from zero use them again in every turn.
                 turn, at = waiting.pop()
-                turn.results.setdefault(at, item)
-                return
+                if at not in turn.results:
+                    turn.results[at] = item
+                    return
             if item.call_id not in self._asked and not self._unanswered():
                 self._early[item.call_id] = item
                 self.loose.append(item)
@@ -244,21 +263,15 @@ class _Reader:
             return
         turn, at = turn_at
         turn.results[at] = item
-        waiting = self._open.get(turn.calls[at].id, [])
-        if (turn, at) in waiting:
-            waiting.remove((turn, at))
 
     def _unanswered(self) -> tuple[_Turn, int] | None:
         """The first call of the last turn that has no result."""
         if not self.turns:
             return None
         turn = self.turns[-1]
-        if len(turn.results) >= len(turn.calls):
-            return None
-        for at in range(len(turn.results), len(turn.calls)):
-            if at not in turn.results:
-                return turn, at
-        return next(((turn, at) for at in range(len(turn.calls)) if at not in turn.results), None)
+        while turn.unanswered in turn.results:
+            turn.unanswered += 1
+        return (turn, turn.unanswered) if turn.unanswered < len(turn.calls) else None
 
     def _user(self, item: Item) -> None:
         if self._free and (self._speaking or not (self.turns or self.boundary)):
@@ -278,13 +291,19 @@ class _Reader:
 class _Memory:
     """What a task knows, fact by fact."""
 
-    def __init__(self, seen: Seen = Seen(), facts: Iterable[Fact] = ()) -> None:
+    def __init__(self, seen: Seen = Seen(), facts: Sequence[Fact] = ()) -> None:
         self.seen = seen
-        self.calls: set[bytes] = set()
-        self.pairs: set[bytes] = set()
-        for fact in facts:
-            self.calls.add(fact.coarse)
-            self.pairs.add(fact.coarse + fact.result)
+        self.calls: set[bytes] = set(map(_COARSE, facts))
+        self._pairs: set[bytes] = set()
+        """Calls with their results, but for those of `_facts`."""
+        self._facts = facts
+
+    def _came(self, pair: bytes) -> bool:
+        """Whether this call got this result before. Only of a call that was made before is it asked."""
+        if self._facts:
+            self._pairs.update([fact.coarse + fact.result for fact in self._facts])
+            self._facts = ()
+        return pair in self._pairs
 
     def news(self, call: CallPrint) -> int:
         """How much of what a call asks for is new: all, if it names something new, if one of its values is
@@ -307,16 +326,16 @@ class _Memory:
         novelty = self._novelty(coarse, news, result)
         self.calls.add(coarse)
         if result.digest:
-            self.pairs.add(coarse + result.digest)
+            self._pairs.add(coarse + result.digest)
             self.seen = self.seen.add(result.units)
         return novelty
 
     def _novelty(self, coarse: bytes, news: int, result: ResultPrint) -> int:
         if not result.digest:
             return 100
-        if coarse + result.digest in self.pairs:
-            return 0
         known = coarse in self.calls
+        if known and self._came(coarse + result.digest):
+            return 0
         if result.kind == "short":
             return 100
         parts = self.seen.share_new(result.units)
@@ -344,7 +363,7 @@ def _read_turn(
 ) -> Iterator[Fact]:
     """The facts of one turn. `asked` are calls whose news was told when the model made them."""
     told = {a.call: a.news for a in asked}
-    for at in sorted(turn.results):
+    for at in turn.positions()[1]:
         call = prints.call(turn.calls[at])
         result = prints.result(turn.results[at])
         news = told.get(call.call)
@@ -366,19 +385,45 @@ def _read_turns(
         results += len(turns[first].results)
     counts: dict[str, tuple[int, int]] = {}
     for turn in turns[:first]:
-        for at, item in turn.results.items():
-            _count(counts, turn.calls[at].name, item.failed)
+        _count_results(counts, turn, turn.results)
+    for turn in turns[first:]:
+        _count_results(counts, turn, turn.positions()[0])
     facts: list[Fact] = []
     for i, turn in enumerate(turns[first:], story.start + first):
         facts.extend(_read_turn(turn, step - (last - i), memory, prints))
     for fact in facts:
         _count(counts, fact.name, fact.status == "error")
-    return facts, counts
+    return facts, _bounded(counts, facts[-MAX_FACTS:])
 
 
 def _count(counts: dict[str, tuple[int, int]], name: str, failed: bool, by: int = 1) -> None:
     calls, errors = counts.get(name, (0, 0))
     counts[name] = (max(0, calls + by), max(0, errors + by * failed))
+
+
+def _count_results(counts: dict[str, tuple[int, int]], turn: _Turn, positions: Iterable[int]) -> None:
+    for at in positions:
+        _count(counts, turn.calls[at].name[:MAX_NAME], turn.results[at].failed)
+
+
+def _bounded(counts: dict[str, tuple[int, int]], facts: Iterable[Fact]) -> dict[str, tuple[int, int]]:
+    """Counts whose names are not too long together: models make names up."""
+    if sum(map(len, counts)) <= _MAX_NAMES:
+        return counts
+    used = {fact.name for fact in facts}
+    while spare := [name for name in counts if name and name not in used]:
+        _fold(counts, spare)
+        if sum(map(len, counts)) <= _MAX_NAMES:
+            break
+    return counts
+
+
+def _fold(counts: dict[str, tuple[int, int]], spare: Sequence[str]) -> None:
+    """Count half of these tools, the least used ones, under the empty name from now on."""
+    for name in sorted(spare, key=lambda n: counts[n])[: max(8, len(spare) // 2)]:
+        calls, errors = counts.pop(name)
+        others = counts.get("", (0, 0))
+        counts[""] = (others[0] + calls, others[1] + errors)
 
 
 def facts_of(items: Sequence[Item], step: int, prints: Fingerprints | None = None) -> list[Fact]:
@@ -453,14 +498,14 @@ def merged(
     story = _continued(recorded, items, step, prints)
     if story is not None:
         return _appended(recorded, story, recorded.task, items, step, sizes, prints)
-    story = _Reader().read(items)
+    story = _Reader().read(items[_first_needed(items) :])
     task = _task(story.boundary)
     memory = _Memory()
     own, own_counts = _read_turns(story, step, memory, prints)
     if not _tells_all(own, task, recorded, story, step):
         return _appended(recorded, story, task or recorded.task, items, step, sizes, prints)
     tail = [f for f in own if f.step >= step]
-    counts = _counts(recorded, tail, step) if recorded.counts else own_counts
+    counts = _counts(recorded, story, tail, step) if recorded.counts else own_counts
     spoken = _spoken(recorded, story, items, step, prints, whole=True)
     return Trace(step, task, tuple(own[-MAX_FACTS:]), spoken, sizes, counts, memory.seen)
 
@@ -475,7 +520,9 @@ def _appended(
     prints: Fingerprints,
 ) -> Trace:
     """The record of earlier steps with what is new in this request."""
-    earlier = tuple(f for f in recorded.facts if f.step < step)
+    earlier = recorded.facts
+    if recorded.step >= step:
+        earlier = tuple(f for f in earlier if f.step < step)
     memory = _Memory(recorded.seen, earlier)
     tail = _tail(story, recorded, step, memory, prints)
     return Trace(
@@ -484,7 +531,7 @@ def _appended(
         (*earlier, *tail)[-MAX_FACTS:],
         _spoken(recorded, story, items, step, prints, whole=False),
         sizes,
-        _counts(recorded, tail, step),
+        _counts(recorded, story, tail, step),
         memory.seen,
         recorded.asked,
     )
@@ -505,10 +552,34 @@ def _continued(recorded: Trace, items: Sequence[Item], step: int, prints: Finger
     if len(story.turns) != 2 or story.boundary:
         return None
     previous = story.turns[0]
+    if len(previous.results) != len(before):
+        return None
     calls = [prints.call(previous.calls[at]).call for at in sorted(previous.results)]
     if calls != before or _continues(story.turns[1], recorded) is False:
         return None
     return story
+
+
+def _first_needed(items: Sequence[Item]) -> int:
+    """Index from which a conversation has to be read. Where nobody has called a tool lately it is not the
+    beginning: there each answer ends a task, and of earlier ones only the last texts are looked at."""
+    turns = 0
+    within = False
+    for i in range(len(items) - 1, -1, -1):
+        item = items[i]
+        if item.aside or item.role is Role.SYSTEM:
+            continue
+        if item.calls or item.role is Role.TOOL:
+            return 0
+        if item.role is Role.USER:
+            within = False
+        elif not within:
+            within = True
+            turns += 1
+            # One more than is kept, because the last one may be the beginning of an answer.
+            if turns > _MAX_SAID + 1:
+                return 0 if _has_calls(items, i) else i + 1
+    return 0
 
 
 def _boundary(items: Sequence[Item]) -> tuple[int, int]:
@@ -643,14 +714,18 @@ def _spoken(
     return (*before, replace(last, step=step, reply=reply))
 
 
-def _counts(recorded: Trace, tail: Sequence[Fact], step: int) -> dict[str, tuple[int, int]]:
+def _counts(recorded: Trace, story: _Story, tail: Sequence[Fact], step: int) -> dict[str, tuple[int, int]]:
+    """What was counted before this step, with the results of the last answer."""
     counts = dict(recorded.counts)
-    for fact in recorded.facts:
-        if fact.step >= step:
-            _count(counts, fact.name, fact.status == "error", -1)
+    if recorded.step >= step:
+        for fact in recorded.facts:
+            if fact.step >= step:
+                _count(counts, fact.name, fact.status == "error", -1)
+    for turn in story.turns[-1:]:
+        _count_results(counts, turn, turn.positions()[0])
     for fact in tail:
         _count(counts, fact.name, fact.status == "error")
-    return counts
+    return _bounded(counts, (*recorded.facts, *tail)[-MAX_FACTS:])
 
 
 def answered(trace: Trace, answer: Answer, prints: Fingerprints | None = None) -> Trace:
@@ -663,7 +738,9 @@ def answered(trace: Trace, answer: Answer, prints: Fingerprints | None = None) -
         printed = prints.call(call)
         news = memory.news(printed)
         memory.heard(printed)
-        asked.append(Asked(_id_digest(call.id), call.name, printed.call, printed.coarse, printed.near, news))
+        asked.append(
+            Asked(_id_digest(call.id), printed.name, printed.call, printed.coarse, printed.near, news)
+        )
     spoken = trace.said
     if answer.texts and (text := prints.said(answer.texts[0])) is not None:
         spoken = (*spoken, Said(text.digest, text.near, b"", trace.step + 1))[-_MAX_SAID:]
@@ -677,7 +754,7 @@ def _id_digest(call_id: str | None) -> bytes:
 # --- as bytes, for the store
 
 _VERSION = 1
-_COUNT = struct.Struct("<II")
+_COUNT = struct.Struct("<HII")
 _FACT = struct.Struct("<H8s8s8s8sBiBI")
 _SAID = struct.Struct("<8s8s8sBi")
 _SIZE = struct.Struct("<iI")
@@ -685,7 +762,7 @@ _ASKED = struct.Struct("<8sH8s8s8sB")
 _MAX_U32 = 0xFFFF_FFFF
 _MAX_I32 = 0x7FFF_FFFF
 _SKETCH = SKETCH_BITS // 8
-_MAX_NAME = 255
+_MAX_NAME_BYTES = 255
 _SPARSE = 1500
 """Bits up to which compressing a sketch is worth its time."""
 
@@ -700,9 +777,8 @@ def dump(trace: Trace) -> bytes:
             return packed
         # Only names can make it this large: real agents have a few tools with short names.
         used = {f.name for f in facts} | {a.name for a in asked}
-        spare = [name for name in counts if name not in used]
-        for name in sorted(spare, key=lambda n: counts[n])[: max(8, len(spare) // 2)]:
-            del counts[name]
+        spare = [name for name in counts if name and name not in used]
+        _fold(counts, spare)
         if not spare:
             facts, said_, asked = facts[len(facts) // 2 + 1 :], said_[len(said_) // 2 + 1 :], asked[:4]
             counts = {name: counts[name] for name in {f.name for f in facts} if name in counts}
@@ -711,40 +787,44 @@ def dump(trace: Trace) -> bytes:
 
 
 def _pack(trace: Trace) -> bytes:
-    names: dict[bytes, int] = {}
+    names: dict[str, int] = {}
 
     def index(name: str) -> int:
-        return names.setdefault(name.encode("utf-8", "replace")[:_MAX_NAME], len(names))
+        return names.setdefault(name, len(names))
 
-    counts = [(index(name), *pair) for name, pair in trace.counts.items()]
+    counted = b"".join([_COUNT.pack(index(n), _u32(c), _u32(e)) for n, (c, e) in trace.counts.items()])
     rows = b"".join(
-        _FACT.pack(
-            index(f.name), f.call, f.coarse, f.near, f.result, _code(f), _i32(f.step), f.novelty, _u32(f.size)
-        )
-        for f in trace.facts
+        [
+            _FACT.pack(
+                index(f.name),
+                f.call,
+                f.coarse,
+                f.near,
+                f.result,
+                _CODES[f.status] | bool(f.result) << 4,
+                f.step,
+                f.novelty,
+                f.size,
+            )
+            for f in trace.facts
+        ]
     )
     asked = b"".join(_ASKED.pack(a.id, index(a.name), a.call, a.coarse, a.near, a.news) for a in trace.asked)
     texts = b"".join(
-        _SAID.pack(s.text, s.near, s.reply, bool(s.near) | bool(s.reply) << 1, _i32(s.step))
-        for s in trace.said
+        _SAID.pack(s.text, s.near, s.reply, bool(s.near) | bool(s.reply) << 1, s.step) for s in trace.said
     )
     sizes = b"".join(_SIZE.pack(_i32(step), _u32(size)) for step, size in trace.sizes[-_MAX_SIZES:])
-    table = b"".join(bytes((len(name),)) + name for name in names)
-    counted = b"".join(struct.pack("<H", i) + _COUNT.pack(_u32(c), _u32(e)) for i, c, e in counts)
+    encoded = [name.encode("utf-8", "replace")[:_MAX_NAME_BYTES] for name in names]
+    table = b"".join([bytes((len(name),)) + name for name in encoded])
     sketch = trace.seen.new.to_bytes(_SKETCH, "little") + trace.seen.old.to_bytes(_SKETCH, "little")
     if trace.seen.new.bit_count() + trace.seen.old.bit_count() < _SPARSE:
         sketch = compress(sketch, 1)
     lengths = struct.pack(
-        "<HHBBBBH", len(names), len(counts), len(trace.facts), len(trace.asked), len(trace.said),
+        "<HHBBBBH", len(names), len(trace.counts), len(trace.facts), len(trace.asked), len(trace.said),
         len(trace.sizes[-_MAX_SIZES:]), len(sketch),
     )  # fmt: skip
     body = b"".join((trace.task.ljust(8, b"\0"), lengths, table, counted, rows, asked, texts, sizes, sketch))
     return struct.pack("<BIi", _VERSION, crc32(body), _i32(trace.step)) + body
-
-
-def _code(fact: Fact) -> int:
-    status = _STATUS.index(fact.status) if fact.status in _STATUS else 0
-    return status | bool(fact.result) << 4
 
 
 def _i32(value: int) -> int:
@@ -775,33 +855,45 @@ def _unpack(dumped: bytes, step: int) -> Trace:
     names = []
     for _ in range(n_names):
         length = dumped[at]
-        names.append(dumped[at + 1 : at + 1 + length].decode("utf-8", "replace"))
+        names.append(intern(dumped[at + 1 : at + 1 + length].decode("utf-8", "replace")))
         at += 1 + length
     counts = {}
     for _ in range(n_counts):
-        i, calls, errors = struct.unpack_from("<HII", dumped, at)
+        i, calls, errors = _COUNT.unpack_from(dumped, at)
         counts[names[i]] = (calls, errors)
-        at += 10
-    facts = []
-    for _ in range(n_facts):
-        i, call, coarse, near, result, code, at_step, novelty, size = _FACT.unpack_from(dumped, at)
-        known = result if code >> 4 else b""
-        facts.append(Fact(names[i], call, coarse, near, known, _STATUS[code & 15], at_step, novelty, size))
-        at += _FACT.size
+        at += _COUNT.size
+    end = at + n_facts * _FACT.size
+    facts = tuple(
+        [
+            Fact(
+                names[i],
+                call,
+                coarse,
+                near,
+                result if code >> 4 else b"",
+                _STATUS[code & 15],
+                n,
+                novelty,
+                size,
+            )
+            for i, call, coarse, near, result, code, n, novelty, size in _FACT.iter_unpack(dumped[at:end])
+        ]
+    )
+    at = end
     asked = []
     for _ in range(n_asked):
         call_id, i, call, coarse, near, news = _ASKED.unpack_from(dumped, at)
         asked.append(Asked(call_id, names[i], call, coarse, near, news))
         at += _ASKED.size
-    texts = []
-    for _ in range(n_said):
-        text, near, reply, flags, at_step = _SAID.unpack_from(dumped, at)
-        texts.append(Said(text, near if flags & 1 else b"", reply if flags & 2 else b"", at_step))
-        at += _SAID.size
-    sizes = []
-    for _ in range(n_sizes):
-        sizes.append(_SIZE.unpack_from(dumped, at))
-        at += _SIZE.size
+    end = at + n_said * _SAID.size
+    texts = tuple(
+        [
+            Said(text, near if flags & 1 else b"", reply if flags & 2 else b"", at_step)
+            for text, near, reply, flags, at_step in _SAID.iter_unpack(dumped[at:end])
+        ]
+    )
+    at = end + n_sizes * _SIZE.size
+    sizes = tuple(_SIZE.iter_unpack(dumped[end:at]))
     bits = dumped[at : at + n_sketch]
     if n_sketch != 2 * _SKETCH:
         bits = decompressobj().decompress(bits, 2 * _SKETCH)
@@ -809,9 +901,9 @@ def _unpack(dumped: bytes, step: int) -> Trace:
     return Trace(
         step,
         task if task.strip(b"\0") else b"",
-        tuple(facts),
-        tuple(texts),
-        tuple(sizes),
+        facts,
+        texts,
+        sizes,
         counts,
         seen,
         tuple(asked),

@@ -62,6 +62,20 @@ class Edited:
         past = position - edit.at - len(edit.text)
         return edit.start if past < 0 else edit.end + past
 
+    def moved(self, start: int, end: int) -> tuple[int, int]:
+        """The range in the new text of a range in the old: replacements that it touches belong to it."""
+        return self._new(start, last=False), self._new(end, last=True)
+
+    def _new(self, position: int, *, last: bool) -> int:
+        at = bisect_right(self.edits, position, key=lambda edit: edit.start) - 1
+        if at < 0:
+            return position
+        edit = self.edits[at]
+        if position < edit.end:
+            inside = last and position > edit.start
+            return edit.at + (len(edit.text) if inside else 0)
+        return edit.at + len(edit.text) + position - edit.end
+
 
 def redact(text: str, findings: Iterable[Finding]) -> Edited:
     """Each finding becomes its type in brackets: `[CREDIT_CARD]`."""

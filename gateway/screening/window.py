@@ -40,7 +40,8 @@ class Passage:
 
 
 class Window:
-    """One text in pieces. `feed` them in order, then `flush` once."""
+    """One text in pieces. `feed` them in order, then `flush`; a text that goes on after that has what was
+    before as its context, so that a finding over both is still told."""
 
     def __init__(
         self,

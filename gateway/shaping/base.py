@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import orjson
 
@@ -82,7 +82,7 @@ class Shaper(Protocol):
     def fold(self) -> Fold:
         """The reader of a provider's stream whose turn may have to be sent back."""
 
-    def hold(self, stream: AnswerStream, request: Json, created: int) -> HeldStream:
+    def hold(self, stream: AnswerStream, request: Json, created: int) -> HeldStream[Any]:
         """The client's stream, held back from the first tool call on; `request` is the client's body."""
 
 
@@ -110,7 +110,10 @@ class Fold(ABC):
         """A fold that goes on from here by itself."""
 
 
-class HeldStream(ABC):
+Folded = TypeVar("Folded", bound=Fold)
+
+
+class HeldStream(ABC, Generic[Folded]):
     """A client's stream whose tool calls are judged before any of it is delivered.
 
     Whole events pass until the first that begins a call the client is to act on (tools that the provider
@@ -120,13 +123,17 @@ class HeldStream(ABC):
 
     __slots__ = ("_created", "_held", "_over", "_passed", "_request", "_size", "held", "stream")
 
-    def __init__(self, stream: AnswerStream, request: Json, created: int, passed: Fold) -> None:
+    fold: type[Folded]
+    """The surface's own."""
+
+    def __init__(self, stream: AnswerStream, request: Json, created: int) -> None:
         self.stream = stream
         self.held = False
         """A call has begun, and neither `release` nor `splice` was called yet."""
         self._request = request
         self._created = created
-        self._passed = passed
+        self._passed = self.fold()
+        """What the client has received."""
         self._held: list[bytes] = []
         self._size = 0
         self._over: Literal["", "released", "spliced"] = ""
@@ -230,7 +237,7 @@ def parsed(event: bytes) -> Json | None:
         return None
     if type(message) is not dict:
         return None
-    if "type" not in message and event.startswith(b"event:"):
+    if type(message.get("type")) is not str and event.startswith(b"event:"):
         name = event[6:].split(b"\n", 1)[0].strip()
         message["type"] = name.decode("utf-8", "replace")
     return message
@@ -243,10 +250,13 @@ def named(events: Iterator[Json]) -> bytes:
     )
 
 
-def overridden(said: Said, reply: Json) -> Json:
-    """A provider's reply with what `said` tells besides it."""
+def overridden(said: Said, reply: Json, prefix: str, request: Json, created: int) -> Json:
+    """A provider's reply with what `said` tells besides it, and with an id in any case."""
     given = {"id": said.id, "model": said.model, "usage": said.usage}
-    return {**reply, **{name: value for name, value in given.items() if value is not None}}
+    told = {**reply, **{name: value for name, value in given.items() if value is not None}}
+    if not text_at(told, "id"):
+        told["id"] = answer_id(prefix, said, request, created)
+    return told
 
 
 def answer_id(prefix: str, said: Said, request: Json, created: int) -> str:

@@ -7,11 +7,9 @@ providers want them back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-import orjson
 
 from gateway.domain import Json, ToolCall
 from gateway.shaping.base import (
@@ -20,7 +18,6 @@ from gateway.shaping.base import (
     HeldStream,
     Said,
     Shaper,
-    answer_id,
     ensure_as_many,
     index_of,
     model_name,
@@ -28,12 +25,11 @@ from gateway.shaping.base import (
     overridden,
     text_at,
 )
+from gateway.shaping.choices import Chunks, choices_of, composed
 from gateway.shaping.growing import copied, grow, grown
-from gateway.surfaces.base import AnswerStream
-from gateway.surfaces.chat import DONE
+from gateway.surfaces.body import json_text
 from gateway.translation.calls import made_id
 
-_NO_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 _CHOICES = ("tool_choice", "function_call", "parallel_tool_calls")
 """What may only stand beside tools."""
 _SPOKEN = ("role", "content", "refusal", "tool_calls", "function_call")
@@ -130,10 +126,7 @@ def _continued(message: Json, seed: str, results: Sequence[str]) -> Iterator[Jso
 def compose(said: Said, request: Json, created: int) -> Json:
     """See `Shaper`. Every choice that the client asked for says the same."""
     if said.reply is not None:
-        reply = overridden(said, said.reply)
-        if not text_at(reply, "id"):
-            reply["id"] = answer_id("chatcmpl-", said, request, created)
-        return reply
+        return overridden(said, said.reply, "chatcmpl-", request, created)
     message: Json = {
         "role": "assistant",
         "content": said.text or (None if said.calls else ""),
@@ -146,18 +139,11 @@ def compose(said: Said, request: Json, created: int) -> Json:
         finish = "function_call" if finish == "tool_calls" else finish
     elif calls:
         message["tool_calls"] = calls
-    count = request.get("n")
-    return {
-        "id": answer_id("chatcmpl-", said, request, created),
-        "object": "chat.completion",
-        "created": created,
-        "model": model_name(said, request),
-        "choices": [
-            {"index": i, "message": message, "logprobs": None, "finish_reason": finish}
-            for i in range(count if type(count) is int and count > 0 else 1)
-        ],
-        "usage": dict(said.usage or _NO_USAGE),
-    }
+    choices: list[Json] = [
+        {"index": i, "message": message, "logprobs": None, "finish_reason": finish}
+        for i in range(choices_of(request))
+    ]
+    return composed(said, request, created, "chatcmpl-", "chat.completion", choices)
 
 
 def _call(call: ToolCall, request: Json) -> Json:
@@ -171,7 +157,7 @@ def _call(call: ToolCall, request: Json) -> Json:
 
 
 def compose_stream(said: Said, request: Json, created: int) -> bytes:
-    """See `Shaper`. Usage is told only if the request asks for it."""
+    """See `Shaper`."""
     reply = compose(said, request, created)
     chunk = {name: value for name, value in reply.items() if name not in ("choices", "usage")}
     chunk["object"] = "chat.completion.chunk"
@@ -187,9 +173,15 @@ def compose_stream(said: Said, request: Json, created: int) -> bytes:
 
 
 def _choices(reply: Json) -> Iterator[tuple[int, Json]]:
+    """The choices, each under an index of its own."""
+    taken: set[int] = set()
     for choice in objects(reply.get("choices")):
         if type(choice.get("message")) is dict:
-            yield index_of(choice), choice
+            at = index_of(choice)
+            if at in taken:
+                at = max(taken) + 1
+            taken.add(at)
+            yield at, choice
 
 
 def _extras(message: Json) -> Json:
@@ -197,39 +189,27 @@ def _extras(message: Json) -> Json:
     return {name: value for name, value in message.items() if name not in _SPOKEN and value is not None}
 
 
-class _Writer:
-    """Writes chunks, all with the same head."""
+class _Writer(Chunks):
+    __slots__ = ()
 
-    def __init__(self, chunk: Json, request: Json) -> None:
-        options = request.get("stream_options")
-        self._tells_usage = type(options) is dict and bool(options.get("include_usage"))
-        self._chunk = chunk
-
-    def chunk(self, at: int, delta: Json, finish: str | None = None) -> bytes:
-        choice = {"index": at, "delta": delta, "logprobs": None, "finish_reason": finish}
-        more = {"usage": None} if self._tells_usage else {}
-        return _event({**self._chunk, "choices": [choice], **more})
+    def delta(self, at: int, delta: Json, finish: str | None = None) -> bytes:
+        return self.chunk({"index": at, "delta": delta, "logprobs": None, "finish_reason": finish})
 
     def choice(self, at: int, choice: Json, opening: Json, before: str = "") -> Iterator[bytes]:
         """A whole choice; `before` stands in front of its text, if it has one."""
         message = choice["message"]
         if opening:
-            yield self.chunk(at, opening)
+            yield self.delta(at, opening)
         content = message.get("content")
         if type(content) is list:
             content = "".join(text_at(part, "text") for part in objects(content))
         if type(content) is str and content:
-            yield self.chunk(at, {"content": before + content})
+            yield self.delta(at, {"content": before + content})
         if refusal := text_at(message, "refusal"):
-            yield self.chunk(at, {"refusal": refusal})
+            yield self.delta(at, {"refusal": refusal})
         for delta in _call_deltas(message):
-            yield self.chunk(at, delta)
-        yield self.chunk(at, {}, str(choice.get("finish_reason") or "stop"))
-
-    def ending(self, reply: Json) -> Iterator[bytes]:
-        if self._tells_usage:
-            yield _event({**self._chunk, "choices": [], "usage": reply.get("usage") or _NO_USAGE})
-        yield DONE
+            yield self.delta(at, delta)
+        yield self.delta(at, {}, str(choice.get("finish_reason") or "stop"))
 
 
 def _call_deltas(message: Json) -> Iterator[Json]:
@@ -241,15 +221,11 @@ def _call_deltas(message: Json) -> Iterator[Json]:
         yield {"tool_calls": [{**call, "index": i, kind: {**inner, name: ""}}]}
         arguments = inner.get(name)
         if type(arguments) is not str:
-            arguments = orjson.dumps(arguments).decode() if arguments is not None else ""
+            arguments = json_text(arguments) if arguments is not None else ""
         yield {"tool_calls": [{"index": i, kind: {name: arguments}}]}
     legacy = message.get("function_call")
     if type(legacy) is dict:
         yield {"function_call": {"name": text_at(legacy, "name"), "arguments": text_at(legacy, "arguments")}}
-
-
-def _event(chunk: Json) -> bytes:
-    return b"data: %b\n\n" % orjson.dumps(chunk)
 
 
 # -- streams ----------------------------------------------------------------------------------------
@@ -334,10 +310,6 @@ class ChatFold(Fold):
         """Choices that began and are not finished."""
         return [index for index, state in sorted(self._choices.items()) if state.finish is None]
 
-    def choices(self) -> Iterable[int]:
-        """Choices that began."""
-        return self._choices
-
 
 def _align_content(message: Json, delta: Json) -> None:
     """Some servers send text in pieces and thoughts as parts; with one part, all of it is parts."""
@@ -368,18 +340,15 @@ def _grow_call(calls: dict[int, Json], part: Json) -> None:
                 inner.pop("name", None)
             for name in ("arguments", "input"):
                 if name in inner and inner[name] is not None and type(inner[name]) is not str:
-                    inner[name] = orjson.dumps(inner[name]).decode()
+                    inner[name] = json_text(inner[name])
     grow(known, part)
 
 
-class HeldChat(HeldStream):
+class HeldChat(HeldStream[ChatFold]):
     """See `HeldStream`. A call of any choice holds all of them back."""
 
-    __slots__ = ("_fold",)
-
-    def __init__(self, stream: AnswerStream, request: Json, created: int) -> None:
-        self._fold = ChatFold()
-        super().__init__(stream, request, created, self._fold)
+    __slots__ = ()
+    fold = ChatFold
 
     def _begins_call(self, event: Json) -> bool:
         for choice in objects(event.get("choices")):
@@ -389,13 +358,13 @@ class HeldChat(HeldStream):
         return False
 
     def _rest(self, said: Said) -> bytes:
-        head = self._fold.head
+        head = self._passed.head
         if head is None:
             return compose_stream(said, self._request, self._created)
         reply = compose(said, self._request, self._created)
         writer = _Writer({n: v for n, v in head.items() if n not in ("usage", "obfuscation")}, self._request)
-        given = {choice["index"]: choice["message"] for choice in self._fold.reply()["choices"]}
-        waiting = self._fold.open_choices()
+        given = {choice["index"]: choice["message"] for choice in self._passed.reply()["choices"]}
+        waiting = self._passed.open_choices()
         out: list[bytes] = []
         for at, choice in _choices(reply):
             if at in waiting:
@@ -404,7 +373,7 @@ class HeldChat(HeldStream):
             elif at not in given:
                 opening = {"role": "assistant", **_extras(choice["message"])}
                 out += writer.choice(at, choice, opening)
-        out += [writer.chunk(at, {}, "stop") for at in waiting]
+        out += [writer.delta(at, {}, "stop") for at in waiting]
         return b"".join([*out, *writer.ending(reply)])
 
     def _choice(self, writer: _Writer, at: int, choice: Json, given: Json) -> Iterator[bytes]:
@@ -426,14 +395,8 @@ def _after(extras: Json, given: Json) -> Json:
     return extras
 
 
-def fold() -> ChatFold:
-    """See `Shaper`."""
-    return ChatFold()
-
-
-def hold(stream: AnswerStream, request: Json, created: int) -> HeldChat:
-    """See `Shaper`."""
-    return HeldChat(stream, request, created)
+fold = ChatFold
+hold = HeldChat
 
 
 if TYPE_CHECKING:

@@ -5,26 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import orjson
-
 from gateway.domain import Json
 from gateway.shaping.base import (
     Fold,
     HeldStream,
     Said,
     Shaper,
-    answer_id,
     ensure_as_many,
     index_of,
-    model_name,
     objects,
     overridden,
     text_at,
 )
-from gateway.surfaces.base import AnswerStream
-from gateway.surfaces.completions import DONE
-
-_NO_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+from gateway.shaping.choices import Chunks, choices_of, composed
 
 
 def with_note(body: Json, text: str) -> None:
@@ -46,35 +39,23 @@ def with_results(body: Json, turn: Json, results: Sequence[str]) -> Json:
 def compose(said: Said, request: Json, created: int) -> Json:
     """See `Shaper`. Every choice that the client asked for says the same."""
     if said.reply is not None:
-        return overridden(said, said.reply)
+        return overridden(said, said.reply, "cmpl-", request, created)
     prompt = request.get("prompt")
     several = type(prompt) is list and bool(prompt) and type(prompt[0]) in (str, list)
-    shown = request.get("n")
-    count = (len(prompt) if several and prompt else 1) * (shown if type(shown) is int and shown > 0 else 1)
+    count = (len(prompt) if several and prompt else 1) * choices_of(request)
     finish = "length" if said.finish == "length" else "stop"
-    return {
-        "id": answer_id("cmpl-", said, request, created),
-        "object": "text_completion",
-        "created": created,
-        "model": model_name(said, request),
-        "choices": [
-            {"index": i, "text": said.text, "logprobs": None, "finish_reason": finish} for i in range(count)
-        ],
-        "usage": dict(said.usage or _NO_USAGE),
-    }
+    choices: list[Json] = [
+        {"index": i, "text": said.text, "logprobs": None, "finish_reason": finish} for i in range(count)
+    ]
+    return composed(said, request, created, "cmpl-", "text_completion", choices)
 
 
 def compose_stream(said: Said, request: Json, created: int) -> bytes:
-    """See `Shaper`. Usage is told only if the request asks for it."""
+    """See `Shaper`."""
     reply = compose(said, request, created)
-    options = request.get("stream_options")
-    tells_usage = type(options) is dict and bool(options.get("include_usage"))
-    head = {name: value for name, value in reply.items() if name not in ("choices", "usage")}
-    chunks = [{**head, "choices": [choice]} for choice in objects(reply.get("choices"))]
-    if tells_usage:
-        chunks = [{**chunk, "usage": None} for chunk in chunks]
-        chunks.append({**head, "choices": [], "usage": reply.get("usage") or _NO_USAGE})
-    return b"".join([b"data: %b\n\n" % orjson.dumps(chunk) for chunk in chunks]) + DONE
+    writer = Chunks({n: v for n, v in reply.items() if n not in ("choices", "usage")}, request)
+    told = [writer.chunk(choice) for choice in objects(reply.get("choices"))]
+    return b"".join([*told, *writer.ending(reply)])
 
 
 class CompletionFold(Fold):
@@ -111,10 +92,11 @@ class CompletionFold(Fold):
         return other
 
 
-class HeldCompletion(HeldStream):
+class HeldCompletion(HeldStream[CompletionFold]):
     """See `HeldStream`. Nothing is ever held."""
 
     __slots__ = ()
+    fold = CompletionFold
 
     def _begins_call(self, event: Json) -> bool:
         return False
@@ -123,14 +105,8 @@ class HeldCompletion(HeldStream):
         return compose_stream(said, self._request, self._created)
 
 
-def fold() -> CompletionFold:
-    """See `Shaper`."""
-    return CompletionFold()
-
-
-def hold(stream: AnswerStream, request: Json, created: int) -> HeldCompletion:
-    """See `Shaper`."""
-    return HeldCompletion(stream, request, created, CompletionFold())
+fold = CompletionFold
+hold = HeldCompletion
 
 
 if TYPE_CHECKING:

@@ -18,8 +18,12 @@ class Pieces(list[str]):
     """A text that is still growing: joining each time would copy it with every event."""
 
 
+_GROWING = (Pieces, dict, list)
+
+
 def grow(known: Json, more: Json, depth: int = 0) -> None:
-    """Add what a delta tells to an object; both belong to it from then on."""
+    """Add what a delta tells to an object; both belong to it from then on. A value of another type than what
+    was told before is left out."""
     if depth > MAX_DEPTH:
         return
     for name, value in more.items():
@@ -30,21 +34,19 @@ def grow(known: Json, more: Json, depth: int = 0) -> None:
         if type(value) is str and name not in _WHOLE:
             if type(before) is Pieces:
                 before.append(value)
-            else:
-                known[name] = Pieces((before, value)) if type(before) is str else Pieces((value,))
-        elif type(value) is dict and type(before) is dict:
-            grow(before, value, depth + 1)
-        elif type(value) is list and type(before) is list:
-            _extend(before, value, depth + 1)
+            elif before is None or type(before) is str:
+                known[name] = Pieces((value,) if before is None else (before, value))
         elif type(value) is dict:
-            fresh: Json = {}
-            known[name] = fresh
-            grow(fresh, value, depth + 1)
+            if before is None:
+                before = known[name] = {}
+            if type(before) is dict:
+                grow(before, value, depth + 1)
         elif type(value) is list:
-            entries: list[Any] = []
-            known[name] = entries
-            _extend(entries, value, depth + 1)
-        else:
+            if before is None:
+                before = known[name] = []
+            if type(before) is list:
+                _extend(before, value, depth + 1)
+        elif type(before) not in _GROWING:
             known[name] = value
 
 

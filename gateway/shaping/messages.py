@@ -26,7 +26,6 @@ from gateway.shaping.base import (
     overridden,
     text_at,
 )
-from gateway.surfaces.base import AnswerStream
 from gateway.translation.calls import input_of, made_id, written
 
 _REASONS = {"stop": "end_turn", "tool_calls": "tool_use", "length": "max_tokens"}
@@ -104,7 +103,8 @@ def with_results(body: Json, turn: Json, results: Sequence[str]) -> Json:
         if kind == "tool_use":
             call_id = text_at(block, "id") or made_id(seed, len(answers))
             given = block.get("input")
-            given = given if type(given) is dict else input_of(given if type(given) is str else "")
+            # Written and read again: at some depths it could be parsed and cannot be sent.
+            given = input_of(given if type(given) is str else written({} if given is None else given))
             block = {**block, "id": call_id, "input": given}
             result = results[len(answers)] if len(answers) < len(results) else ""
             answers.append(
@@ -128,10 +128,7 @@ def with_results(body: Json, turn: Json, results: Sequence[str]) -> Json:
 def compose(said: Said, request: Json, created: int) -> Json:
     """See `Shaper`."""
     if said.reply is not None:
-        reply = overridden(said, said.reply)
-        if not text_at(reply, "id"):
-            reply["id"] = answer_id("msg_", said, request, created)
-        return reply
+        return overridden(said, said.reply, "msg_", request, created)
     content: list[Json] = []
     if said.text:
         content.append({"type": "text", "text": said.text})
@@ -220,6 +217,7 @@ def _pieces(block: Json) -> tuple[Json, list[Json]]:
 
 @dataclass(slots=True)
 class _Block:
+    index: int
     start: Json
     texts: dict[str, list[str]] = field(default_factory=dict)
     """By the field of the block that they belong to."""
@@ -251,20 +249,22 @@ _DELTAS = {
 _STARTS = {
     "text_delta": "text",
     "thinking_delta": "thinking",
-    "input_json_delta": "tool_use",
     "compaction_delta": "compaction",
 }
-"""What block a delta belongs to whose start did not come."""
+"""What block a delta belongs to whose start did not come. A call without a start is nobody's."""
 
 
 class MessagesFold(Fold):
     """See `Fold`."""
 
-    __slots__ = ("_blocks", "_ending", "_message", "_usage")
+    __slots__ = ("_at", "_blocks", "_ending", "_message", "_usage")
 
     def __init__(self) -> None:
         self._message: Json | None = None
-        self._blocks: dict[int, _Block] = {}
+        self._blocks: list[_Block] = []
+        """In the order in which they came; some servers count no indexes."""
+        self._at: dict[int, _Block] = {}
+        """By index: the block that deltas go to."""
         self._ending: Json = {}
         self._usage: Json = {}
 
@@ -275,9 +275,9 @@ class MessagesFold(Fold):
         elif kind == "content_block_start":
             block, index = event.get("content_block"), index_of(event)
             if type(block) is dict and not self._known(index, block):
-                self._blocks[index] = _Block(block)
+                self._add(index, block)
         elif kind == "content_block_stop":
-            if (known := self._blocks.get(index_of(event))) is not None:
+            if (known := self._at.get(index_of(event))) is not None:
                 known.closed = True
         elif kind == "message_start":
             message = event.get("message")
@@ -292,8 +292,16 @@ class MessagesFold(Fold):
 
     def _known(self, index: int, block: Json) -> bool:
         """The start of a block has come twice."""
-        known = self._blocks.get(index)
-        return known is not None and not known.closed and known.start == block
+        known = self._at.get(index)
+        if known is None:
+            return False
+        block_id = block.get("id")
+        return known.start.get("id") == block_id if block_id else not known.closed and known.start == block
+
+    def _add(self, index: int, start: Json) -> _Block:
+        block = self._at[index] = _Block(index, start)
+        self._blocks.append(block)
+        return block
 
     def _take(self, usage: Any) -> None:
         if type(usage) is dict:
@@ -303,10 +311,12 @@ class MessagesFold(Fold):
         if type(delta) is not dict:
             return
         kind = delta.get("type")
-        block = self._blocks.get(index)
+        if type(kind) is not str:
+            return
+        block = self._at.get(index)
         if block is None and kind in _STARTS:
-            block = self._blocks[index] = _Block({"type": _STARTS[kind]})
-        if block is None or type(kind) is not str:
+            block = self._add(index, {"type": _STARTS[kind]})
+        if block is None:
             return
         if kind == "citations_delta":
             block.citations.append(delta.get("citation"))
@@ -316,9 +326,9 @@ class MessagesFold(Fold):
                 block.texts.setdefault(name, []).append(piece)
 
     def reply(self) -> Json:
-        content = [block.whole() for _, block in sorted(self._blocks.items())]
-        reply = {"type": "message", "role": "assistant", **(self._message or {}), "content": content}
-        reply |= self._ending
+        content = [block.whole() for block in self._blocks]
+        reply = {**(self._message or {}), **self._ending}
+        reply |= {"type": "message", "role": "assistant", "content": content}
         if self._usage:
             reply["usage"] = dict(self._usage)
         return reply
@@ -328,15 +338,11 @@ class MessagesFold(Fold):
         other._message = self._message
         other._ending = dict(self._ending)
         merge_usage(other._usage, self._usage)
-        other._blocks = {
-            index: _Block(
-                block.start,
-                {name: list(pieces) for name, pieces in block.texts.items()},
-                list(block.citations),
-                block.closed,
-            )
-            for index, block in self._blocks.items()
-        }
+        for block in self._blocks:
+            copied = other._add(block.index, block.start)
+            copied.texts = {name: list(pieces) for name, pieces in block.texts.items()}
+            copied.citations = list(block.citations)
+            copied.closed = block.closed
         return other
 
     @property
@@ -346,22 +352,19 @@ class MessagesFold(Fold):
 
     def open_blocks(self) -> list[int]:
         """Indexes of the blocks that are not closed."""
-        return [index for index, block in sorted(self._blocks.items()) if not block.closed]
+        return [index for index, block in sorted(self._at.items()) if not block.closed]
 
     @property
     def next_index(self) -> int:
         """The index of the next block."""
-        return max(self._blocks, default=-1) + 1
+        return max(self._at, default=-1) + 1
 
 
-class HeldMessages(HeldStream):
+class HeldMessages(HeldStream[MessagesFold]):
     """See `HeldStream`. Calls of tools that the provider hosts pass."""
 
-    __slots__ = ("_fold",)
-
-    def __init__(self, stream: AnswerStream, request: Json, created: int) -> None:
-        self._fold = MessagesFold()
-        super().__init__(stream, request, created, self._fold)
+    __slots__ = ()
+    fold = MessagesFold
 
     def _begins_call(self, event: Json) -> bool:
         if event.get("type") != "content_block_start":
@@ -371,20 +374,15 @@ class HeldMessages(HeldStream):
 
     def _rest(self, said: Said) -> bytes:
         reply = compose(said, self._request, self._created)
-        if not self._fold.begun:
+        passed = self._passed
+        if not passed.begun:
             return named(_events(reply))
-        closing = [{"type": "content_block_stop", "index": index} for index in self._fold.open_blocks()]
-        return named(iter(closing)) + named(_rest_of(reply, self._fold.next_index))
+        closing = [{"type": "content_block_stop", "index": index} for index in passed.open_blocks()]
+        return named(iter(closing)) + named(_rest_of(reply, passed.next_index))
 
 
-def fold() -> MessagesFold:
-    """See `Shaper`."""
-    return MessagesFold()
-
-
-def hold(stream: AnswerStream, request: Json, created: int) -> HeldMessages:
-    """See `Shaper`."""
-    return HeldMessages(stream, request, created)
+fold = MessagesFold
+hold = HeldMessages
 
 
 if TYPE_CHECKING:

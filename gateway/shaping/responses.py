@@ -26,8 +26,7 @@ from gateway.shaping.base import (
     overridden,
     text_at,
 )
-from gateway.surfaces.base import AnswerStream
-from gateway.surfaces.responses import read_answer
+from gateway.surfaces.responses_answers import call_of
 from gateway.translation.calls import made_id
 
 _NO_USAGE: Json = {
@@ -119,7 +118,7 @@ def with_results(body: Json, turn: Json, results: Sequence[str]) -> Json:
     unsaid: list[str] = []
     count = 0
     for place, item in enumerate(output):
-        if not read_answer({"output": [item]}).calls:
+        if call_of(item) is None:
             continue
         if not text_at(item, "call_id") and item.get("type") in ("function_call", "custom_tool_call"):
             item = output[place] = {**item, "call_id": made_id(text_at(turn, "id"), count)}
@@ -181,10 +180,7 @@ def _result(call: Json, text: str) -> tuple[Json, bool]:
 def compose(said: Said, request: Json, created: int) -> Json:
     """See `Shaper`."""
     if said.reply is not None:
-        reply = overridden(said, said.reply)
-        if not text_at(reply, "id"):
-            reply["id"] = answer_id("resp_", said, request, created)
-        return reply
+        return overridden(said, said.reply, "resp_", request, created)
     seed = answer_id("resp_", said, request, created)
     cut = said.finish == "length"
     echoed = {
@@ -226,7 +222,9 @@ def _said_items(said: Said, request: Json, seed: str) -> list[Json]:
         message: Json = {"id": _item_id("msg", seed, 0), "type": "message", "role": "assistant"}
         status = "incomplete" if said.finish == "length" else "completed"
         items.append({**message, "status": status, "content": [part]})
-    customs = {tool.get("name") for tool in objects(request.get("tools")) if tool.get("type") == "custom"}
+    customs = {
+        text_at(tool, "name") for tool in objects(request.get("tools")) if tool.get("type") == "custom"
+    }
     for call in said.calls:
         items.append(_said_call(call, seed, len(items), custom=call.name in customs))
     return items
@@ -275,10 +273,10 @@ class _Writer:
         return {"type": kind, "sequence_number": number, **facts}
 
     def item(self, place: int, item: Json) -> Iterator[Json]:
-        kind = item.get("type")
+        kind = text_at(item, "type")
         yield self.event("response.output_item.added", output_index=place, item=_opened(item))
         here = {"item_id": text_at(item, "id"), "output_index": place}
-        for field, part_kind in _LISTS.get(kind, ()) if type(kind) is str else ():
+        for field, part_kind in _LISTS.get(kind, ()):
             for index, part in enumerate(objects(item.get(field))):
                 yield from self._part(part_kind, {**here, _INDEX[part_kind]: index}, part)
         if kind in _ARGUMENTS:
@@ -339,8 +337,8 @@ _ARGUMENTS = {
 def _opened(item: Json) -> Json:
     """An item as it is when it is added, before its content."""
     opened = dict(item)
-    kind = item.get("type")
-    for field, _ in _LISTS.get(kind, ()) if type(kind) is str else ():
+    kind = text_at(item, "type")
+    for field, _ in _LISTS.get(kind, ()):
         if type(item.get(field)) is list:
             opened[field] = []
     if kind in _ARGUMENTS:
@@ -368,13 +366,13 @@ _TEXTS = {
     **{stem: (kind, field, "") for kind, (stem, field) in _ARGUMENTS.items()},
 }
 """By the stem of events that tell a text: the item it belongs to, the field there, and the part's type."""
-_ASKING = (
-    "function_call_arguments",
-    "custom_tool_call_input",
-    "shell_call_command",
-    "apply_patch_call_operation_diff",
-)
-"""Stems of events inside of calls that the client is to act on."""
+_ASKING = {
+    "function_call_arguments": "function_call",
+    "custom_tool_call_input": "custom_tool_call",
+    "shell_call_command": "shell_call",
+    "apply_patch_call_operation_diff": "apply_patch_call",
+}
+"""Stems of events inside of calls that the client may have to act on, with the type of their item."""
 
 
 class _Output:
@@ -555,45 +553,47 @@ def _grown_part(output: _Output, part: Json, index: int) -> Json:
     return {**part, field: "".join(pieces)} if pieces else part
 
 
-class HeldResponses(HeldStream):
+class HeldResponses(HeldStream[ResponsesFold]):
     """See `HeldStream`. Work of tools that the provider hosts passes.
 
     What is spliced ends with the response's id from the stream's beginning, since SDKs refuse a stream in
     which it changes. The provider keeps what was said last under the id of `Said.reply`.
     """
 
-    __slots__ = ("_fold",)
-
-    def __init__(self, stream: AnswerStream, request: Json, created: int) -> None:
-        self._fold = ResponsesFold()
-        super().__init__(stream, request, created, self._fold)
+    __slots__ = ()
+    fold = ResponsesFold
 
     def _begins_call(self, event: Json) -> bool:
         kind = text_at(event, "type")
         if kind.startswith("response.output_item."):
             item = event.get("item")
-            return type(item) is dict and _is_call(item)
+            return type(item) is dict and call_of(item) is not None
         if kind in _ENDINGS:
             response = event.get("response")
-            return type(response) is dict and any(_is_call(item) for item in objects(response.get("output")))
+            return type(response) is dict and _asks(response)
         stem, _, what = kind[9:].rpartition(".")
-        return stem in _ASKING and what in ("delta", "done") and self._fold.known(event) is None
+        if stem not in _ASKING or what not in ("delta", "done"):
+            return False
+        # An item that passed is the provider's own call, if its type was told and is this one.
+        known = self._passed.known(event)
+        return known is None or known.item.get("type") != _ASKING[stem]
 
     def _rest(self, said: Said) -> bytes:
-        begun = self._fold.begun
-        if begun is None and not self._fold.items():
+        passed = self._passed
+        begun = passed.begun
+        if begun is None and not passed.items():
             return compose_stream(said, self._request, self._created)
         begun = begun or {}
-        first = self._fold.next_place
+        first = passed.next_place
         if begun_id := text_at(begun, "id"):
             said = replace(said, id=begun_id)
         reply = compose(said, self._request, self._created)
-        writer = _Writer(self._fold.next_number)
-        events = list(self._fold.close(writer))
-        told = self._fold.items()
+        writer = _Writer(passed.next_number)
+        events = list(passed.close(writer))
+        told = passed.items()
         taken = {text_at(item, "id") for item in told} - {""}
         output = [
-            _renamed(item, text_at(reply, "id"), place) if item.get("id") in taken else item
+            _renamed(item, text_at(reply, "id"), place) if text_at(item, "id") in taken else item
             for place, item in enumerate(objects(reply.get("output")), first)
         ]
         for place, item in enumerate(output, first):
@@ -608,18 +608,12 @@ def _renamed(item: Json, seed: str, place: int) -> Json:
     return {**item, "id": _item_id(text_at(item, "id").partition("_")[0], seed, place)}
 
 
-def _is_call(item: Json) -> bool:
-    return bool(read_answer({"output": [item]}).calls)
+def _asks(response: Json) -> bool:
+    return any(call_of(item) is not None for item in objects(response.get("output")))
 
 
-def fold() -> ResponsesFold:
-    """See `Shaper`."""
-    return ResponsesFold()
-
-
-def hold(stream: AnswerStream, request: Json, created: int) -> HeldResponses:
-    """See `Shaper`."""
-    return HeldResponses(stream, request, created)
+fold = ResponsesFold
+hold = HeldResponses
 
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ import orjson
 
 from gateway.admission import Ending
 from gateway.domain import Millis
-from gateway.stores.embedded import RunArchive, RunState
+from gateway.stores.embedded_runs import RunArchive, RunState
 
 log = logging.getLogger(__name__)
 

@@ -1,28 +1,24 @@
 """The store of a single process: plain Python state, and the meaning of every store operation.
 
 No await stands inside an operation, so each is atomic by construction. What must survive a restart is
-kept elsewhere: money in the ledger and the worker's journal, runs and their index in `RunArchive`.
-The Redis scripts follow this file operation by operation; tests compare every answer.
+kept elsewhere: money in the ledger and the worker's journal, runs and their index in `RunArchive`. What is
+no money has files of its own: runs, breakers, and the small records that end by themselves. The Redis scripts
+follow these files operation by operation; tests compare every answer.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from gateway.admission import (
-    INDEX_WIDTH,
-    MAX_ANCESTORS,
-    MAX_RETRIES,
-    RETRY_WINDOW_MS,
     Admission,
     Admitted,
     Baseline,
@@ -32,7 +28,6 @@ from gateway.admission import (
     CounterState,
     Denied,
     Ending,
-    Evidence,
     Hold,
     Kill,
     Lookup,
@@ -43,14 +38,14 @@ from gateway.admission import (
     Settlement,
     Taken,
 )
-from gateway.domain import Millis, Nano, RunSource, RunStatus
+from gateway.domain import Millis, Nano, RunStatus
 from gateway.errors import CODES
 from gateway.protocols import Clock, Store
 from gateway.stores.embedded_breakers import Breakers
 from gateway.stores.embedded_records import Records, Sweep
+from gateway.stores.embedded_runs import DAY_MS, RunArchive, Runs, RunState, shown
 
 MINUTE_MS = 60_000
-DAY_MS = 86_400_000
 SETTLED_MEMORY_MS = 3_600_000
 """How long a settled attempt is remembered, so that a late repetition is recognised; later ones are
 recognised by the ledger."""
@@ -58,8 +53,6 @@ PROVISIONAL_MEMORY_MS = DAY_MS
 """How long a provisional end may still be replaced by the real figure."""
 UNDATED_COUNTER_MS = 35 * DAY_MS
 """How long a counter lives that the ledger knows no end of."""
-UNSEEN_RUN_TTL_MS = 600_000
-"""A run that was resolved and never admitted leaves no trace after this."""
 KILL_MEMORY = 4096
 
 
@@ -69,66 +62,11 @@ def wall_clock() -> Millis:
 
 
 @dataclass(slots=True)
-class RunState:
-    """One run as the store keeps it."""
-
-    id: str
-    principal: str
-    session: str
-    name: str | None
-    explicit: bool
-    continues: str | None
-    started_at: Millis
-    last_at: Millis
-    idle_ttl_ms: int
-    status: str = RunStatus.RUNNING.value
-    reason: str = ""
-    seen: bool = False
-    """A step of it was admitted once, so it is worth keeping and showing."""
-    steps: int = 0
-    open: int = 0
-    tool_calls: int = 0
-    tokens: int = 0
-    cost: Nano = 0
-    reserved: Nano = 0
-    head: str = ""
-    """Where the conversation stands, until a request goes on from there."""
-    answered_at: Millis = 0
-    policy: str = ""
-    budget: str = ""
-    """Counter of the run's own budget, for what is left of it."""
-    budget_limit: Nano = 0
-    ancestors: tuple[str, ...] = ()
-    progress: bytes = b""
-    landed: int = 0
-    """Ordinal of the step by which the run was landed; `ending` is then what later steps are told."""
-    ending: Ending | None = None
-    waited_ms: int = 0
-    """How long its answers waited for a person; no part of its wall-clock time."""
-
-
-_SHOWN = tuple(field.name for field in fields(RunState) if field.name not in ("progress", "ending"))
-
-
-@dataclass(slots=True)
 class _Counter:
     used: Nano = 0
     reserved: Nano = 0
     expires_at: Millis = 0
     warned: bool = False
-
-
-@dataclass(slots=True)
-class _Retry:
-    """The step that one run made of a conversation; equal agents make one each of equal conversations."""
-
-    run_id: str
-    ordinal: int
-    failed: bool
-    count: int
-    at: Millis
-    until: Millis
-    """Remembered until then: as long as the attempt may be open, then for the retry window."""
 
 
 @dataclass(slots=True)
@@ -155,36 +93,6 @@ class _Attempt:
     settled_at: Millis = 0
 
 
-class RunArchive(Protocol):
-    """Where an embedded store keeps its runs and index over a restart."""
-
-    def touch_run(self, run_id: str) -> None:
-        """The run has changed and is to be saved soon."""
-
-    def touch_index(self, key: str) -> None:
-        """The index entry has changed and is to be saved soon."""
-
-    async def runs(self) -> list[RunState]:
-        """Every run saved."""
-
-    async def index(self, now: Millis) -> dict[str, tuple[Millis, list[str]]]:
-        """Every index entry that has not expired."""
-
-    def touch_object(self, key: str) -> None:
-        """The record has changed and is to be saved soon."""
-
-    async def objects(self, now: Millis) -> dict[str, tuple[Millis, bytes]]:
-        """Every record that has not expired."""
-
-    async def save(
-        self,
-        runs: Mapping[str, RunState],
-        index: Mapping[str, tuple[Millis, list[str]]],
-        objects: Mapping[str, tuple[Millis, bytes]],
-    ) -> None:
-        """Save what was touched since the last call."""
-
-
 class EmbeddedStore:
     """Everything in this process's memory. For one worker: others would each have their own budgets."""
 
@@ -197,20 +105,15 @@ class EmbeddedStore:
     ) -> None:
         self._now = clock
         self._archive = archive
+        self._runs = Runs(archive)
         self._used_counters = used_counters
-        self._runs: dict[str, RunState] = {}
-        self._index: dict[str, tuple[Millis, list[str]]] = {}
         self._records = Records(self._touch_record)
         self._breakers = Breakers()
-        self._retries: dict[str, list[_Retry]] = {}
-        """By body, one for each run, the latest last."""
         self._counters: dict[str, _Counter] = {}
         self._buckets: dict[str, int] = {}
         self._in_flight: dict[str, int] = {}
         self._attempts: dict[str, _Attempt] = {}
         self._open_attempts: dict[str, None] = {}
-        self._due: list[tuple[Millis, str]] = []
-        """When to look at each run again, soonest first."""
         self._settled: OrderedDict[str, Millis] = OrderedDict()
         self._provisional: OrderedDict[str, Millis] = OrderedDict()
         """Attempts that have ended, oldest first."""
@@ -219,21 +122,15 @@ class EmbeddedStore:
         self._kill_acks: OrderedDict[str, dict[str, tuple[Millis, int]]] = OrderedDict()
         self._events: dict[str, bytes] = {}
         self._event_serial = 0
-        self._retry_sweep = Sweep(self._retries)
-        self._index_sweep = Sweep(self._index)
         self._counter_sweep = Sweep(self._counters)
+        self._bucket_sweep = Sweep(self._buckets)
 
     async def start(self) -> None:
         now = self._now()
         if self._used_counters is not None:
             await self.reseed(await self._used_counters(now))
         if self._archive is not None:
-            for run in await self._archive.runs():
-                run.open = 0
-                run.reserved = 0
-                self._runs[run.id] = run
-                self._look_again(run, now)
-            self._index.update(await self._archive.index(now))
+            self._runs.restore(await self._archive.runs(), await self._archive.index(now), now)
             self._records.entries.update(await self._archive.objects(now))
 
     async def close(self) -> None:
@@ -242,213 +139,31 @@ class EmbeddedStore:
     async def save(self) -> None:
         """Keep what a restart must find: to be called every moment, and at the end."""
         if self._archive is not None:
-            await self._archive.save(self._runs, self._index, self._records.entries)
+            await self._archive.save(self._runs.known, self._runs.index, self._records.entries)
 
     # -- runs ---------------------------------------------------------------------------------------
 
     async def resolve(self, lookup: Lookup) -> RunView:
+        return self._runs.resolve(lookup, self._now())
+
+    async def link(self, run_id: str, keys: Sequence[str], ttl_ms: int) -> None:
         now = self._now()
-        retry: _Retry | None = None
-        continues: str | None = None
-        found: RunState | None = None
-        source = RunSource.SESSION if lookup.session_given else RunSource.NEW
-        merged = False
-        if lookup.name_key is not None:
-            source = lookup.named_source
-            found = self._named(lookup, now)
-            if found is not None and self._is_idle(found, now):
-                continues, found = found.id, None
-            if found is not None:
-                retry = self._repeated(lookup, now, found.id)
-        elif (retry := self._repeated(lookup, now)) is not None:
-            found, source = self._runs[retry.run_id], RunSource.RETRY
-        else:
-            match = self._match(lookup, now)
-            if match is not None:
-                found, evidence, merged = match
-                found.head = ""
-                if self._is_idle(found, now) or self._is_over(found, evidence, lookup, now):
-                    continues, found = found.id, None
-                else:
-                    source = evidence.source
+        if run_id in self._runs.known:
+            self._runs.link(keys, run_id, now, now + ttl_ms)
 
-        is_new = found is None
-        if found is None:
-            found = self._open(lookup, continues, now)
-        else:
-            found.head = ""
-        for key in lookup.known_as:
-            self._know_as(key, found.id, now, now + lookup.idle_ttl_ms + DAY_MS)
-        ordinal = 0
-        if retry is not None:
-            retry.count += 1
-            ordinal = retry.ordinal
-        return RunView(
-            run_id=found.id,
-            session=found.session,
-            source=source,
-            is_new=is_new,
-            explicit=found.explicit,
-            name=found.name,
-            continues=found.continues,
-            retry_ordinal=ordinal,
-            merged=merged,
-            status=RunStatus(found.status),
-            started_at=found.started_at,
-            steps=found.steps,
-            cost=found.cost,
-            policy=found.policy,
-            ancestors=found.ancestors,
-            progress=found.progress,
-            landed=found.landed,
-        )
+    async def stop_run(self, run_id: str, status: str, reason: str, ending: Ending | None = None) -> None:
+        run = self._runs.known.get(run_id)
+        if run is None:
+            return
+        run.status, run.reason = status, reason
+        if ending is not None and run.ending is None:
+            # The step that was answered in the model's place was never admitted, so none is a retry of it.
+            run.landed, run.ending = run.steps + 1, ending
+        self._runs.touch(run)
 
-    def _repeated(self, lookup: Lookup, now: Millis, run_id: str | None = None) -> _Retry | None:
-        """The step that a request repeats, if it repeats one: of equal agents' steps one that failed, and
-        of those one that was repeated least, so that two that failed are not taken for one."""
-        known = [
-            retry
-            for retry in self._retries.get(lookup.retry_key, ())
-            if retry.until >= now
-            and now - retry.at <= RETRY_WINDOW_MS
-            and retry.count < MAX_RETRIES
-            and retry.run_id in self._runs
-            and run_id in (None, retry.run_id)
-        ]
-        failed = [retry for retry in known if retry.failed]
-        if failed:
-            return min(reversed(failed), key=lambda retry: retry.count)
-        return known[-1] if known and lookup.retry_declared else None
-
-    def _retry(self, key: str, run_id: str, now: Millis) -> _Retry | None:
-        for retry in self._retries.get(key, ()):
-            if retry.run_id == run_id and retry.until >= now:
-                return retry
-        return None
-
-    def _named(self, lookup: Lookup, now: Millis) -> RunState | None:
-        if lookup.own_run_id is not None:
-            run = self._runs.get(lookup.own_run_id)
-            if run is not None and run.principal == lookup.principal:
-                return run
-        assert lookup.name_key is not None
-        ids = self._lookup_index(lookup.name_key, now)
-        return self._runs.get(ids[-1]) if ids else None
-
-    def _match(self, lookup: Lookup, now: Millis) -> tuple[RunState, Evidence, bool] | None:
-        """The run that the strongest evidence leads to; `merged` when ids of two sessions meet."""
-        found: tuple[RunState, Evidence] | None = None
-        merged = False
-        for evidence in lookup.evidence:
-            if found is not None and evidence.source is not RunSource.EMITTED_ID:
-                continue
-            ids = self._lookup_index(evidence.key, now)
-            runs = [run for i in ids if (run := self._runs.get(i)) is not None]
-            if not runs:
-                continue
-            if found is not None:
-                merged = merged or all(r.session != found[0].session for r in runs)
-            elif evidence.source is RunSource.LINEAGE:
-                found = (
-                    runs[0] if len(runs) == 1 else self._one_of(runs, evidence.key, lookup, now),
-                    evidence,
-                )
-            elif evidence.source is RunSource.SERVER_STATE:
-                # A conversation that the provider keeps goes through all its runs; the latest goes on.
-                found = (runs[-1], evidence)
-            elif len(runs) == 1:
-                # An id or a tail that leads to two runs tells nothing: some servers reuse `call_0`.
-                found = (runs[0], evidence)
-        return (*found, merged) if found is not None else None
-
-    def _one_of(self, runs: Sequence[RunState], key: str, lookup: Lookup, now: Millis) -> RunState:
-        """Which of several runs whose conversations are equal up to a place, known by its key."""
-        for evidence in lookup.evidence:
-            if evidence.source is RunSource.EMITTED_ID:
-                ids = self._lookup_index(evidence.key, now)
-                if len(ids) == 1 and (named := next((r for r in runs if r.id == ids[0]), None)):
-                    return named
-        # Equal agents take turns. One that has waited here for long may have been abandoned, and must not
-        # take in its successor.
-        waiting = [r for r in runs if r.head == key and r.open == 0]
-        recent = [r for r in waiting if now - r.last_at <= lookup.text_gap_ms]
-        return recent[0] if recent else (waiting or runs)[-1]
-
-    @staticmethod
-    def _is_idle(run: RunState, now: Millis) -> bool:
-        return run.open == 0 and now - run.last_at > run.idle_ttl_ms
-
-    @staticmethod
-    def _is_over(run: RunState, evidence: Evidence, lookup: Lookup, now: Millis) -> bool:
-        """A new user item after the answer of a run that is completed or landed opens a successor, but not
-        for agents that put their tool results into user items and come back at once."""
-        if not evidence.then_user or run.status == RunStatus.KILLED:
-            return False
-        if run.landed:
-            return not (lookup.speaks_text and now - run.last_at <= lookup.text_gap_ms)
-        if run.status != RunStatus.COMPLETED:
-            return False
-        return not (lookup.speaks_text and now - run.answered_at <= lookup.text_gap_ms)
-
-    def _open(self, lookup: Lookup, continues: str | None, now: Millis) -> RunState:
-        session = lookup.session
-        if continues is not None and not lookup.session_given:
-            session = self._runs[continues].session
-        run = RunState(
-            id=lookup.new_run_id,
-            principal=lookup.principal,
-            session=session,
-            name=lookup.name,
-            explicit=lookup.name_key is not None,
-            continues=continues,
-            started_at=now,
-            last_at=now,
-            idle_ttl_ms=lookup.idle_ttl_ms,
-            ancestors=self._ancestors(lookup, now) if lookup.parents or lookup.parent_run_id else (),
-        )
-        self._runs[run.id] = run
-        self._look_again(run, now)
-        if lookup.name_key is not None:
-            self._index[lookup.name_key] = (now + lookup.idle_ttl_ms + DAY_MS, [run.id])
-            self._touch_index(lookup.name_key)
-        return run
-
-    def _ancestors(self, lookup: Lookup, now: Millis) -> tuple[str, ...]:
-        """The declared parent of a run that is being opened, and those above it."""
-        parent = None if lookup.parent_run_id is None else self._runs.get(lookup.parent_run_id)
-        if parent is not None and parent.principal != lookup.principal:
-            parent = None
-        for key in lookup.parents:
-            if parent is not None:
-                break
-            latest = reversed(self._lookup_index(key, now))
-            parent = next((run for i in latest if (run := self._runs.get(i)) is not None), None)
-        return () if parent is None else line_of(lookup.new_run_id, parent.id, parent.ancestors)
-
-    def _know_as(self, key: str, run_id: str, now: Millis, until: Millis) -> None:
-        """Link a run so that it is the latest of the entry."""
-        others = [i for i in self._lookup_index(key, now) if i != run_id]
-        self._index[key] = (until, [*others, run_id][-INDEX_WIDTH:])
-        self._touch_index(key)
-
-    def _lookup_index(self, key: str, now: Millis) -> list[str]:
-        entry = self._index.get(key)
-        return entry[1] if entry is not None and entry[0] >= now else []
-
-    def _link(self, key: str, run_id: str, now: Millis, until: Millis) -> None:
-        ids = self._lookup_index(key, now)
-        if run_id not in ids:
-            ids = [*ids, run_id][-INDEX_WIDTH:]
-        self._index[key] = (until, ids)
-        self._touch_index(key)
-
-    def _touch_run(self, run: RunState) -> None:
-        if self._archive is not None:
-            self._archive.touch_run(run.id)
-
-    def _touch_index(self, key: str) -> None:
-        if self._archive is not None:
-            self._archive.touch_index(key)
+    async def live_run(self, run_id: str) -> Mapping[str, Any] | None:
+        run = self._runs.known.get(run_id)
+        return shown(run) if run is not None else None
 
     # -- admission ----------------------------------------------------------------------------------
 
@@ -457,10 +172,9 @@ class EmbeddedStore:
         for name in admission.kill_names if self._kills else ():
             if (reason := self._killed(name, now)) is not None:
                 return denied_by_kill(name, reason)
-        run = self._runs.get(admission.run_id)
+        run = self._runs.known.get(admission.run_id)
         if run is None:
-            return Denied("run_timeout", "runs.idle_ttl_s", "run", 0, 0, 0, 0, 0, "the run has expired")
-
+            return denied_as_expired()
         if run.ending is not None and admission.retry_ordinal != run.landed:
             return denied_by_ending(run.ending)
 
@@ -538,12 +252,9 @@ class EmbeddedStore:
         if not run.seen:
             run.seen = True
             self._emit(admission.event)
-        self._touch_run(run)
-        retry = self._retry(admission.retry_key, run.id, now)
-        count = retry.count if retry is not None and admission.retry_ordinal else 0
-        others = [r for r in self._retries.get(admission.retry_key, ()) if r.until >= now and r is not retry]
-        latest = _Retry(run.id, ordinal, False, count, at=now, until=now + DAY_MS)
-        self._retries[admission.retry_key] = [*others, latest][-INDEX_WIDTH:]
+        self._runs.touch(run)
+        again = admission.retry_ordinal > 0
+        self._runs.stepped(run.id, admission.retry_key, ordinal, again=again, now=now)
         self._open_attempts[admission.attempt_id] = None
         self._attempts[admission.attempt_id] = _Attempt(
             run_id=run.id,
@@ -605,17 +316,8 @@ class EmbeddedStore:
                     "",
                 )
         tokens = admission.input_tokens + admission.reserve_tokens * admission.choices
-        money = 0
-        if rate.nano_per_minute:
-            money = admission.fixed_nano + output_cost(admission.output_rate, admission.reserve_tokens)
-        for kind, limit, need in (
-            ("n", rate.new_runs_per_minute, 0 if run.seen else 1),
-            ("r", rate.requests_per_minute, 1),
-            ("t", rate.tokens_per_minute, tokens),
-            ("m", rate.nano_per_minute, money),
-        ):
-            if not limit or not need:
-                continue
+        money = admission.fixed_nano + output_cost(admission.output_rate, admission.reserve_tokens)
+        for kind, limit, need in per_minute(rate, run, tokens, money):
             current, previous = self._minute(rate.counter, kind, now)
             elapsed = now % MINUTE_MS
             used = current + previous * (MINUTE_MS - elapsed) // MINUTE_MS
@@ -648,19 +350,13 @@ class EmbeddedStore:
         money_buckets: list[str] = []
         in_flight: list[str] = []
         for rate in admission.rates:
-            for kind, limit, need in (
-                ("n", rate.new_runs_per_minute, 0 if run.seen else 1),
-                ("r", rate.requests_per_minute, 1),
-                ("t", rate.tokens_per_minute, tokens),
-                ("m", rate.nano_per_minute, money),
-            ):
-                if limit and need:
-                    key = bucket_key(rate.counter, kind, minute)
-                    self._buckets[key] = self._buckets.get(key, 0) + need
-                    if kind == "t":
-                        token_buckets.append(key)
-                    elif kind == "m":
-                        money_buckets.append(key)
+            for kind, _, need in per_minute(rate, run, tokens, money):
+                key = bucket_key(rate.counter, kind, minute)
+                self._buckets[key] = self._buckets.get(key, 0) + need
+                if kind == "t":
+                    token_buckets.append(key)
+                elif kind == "m":
+                    money_buckets.append(key)
             if rate.max_concurrency:
                 self._in_flight[rate.counter] = self._in_flight.get(rate.counter, 0) + 1
                 in_flight.append(rate.counter)
@@ -693,7 +389,7 @@ class EmbeddedStore:
             counter.reserved += amount
             counter.expires_at = max(counter.expires_at, hold.expires_at)
         attempt.reserved += amount
-        if (run := self._runs.get(attempt.run_id)) is not None:
+        if (run := self._runs.known.get(attempt.run_id)) is not None:
             run.reserved += amount
         return True
 
@@ -704,7 +400,7 @@ class EmbeddedStore:
 
     def _settle(self, settlement: Settlement, event: bytes) -> Settled:
         now = self._now()
-        run = self._runs.get(settlement.run_id)
+        run = self._runs.known.get(settlement.run_id)
         attempt = self._remembered(settlement.attempt_id, now)
         if attempt is None:
             if not settlement.adopt:
@@ -725,6 +421,8 @@ class EmbeddedStore:
         if attempt.state == "open":
             for key in attempt.in_flight:
                 self._in_flight[key] -= 1
+                if not self._in_flight[key]:
+                    del self._in_flight[key]
             for key in attempt.token_buckets:
                 if key in self._buckets:
                     self._buckets[key] = max(0, self._buckets[key] + settlement.tokens - attempt.tokens)
@@ -741,12 +439,8 @@ class EmbeddedStore:
             run.waited_ms += settlement.waited_ms
             run.last_at = now
             self._finish_turn(run, settlement, now)
-            self._touch_run(run)
-        retry = self._retry(settlement.retry_key, settlement.run_id, now)
-        if retry is not None:
-            retry.failed = not settlement.succeeded
-            retry.at = now
-            retry.until = now + RETRY_WINDOW_MS
+            self._runs.touch(run)
+        self._runs.ended(settlement.run_id, settlement.retry_key, succeeded=settlement.succeeded, now=now)
         self._open_attempts.pop(settlement.attempt_id, None)
         attempt.state = "provisional" if settlement.provisional else "settled"
         attempt.cost = settlement.cost
@@ -768,9 +462,7 @@ class EmbeddedStore:
         return attempt
 
     def _finish_turn(self, run: RunState, settlement: Settlement, now: Millis) -> None:
-        until = now + settlement.index_ttl_ms
-        for key in settlement.links:
-            self._link(key, run.id, now, until)
+        self._runs.link(settlement.links, run.id, now, now + settlement.index_ttl_ms)
         if settlement.head:
             run.head = settlement.head
         if settlement.completes:
@@ -808,42 +500,10 @@ class EmbeddedStore:
                     complete_orphan(attempt.orphan, attempt.ordinal, attempt.reserved, attempt.holds, now),
                 )
                 reaped += 1
-        due: list[str] = []
-        while self._due and self._due[0][0] <= now:
-            due.append(heapq.heappop(self._due)[1])
-        for run_id in due:
-            run = self._runs.get(run_id)
-            if run is not None and self._keep(run, now):
-                self._look_again(run, now)
+        for run_id in self._runs.abandon_idle(now):
+            self._emit(run_event(run_id, RunStatus.ABANDONED, "idle", now))
         self._forget(now)
         return reaped
-
-    def _keep(self, run: RunState, now: Millis) -> bool:
-        """Abandon an idle run; false for one that is past remembering and has been dropped."""
-        if run.open:
-            return True
-        if not run.seen and now - run.started_at > UNSEEN_RUN_TTL_MS:
-            del self._runs[run.id]
-            return False
-        if run.status == RunStatus.RUNNING and run.seen and now - run.last_at > run.idle_ttl_ms:
-            run.status = RunStatus.ABANDONED.value
-            self._emit(run_event(run.id, RunStatus.ABANDONED, "idle", now))
-            self._touch_run(run)
-        elif now - run.last_at > run.idle_ttl_ms + DAY_MS:
-            del self._runs[run.id]
-            self._touch_run(run)
-            return False
-        return True
-
-    def _look_again(self, run: RunState, now: Millis) -> None:
-        """Have `reap` look at the run when it can next be idle, and not before: there may be many runs."""
-        idle_at = run.last_at + run.idle_ttl_ms
-        if not run.seen:
-            idle_at = min(idle_at, run.started_at + UNSEEN_RUN_TTL_MS)
-        if idle_at < now:
-            # Whatever else it is, it may be set running meanwhile.
-            idle_at = min(idle_at + DAY_MS, now + run.idle_ttl_ms)
-        heapq.heappush(self._due, (idle_at + 1, run.id))
 
     def _forget(self, now: Millis) -> None:
         """Drop what can no longer matter, so that memory follows the load and not the uptime."""
@@ -854,25 +514,16 @@ class EmbeddedStore:
                     break
                 del ended[attempt_id]
                 self._attempts.pop(attempt_id, None)
-        minute = now // MINUTE_MS
-        self._buckets = {k: v for k, v in self._buckets.items() if int(k.rsplit(":", 1)[1]) >= minute - 1}
-        self._in_flight = {k: v for k, v in self._in_flight.items() if v}
-        for key in self._retry_sweep.next():
-            if (known := self._retries.get(key)) is not None:
-                live = [r for r in known if r.until >= now]
-                if len(live) < len(known):
-                    self._retries[key] = live
-                if not live:
-                    del self._retries[key]
-        for key in self._index_sweep.next():
-            if (entry := self._index.get(key)) is not None and entry[0] < now:
-                del self._index[key]
-                self._touch_index(key)
+        self._runs.sweep(now)
         self._records.sweep(now)
         self._breakers.sweep(now)
         for key in self._counter_sweep.next():
             if (c := self._counters.get(key)) is not None and c.expires_at < now and c.reserved <= 0:
                 del self._counters[key]
+        minute = now // MINUTE_MS
+        for key in self._bucket_sweep.next():
+            if int(key.rsplit(":", 1)[1]) < minute - 1:
+                self._buckets.pop(key, None)
 
     # -- what providers hold ------------------------------------------------------------------------
 
@@ -916,28 +567,10 @@ class EmbeddedStore:
     async def baseline(self, key: str) -> Baseline | None:
         return self._records.baseline(key, self._now())
 
-    # -- notes and stops ----------------------------------------------------------------------------
+    # -- the ledger stream --------------------------------------------------------------------------
 
     async def note(self, event: bytes) -> None:
         self._emit(event)
-
-    async def stop_run(self, run_id: str, status: str, reason: str, ending: Ending | None = None) -> None:
-        run = self._runs.get(run_id)
-        if run is None:
-            return
-        run.status, run.reason = status, reason
-        if ending is not None and run.ending is None:
-            # The step that was answered in the model's place was never admitted, so none is a retry of it.
-            run.landed, run.ending = run.steps + 1, ending
-        self._touch_run(run)
-
-    async def link(self, run_id: str, keys: Sequence[str], ttl_ms: int) -> None:
-        now = self._now()
-        if run_id in self._runs:
-            for key in keys:
-                self._link(key, run_id, now, now + ttl_ms)
-
-    # -- the ledger stream --------------------------------------------------------------------------
 
     def _emit(self, event: bytes) -> None:
         self._event_serial += 1
@@ -1002,10 +635,6 @@ class EmbeddedStore:
             for key in keys
         }
 
-    async def live_run(self, run_id: str) -> Mapping[str, Any] | None:
-        run = self._runs.get(run_id)
-        return shown(run) if run is not None else None
-
     async def reseed(self, used: Mapping[str, tuple[Nano, Millis]]) -> None:
         now = self._now()
         for key, (nano, expires_at) in used.items():
@@ -1023,17 +652,6 @@ class EmbeddedStore:
 def scope_of(per: str) -> str:
     """The word of an error code for a budget's `per`: `tag:team-x` is `tag`."""
     return per.split(":", 1)[0]
-
-
-def shown(run: RunState) -> dict[str, Any]:
-    """What `Store.live_run` shows of a run."""
-    return {name: getattr(run, name) for name in _SHOWN}
-
-
-def line_of(run_id: str, parent: str, above: Sequence[str]) -> tuple[str, ...]:
-    """The ancestors of a run; of a longer line the nearest and, last, the root."""
-    line = [i for i in (parent, *above) if i != run_id]
-    return tuple(line) if len(line) <= MAX_ANCESTORS else (*line[: MAX_ANCESTORS - 1], line[-1])
 
 
 def choose_window(charge: Charge, now: Millis) -> Hold:
@@ -1072,6 +690,20 @@ def affordable_tokens(admission: Admission, free: Nano) -> int:
     return min(admission.want_tokens, afford)
 
 
+def per_minute(rate: Rate, run: RunState, tokens: int, money: Nano) -> list[tuple[str, int, int]]:
+    """The limits per minute that a step counts for: (kind of bucket, limit, what it needs of it)."""
+    return [
+        (kind, limit, need)
+        for kind, limit, need in (
+            ("n", rate.new_runs_per_minute, 0 if run.seen else 1),
+            ("r", rate.requests_per_minute, 1),
+            ("t", rate.tokens_per_minute, tokens),
+            ("m", rate.nano_per_minute, money),
+        )
+        if limit and need
+    ]
+
+
 def bucket_key(counter: str, kind: str, minute: int) -> str:
     """Key of one minute of a rate."""
     return f"{counter}:{kind}:{minute}"
@@ -1090,6 +722,11 @@ def rate_wait_ms(room: int, current: int, previous: int, elapsed: int) -> int:
 def over_limit(code: str, rule: str, limit: int, used: int) -> Denied:
     """A run's own limit, which waiting does not lift."""
     return Denied(code, rule, "run", limit, used, 1, 0, 0, "")
+
+
+def denied_as_expired() -> Denied:
+    """The denial of a step whose run the store has forgotten since it was resolved."""
+    return Denied("run_timeout", "runs.idle_ttl_s", "run", 0, 0, 0, 0, 0, "the run has expired")
 
 
 def denied_by_kill(name: str, reason: str) -> Denied:

@@ -31,10 +31,10 @@ from gateway.stores.ledger_control import ControlPlane, LedgerConflict
 from gateway.stores.ledger_cursor import BadCursor
 from gateway.stores.ledger_database import (
     LOCK_EVENTS,
+    VALUE_ERRORS,
     Database,
     LedgerError,
     LedgerUnavailable,
-    is_data_error,
 )
 from gateway.stores.ledger_events import Attempt, BadEvent, Event, parse, stored_attempt
 from gateway.stores.ledger_host import LedgerOnAnotherHost
@@ -53,9 +53,6 @@ __all__ = [
     "LedgerUnavailable",
     "SqlLedger",
 ]
-
-
-_NOT_THE_EVENTS = (LedgerUnavailable, LedgerOnAnotherHost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +167,7 @@ class SqlLedger(Reports, ApprovalRecords, ControlPlane, Database):
 
         try:
             self._transact(together, True, LOCK_EVENTS, True)
-        except _NOT_THE_EVENTS:
-            raise
-        except Exception as error:
-            if not is_data_error(error):
-                raise
+        except VALUE_ERRORS:
             self._append_singly(good, bad)
         self._checkpoint_soon()
 
@@ -185,11 +178,7 @@ class SqlLedger(Reports, ApprovalRecords, ControlPlane, Database):
         for entry, raw, event in good:
             try:
                 self._transact(partial(self._fold, events=[event]), True, LOCK_EVENTS, True)
-            except _NOT_THE_EVENTS:
-                raise
-            except Exception as error:
-                if not is_data_error(error):
-                    raise
+            except VALUE_ERRORS as error:
                 bad.append((entry, raw, str(getattr(error, "orig", None) or error)))
         self._transact(lambda conn: _reject(conn, bad), True, None, True)
 

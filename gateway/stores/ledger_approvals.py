@@ -1,7 +1,7 @@
 """Approvals of tool calls: what was asked, what an operator decided, and whether the decision was used.
 
-A request is kept beside the ledger, so it outlives every process, and any process may decide it. Each change
-and its entry in the audit log are one transaction.
+A request is kept beside the ledger, so it outlives every process, and any process may decide it. A request or
+a decision and its entry in the audit log are one transaction; when an approval was used is in its row alone.
 """
 
 from __future__ import annotations

@@ -25,6 +25,11 @@ def read_cursor(cursor: str, *types: type) -> list[Any]:
         raise BadCursor("the cursor is not one of this listing") from error
     if type(values) is not list or [type(value) for value in values] != list(types):
         raise BadCursor("the cursor is not one of this listing")
-    if any(type(value) is int and not -(2**63) <= value < 2**63 for value in values):
+    if not all(_storable(value) for value in values):
         raise BadCursor("the cursor is not one of this listing")
     return values
+
+
+def _storable(value: int | str) -> bool:
+    """Whether both databases can compare a column with it: 64 bits, and no U+0000, which Postgres refuses."""
+    return -(2**63) <= value < 2**63 if isinstance(value, int) else "\0" not in value

@@ -152,15 +152,11 @@ class Database:
                     if lock is not None and not self._sqlite:
                         conn.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (lock,))
                     return work(conn)
-        except DBAPIError as error:
-            if is_data_error(error):
-                raise
-            if error.connection_invalidated and repeatable:
-                return self._transact(work, writes, lock, False, snapshot)
-            raise LedgerUnavailable(_say(error)) from error
         except SQLAlchemyError as error:
-            if is_data_error(error):
+            if _is_value_error(error):
                 raise
+            if repeatable and isinstance(error, DBAPIError) and error.connection_invalidated:
+                return self._transact(work, writes, lock, False, snapshot)
             raise LedgerUnavailable(_say(error)) from error
 
     def _ready(self) -> Engine:
@@ -288,11 +284,15 @@ def _database_url(url: str | None, data_dir: Path) -> URL:
     return parsed.set(drivername="sqlite+pysqlite", database=str(Path(parsed.database).absolute()))
 
 
-def is_data_error(error: Exception) -> bool:
+VALUE_ERRORS = (SQLAlchemyError, ValueError, TypeError, OverflowError)
+"""What a transaction raises when the values were at fault and not the database."""
+
+
+def _is_value_error(error: SQLAlchemyError) -> bool:
     """Whether the values were at fault and not the database: the same write would fail again."""
     if not isinstance(error, DBAPIError):
         # SQLAlchemy wraps what a driver raises while it converts values.
-        return isinstance(error, StatementError | ValueError | TypeError | OverflowError)
+        return isinstance(error, StatementError)
     cause = error.orig
     if cause is None:
         return False
@@ -308,6 +308,6 @@ def is_data_error(error: Exception) -> bool:
     return str(state)[:2] in ("22", "23", "54")
 
 
-def _say(error: Exception) -> str:
+def _say(error: SQLAlchemyError) -> str:
     """The driver's own words, without the statement and its values."""
     return str(error.orig if isinstance(error, DBAPIError) and error.orig else type(error).__name__).strip()

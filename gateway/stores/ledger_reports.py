@@ -139,21 +139,6 @@ class Reports(Database):
 
         return await self._report(work)
 
-    async def children(self, run_id: str) -> list[Json]:
-        """Runs that declared this one as their parent, oldest first; at most a thousand."""
-        r = schema.runs.c
-
-        def work(conn: Connection) -> list[Json]:
-            found = conn.execute(
-                select(schema.runs)
-                .where(r.parent == clip(run_id))
-                .order_by(r.started_at, r.id)
-                .limit(_MAX_CHILDREN)
-            ).mappings()
-            return _with_tools(conn, [_run(dict(row)) for row in found])
-
-        return await self._report(work)
-
     async def steps(
         self, run_id: str, *, limit: int = 100, cursor: str | None = None
     ) -> tuple[list[Json], str | None]:

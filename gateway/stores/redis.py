@@ -45,15 +45,15 @@ from gateway.domain import Millis, Nano, RunSource, RunStatus
 from gateway.errors import StoreUnavailable
 from gateway.protocols import Clock, Store
 from gateway.stores.embedded import (
-    RunState,
     complete_orphan,
+    denied_as_expired,
     denied_by_ending,
     denied_by_kill,
     run_event,
-    shown,
 )
 from gateway.stores.embedded_breakers import source_digest
 from gateway.stores.embedded_records import usable_figures
+from gateway.stores.embedded_runs import RunState, shown
 from gateway.stores.redis_wire import (
     Arg,
     Health,
@@ -98,6 +98,7 @@ class Keys:
         self.epoch = f"{self.tag}epoch"
         self.events = f"{self.tag}events"
         self.rebuild = f"{self.tag}rebuild"
+        self.breakers = f"{self.tag}breakers"
         self.kill_channel = f"{self.tag}kills"
 
     def of(self, kind: str, record_id: str) -> bytes:
@@ -316,7 +317,7 @@ class RedisStore:
             case b"ENDED":
                 return denied_by_ending(Ending(*json.loads(r[1])))
             case b"NORUN":
-                return Denied("run_timeout", "runs.idle_ttl_s", "run", 0, 0, 0, 0, 0, "the run has expired")
+                return denied_as_expired()
             case _:
                 # Given up earlier under the same id, or the id was used before: never twice.
                 raise StoreUnavailable
@@ -535,8 +536,7 @@ class RedisStore:
 
     async def breakers(self, keys: Sequence[str] | None = None) -> list[BreakerState]:
         if keys is None:
-            r = await self._script("breakers", [-1])
-            return sorted((_breaker(view) for view in r[1:]), key=lambda state: state.key)
+            keys = sorted(_str(name) for name in await self._command("ZRANGE", self.keys.breakers, 0, -1))
         states: list[BreakerState] = []
         for batch in _batches(keys, BATCH):
             r = await self._script("breakers", [len(batch), *(_text(key) for key in batch)])

@@ -94,6 +94,14 @@ def with_fields(raw: bytes, body: Json, changes: Json) -> bytes:
     return joined(raw, changes)
 
 
+def json_text(value: object) -> str:
+    """A parsed JSON value as text; empty for what was parsed at a depth at which it cannot be written."""
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        return ""
+
+
 def joined(raw: bytes, fields: Json) -> bytes:
     """A serialised object with more fields, none of which it has; it is not parsed and must not be empty."""
     return b"%b,%b" % (raw[: raw.rindex(b"}")], orjson.dumps(fields)[1:])

@@ -17,7 +17,7 @@ from gateway.domain import Answer, Item, Json, Media, Role, Step, Surface, Text,
 from gateway.errors import CallerError, ErrorContext, GatewayError, error_json
 from gateway.surfaces.base import AnswerStream
 from gateway.surfaces.beside import Beside
-from gateway.surfaces.body import parse_object, with_fields
+from gateway.surfaces.body import json_text, parse_object, with_fields
 from gateway.surfaces.sse import EventSplitter, data_of
 
 DONE = b"data: [DONE]\n\n"
@@ -226,7 +226,7 @@ def _call(call: Mapping[str, Any]) -> ToolCall:
         inner = inner if isinstance(inner, dict) else {}
         arguments = inner.get("input")
     if arguments is not None and not isinstance(arguments, str):
-        arguments = orjson.dumps(arguments).decode()
+        arguments = json_text(arguments)
     return ToolCall(str(call.get("id") or ""), str(inner.get("name") or ""), arguments or "")
 
 
@@ -251,7 +251,7 @@ def _tools(body: Mapping[str, Any], beside: Beside) -> tuple[ToolDef, ...]:
                         beside.rest(tool, (key, i), _AROUND[place])
                     out.append(
                         ToolDef(
-                            str(inner.get("name") or tool.get("type") or ""),
+                            _tool_name(tool),
                             str(inner.get("description") or ""),
                             schema if isinstance(schema, dict) else None,
                         )
@@ -271,16 +271,28 @@ def withhold_tools(body: Json, names: Container[str]) -> Json:
                 for unused in (key, "tool_choice", "parallel_tool_calls", "function_call"):
                     kept.pop(unused, None)
     for key in ("tool_choice", "function_call"):
-        if _tool_name(kept.get(key)) in names:
-            del kept[key]
+        choice = kept.get(key)
+        if isinstance(choice, dict):
+            if isinstance(allowed := choice.get("allowed_tools"), dict):
+                left = [tool for tool in _listed(allowed.get("tools")) if _tool_name(tool) not in names]
+                # With none of the allowed left, no other tool becomes allowed by that.
+                kept[key] = {**choice, "allowed_tools": {**allowed, "tools": left}} if left else "none"
+            elif _tool_name(choice) in names:
+                del kept[key]
     return kept
 
 
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _tool_name(tool: Any) -> str:
+    """Its name; a tool that the provider hosts has only a type."""
     if not isinstance(tool, dict):
         return ""
     inner = tool.get("function") or tool.get("custom") or tool
-    return str(inner.get("name") or "") if isinstance(inner, dict) else ""
+    name = inner.get("name") if isinstance(inner, dict) else None
+    return str(name or tool.get("type") or "")
 
 
 def forward(
@@ -325,12 +337,9 @@ def read_answer(reply: Mapping[str, Any]) -> Answer:
         message = choice.get("message") if isinstance(choice, dict) else None
         if not isinstance(message, dict):
             continue
-        content = message.get("content")
-        if isinstance(content, list):
-            content = "".join(str(p.get("text") or "") for p in content if isinstance(p, dict))
-        texts.append((content if isinstance(content, str) else "") + str(message.get("refusal") or ""))
-        # Some servers say it under two names; it was generated once.
-        reasoning += next((t for n in _REASONING if isinstance(t := message.get(n), str) and t), "")
+        refusal = message.get("refusal")
+        texts.append(text_in(message.get("content")) + (refusal if isinstance(refusal, str) else ""))
+        reasoning += reasoning_in(message)
         calls.extend(_calls(message.get("tool_calls"), message.get("function_call")))
         cites = cites or _cites(message)
         reason = choice.get("finish_reason")
@@ -347,6 +356,27 @@ def read_answer(reply: Mapping[str, Any]) -> Answer:
     )
 
 
+def text_in(content: object) -> str:
+    """The text of a message's or delta's content; some servers send parts."""
+    if isinstance(content, str):
+        return content
+    texts = [part.get("text") for part in _listed(content) if isinstance(part, dict)]
+    return "".join([text for text in texts if isinstance(text, str)])
+
+
+def reasoning_in(message: Json) -> str:
+    """What a message or delta tells of the model's thoughts. Some servers say it under two names, though it
+    was generated once; others as parts of the content:
+    https://docs.mistral.ai/studio-api/conversations/reasoning"""
+    for name in _REASONING:
+        if (told := message.get(name)) and isinstance(told, str):
+            return told
+    content = message.get("content")
+    if not isinstance(content, list):
+        return ""
+    return "".join([text_in(part.get("thinking")) for part in content if isinstance(part, dict)])
+
+
 def _cites(message: Json) -> bool:
     """Whether pages of the web are quoted: all that this API shows of a search."""
     notes = message.get("annotations")
@@ -361,7 +391,14 @@ class _Choice:
     reasoning: list[str] = field(default_factory=list)
     calls: dict[int, list[Any]] = field(default_factory=dict)
     """By the delta's index: [id, name, argument pieces]."""
+    legacy: list[Any] | None = None
+    """The one call of the API's first form, likewise."""
     finish: str | None = None
+
+    def in_order(self) -> list[list[Any]]:
+        """The calls as a plain reply would tell them."""
+        calls = [call for _, call in sorted(self.calls.items())]
+        return [*calls, self.legacy] if self.legacy is not None else calls
 
 
 class ChatStream:
@@ -445,7 +482,8 @@ class ChatStream:
                     self._delta(choice)
         usage = chunk.get("usage")
         if usage is not None or chunk.get("x_groq") is not None:
-            if usage is not None or (chunk["x_groq"] or {}).get("usage") is not None:
+            beside = chunk.get("x_groq")
+            if usage is not None or (type(beside) is dict and beside.get("usage") is not None):
                 self.usage = {k: chunk[k] for k in ("usage", "x_groq", "service_tier") if k in chunk}
             if self._strip_usage and usage is not None and not choices and not chunk.get("error"):
                 return b""
@@ -466,7 +504,7 @@ class ChatStream:
             if content and type(content) is str:
                 state.text.append(content)
                 self.output_bytes += len(content) if content.isascii() else len(content.encode())
-            if len(delta) > 1 or content is None:
+            if len(delta) > 1 or type(content) is not str:
                 self._rarer_deltas(state, delta)
         finish = choice.get("finish_reason")
         if finish is not None:
@@ -477,14 +515,16 @@ class ChatStream:
             self._tool_deltas(state, delta)
         if "annotations" in delta:
             self._cites = self._cites or _cites(delta)
-        for name in ("refusal", "reasoning", "reasoning_content", "thinking"):
-            extra = delta.get(name)
-            if extra and type(extra) is str:
-                if name == "refusal":
-                    state.text.append(extra)
-                else:
-                    state.reasoning.append(extra)
-                self.output_bytes += len(extra.encode())
+        content = delta.get("content")
+        told = text_in(content) if type(content) is list else ""
+        if (refusal := delta.get("refusal")) and type(refusal) is str:
+            told += refusal
+        thought = reasoning_in(delta)
+        if told:
+            state.text.append(told)
+        if thought:
+            state.reasoning.append(thought)
+        self.output_bytes += len(told.encode()) + len(thought.encode())
 
     def _tool_deltas(self, state: _Choice, delta: Json) -> None:
         deltas = delta.get("tool_calls")
@@ -511,7 +551,7 @@ class ChatStream:
             self.output_bytes += len(call.name)
         legacy = delta.get("function_call")
         if isinstance(legacy, dict):
-            known = state.calls.setdefault(0, ["", "", []])
+            known = state.legacy = state.legacy or ["", "", []]
             known[1] = known[1] or str(legacy.get("name") or "")
             self.tools_called.add(known[1])
             known[2].append(str(legacy.get("arguments") or ""))
@@ -541,7 +581,7 @@ class ChatStream:
         calls = [
             ToolCall(str(call[0]), str(call[1]), "".join(call[2]))
             for _, choice in sorted(self._choices.items())
-            for _, call in sorted(choice.calls.items())
+            for call in choice.in_order()
         ]
         finishes = [c.finish for _, c in sorted(self._choices.items()) if c.finish]
         return Answer(

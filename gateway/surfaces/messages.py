@@ -29,7 +29,7 @@ from gateway.errors import CallerError, ErrorContext, GatewayError, error_json
 from gateway.metering.usage import merge_usage
 from gateway.surfaces.base import AnswerStream
 from gateway.surfaces.beside import Beside
-from gateway.surfaces.body import parse_object, with_fields
+from gateway.surfaces.body import json_text, parse_object, with_fields
 from gateway.surfaces.sse import EventSplitter, data_of
 
 MAX_MODEL_CHARS = 256
@@ -409,13 +409,7 @@ def _call(block: Mapping[str, Any]) -> ToolCall:
 
 def _arguments(given: Any) -> str:
     """A call's input as JSON text; some servers send it as text."""
-    if isinstance(given, str):
-        return given
-    try:
-        return orjson.dumps({} if given is None else given).decode()
-    except orjson.JSONEncodeError:
-        # It can be parsed at depths at which it cannot be written.
-        return ""
+    return given if isinstance(given, str) else json_text({} if given is None else given)
 
 
 def thinking(body: Json) -> Iterator[Text]:
@@ -463,16 +457,16 @@ def _unreferenced(value: Any, names: Container[str]) -> Any:
     return value
 
 
-def _referred(block: Any) -> str:
-    """The tool that a block only refers to, or an empty string."""
+def _referred(block: Any) -> str | None:
+    """The tool that a block only refers to, if it does."""
     if type(block) is not dict:
-        return ""
+        return None
     kind = block.get("type")
     if kind == "tool_reference":
         return str(block.get("tool_name") or "")
     if kind == "tool_addition" or kind == "tool_removal":
         return _tool_name(_definition(block) or block.get("tool"))
-    return ""
+    return None
 
 
 def forward(

@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gateway.domain import Json
+from gateway.surfaces.chat import reasoning_in, text_in
 from gateway.translation.calls import is_object, written
 
 Kind = Literal["thinking", "text", "refusal", "call"]
 Happening = Literal["opened", "added", "closed"]
-
-REASONING = ("reasoning_content", "reasoning", "thinking")
-"""Names under which chat servers tell what the model thought; some tell it under two, once each."""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,21 +37,6 @@ class Block:
 
 Told = tuple[Happening, Block, str]
 """What happened to which block, and the text that was added."""
-
-
-def reasoning_in(message: Json) -> str:
-    """What a chat message or delta tells of the model's thoughts."""
-    return next((text for name in REASONING if type(text := message.get(name)) is str and text), "")
-
-
-def text_in(content: object) -> str:
-    """The text of a chat message's or delta's content; some servers send parts."""
-    if type(content) is str:
-        return content
-    if type(content) is not list:
-        return ""
-    texts = [part.get("text") for part in content if type(part) is dict]
-    return "".join([text for text in texts if type(text) is str])
 
 
 def first_choice(source: Json) -> Json | None:

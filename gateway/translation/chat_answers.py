@@ -97,10 +97,11 @@ def _call(block: Json, arguments: str) -> Json:
 class _Use:
     """A `tool_use` block while it streams."""
 
-    __slots__ = ("given", "position", "streamed")
+    __slots__ = ("given", "id", "position", "streamed")
 
-    def __init__(self, position: int, given: object) -> None:
+    def __init__(self, position: int, use_id: object, given: object) -> None:
         self.position = position
+        self.id = use_id
         self.given = given
         """Its input as the block's start had it: the whole, from servers that do not stream it."""
         self.streamed = False
@@ -188,7 +189,11 @@ class MessagesToChat:
         if type(block) is not dict:
             return out
         if block.get("type") == "tool_use":
-            use = self._uses[_index(event)] = _Use(self._calls, block.get("input"))
+            known = self._uses.get(_index(event))
+            if known is not None and known.id and known.id == block.get("id"):
+                # Its start has come twice.
+                return out
+            use = self._uses[_index(event)] = _Use(self._calls, block.get("id"), block.get("input"))
             self._calls += 1
             out.append(self._told({"tool_calls": [{"index": use.position, **_call(block, "")}]}))
         elif block.get("type") == "text" and (text := _string(block.get("text"))):

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from gateway.domain import Json, Surface, Usage
 from gateway.metering.usage import UsageFold, read_chat_usage
-from gateway.translation.blocks import Block, BlockOrder, Told, first_choice, reasoning_in, text_in
+from gateway.surfaces.chat import reasoning_in, text_in
+from gateway.translation.blocks import Block, BlockOrder, Told, first_choice
 from gateway.translation.calls import input_of, is_object, made_answer_id, made_id, written
 from gateway.translation.counts import messages_tier, messages_usage, stop_reason
 from gateway.translation.faults import Fault, messages_error, read_fault

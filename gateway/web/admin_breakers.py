@@ -33,8 +33,10 @@ async def breakers(ctx: Ctx) -> Json:
 async def reset_breaker(ctx: Ctx, breaker: BreakerId) -> Json:
     """Close a breaker by hand and forget what it counted; failures count anew from here on."""
     now = ctx.now()
-    if not await ctx.worker.store.reset_breaker(breaker):
+    if not await ctx.worker.store.breakers([breaker]):
         raise AdminError(404, "not_found", f"There is no breaker {breaker!r}.")
+    # Noted first: a reset cannot be done again to be noted, for then there is nothing to reset.
     await ctx.audit("breaker.reset", {"breaker": breaker})
+    await ctx.worker.store.reset_breaker(breaker)
     ctx.worker.notify("breaker_reset", {"breaker": breaker, "by": ctx.caller.name})
     return {"id": breaker, "state": "closed", "at": stamp(now), "by": ctx.caller.name}

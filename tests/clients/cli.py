@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,7 +94,7 @@ def _turn_away(server: socket.socket, strayed: list[str]) -> None:
                 strayed.append(caller.recv(4096).split(b"\r\n", 1)[0].decode("latin-1"))
 
 
-class Cli:
+class Cli(ABC):
     """One program. `model` is one of a provider that speaks as it does."""
 
     name: str
@@ -136,19 +137,19 @@ class Cli:
         )
         return self.read(ran.returncode, ran.stdout, ran.stderr)
 
+    @abstractmethod
     def command(
         self, origin: str, desk: Desk, model: str, key: str, resume: str | None, settings: str
     ) -> tuple[list[str], dict[str, str]]:
         """What Node is to run, without the prompt, and the environment."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, code: int, output: str, errors: str) -> Done:
         """The outcome as the program tells it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def shell(self, command: str) -> tuple[str, dict[str, Any]]:
         """The tool call that runs a shell command."""
-        raise NotImplementedError
 
     def task(self, command: str = COMMAND) -> Play:
         """A model that has the command run, then the notes read, and says what they say."""

@@ -13,7 +13,7 @@ from gateway.testing import ProviderServer, Reply, Scenario
 from tests.clients.clients import EVERY, STEPS, Client, Drivers, each
 from tests.clients.records import runs_of
 from tests.clients.talk import TOOLS, Talk
-from tests.integration.conftest import MakeGateway
+from tests.integration.conftest import MakeGateway, let_time_pass
 from tests.support.gateway import ALICE, ThreadedGateway
 
 pytestmark = pytest.mark.clients
@@ -59,10 +59,10 @@ def test_an_agent_that_speaks_text_stays_in_its_run_while_it_comes_back_at_once(
 
 
 def test_an_agent_that_speaks_text_opens_a_successor_after_the_gap(make_gateway: MakeGateway) -> None:
-    gateway = make_gateway("runs: {text_agent_gap_s: 0.3}\n")
+    gateway = make_gateway("runs: {text_agent_gap_s: 60}\n")
     chat = Talk(gateway, "sim/echo", tools=False)
     chat.say(PROMPT)
-    time.sleep(0.5)
+    let_time_pass(gateway, 61)
     chat.say("And the one on the fourth floor?")
     first, second = runs_of(gateway)
     assert second.continues == first.id
@@ -72,12 +72,12 @@ def test_an_agent_that_speaks_text_opens_a_successor_after_the_gap(make_gateway:
 def test_an_agent_started_again_does_not_join_an_equal_one_that_was_abandoned(
     make_gateway: MakeGateway,
 ) -> None:
-    gateway = make_gateway("runs: {text_agent_gap_s: 0.3}\n")
+    gateway = make_gateway("runs: {text_agent_gap_s: 60}\n")
     abandoned = Talk(gateway, "sim/steps-3")
     abandoned.tools = False
     abandoned.messages.append({"role": "user", "content": PROMPT})
     abandoned.step()
-    time.sleep(0.5)
+    let_time_pass(gateway, 61)
     again = Talk(gateway, "sim/steps-3", tools=False)
     again.messages.append({"role": "user", "content": PROMPT})
     again.step()

@@ -132,17 +132,18 @@ SDK_OF = {
     RESPONSES: Sdk(_openai, _hear_responses, _ask_responses, (openai.APIError,)),
     MESSAGES: Sdk(_anthropic, _hear_messages, _ask_messages, (anthropic.APIError,)),
 }
-# A call is cut at every byte on chat, where a half one has the fewest signs of it; a reset is what no client
-# mistakes. Elsewhere a sample will do: parsers are cut at every byte in their own tests.
+# On chat a half call has the fewest signs of it; a reset is what no client mistakes. A sample will do: parsers are
+# cut at every byte in their own tests.
 STREAM_CUTS: list[tuple[Surface, str, CutHow, int]] = [
-    *((CHAT, "call", how, 1) for how in ("fin", "clean")),
-    *((CHAT, "text", how, 3) for how in ("fin", "clean")),
+    *((CHAT, "call", how, 4) for how in ("fin", "clean")),
+    *((CHAT, "text", how, 5) for how in ("fin", "clean")),
     *((CHAT, what, "rst", 11) for what in ("call", "text")),
     *((RESPONSES, "call", how, 59) for how in ("fin", "clean")),
     *((RESPONSES, "text", how, 131) for how in ("fin", "clean", "rst")),
     *((MESSAGES, "call", how, 11) for how in ("fin", "clean")),
     *((MESSAGES, "text", how, 29) for how in ("fin", "clean", "rst")),
 ]
+EVERY_BYTE = [pytest.param(CHAT, "call", how, 1, marks=pytest.mark.slow) for how in ("fin", "clean")]
 PLAIN_CUTS: list[tuple[Surface, CutHow, int]] = [
     *((CHAT, how, 3) for how in ("fin", "clean")),
     (CHAT, "rst", 11),
@@ -151,7 +152,7 @@ PLAIN_CUTS: list[tuple[Surface, CutHow, int]] = [
 ]
 
 
-@pytest.mark.parametrize(("surface", "what", "how", "stride"), STREAM_CUTS)
+@pytest.mark.parametrize(("surface", "what", "how", "stride"), [*STREAM_CUTS, *EVERY_BYTE])
 async def test_a_stream_cut_at_any_byte_raises_unless_the_model_had_finished(
     surface: Surface,
     what: str,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,8 +12,27 @@ from typing import Any
 
 import pytest
 
+from gateway.stores.embedded import EmbeddedStore
 from gateway.testing import ProviderServer, running_provider
 from tests.support.gateway import ThreadedGateway, base_policy, threaded_gateway
+
+AT_ONCE_S = 5.0
+"""What is promised within a second may take so long on a machine that runs other tests beside. If nobody saw to
+it, it would take three times as long."""
+
+
+def let_time_pass(gateway: ThreadedGateway, seconds: float) -> None:
+    """Put the clock of the gateway's store forward, so that nothing depends on how quick the test is."""
+    store = gateway.worker.store
+    assert isinstance(store, EmbeddedStore)
+    before = store._now
+    store._now = lambda: before() + int(seconds * 1000)
+
+
+def saved(data_dir: Path) -> list[dict[str, Any]]:
+    """The runs that a killed gateway would find again."""
+    with contextlib.closing(sqlite3.connect(f"file:{data_dir / 'runs.db'}?mode=ro", uri=True)) as db:
+        return [json.loads(state) for (state,) in db.execute("SELECT state FROM runs")]
 
 
 @pytest.fixture(scope="session")

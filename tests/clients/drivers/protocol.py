@@ -77,7 +77,8 @@ class Agent:
 
 
 def serve(run: Callable[[Agent], str | None]) -> None:
-    """Answer jobs from standard input until it ends. `run` plays one agent and returns its final answer."""
+    """Answer jobs from standard input until it ends, then leave. `run` plays one agent and returns its final
+    answer."""
     # Frameworks print to standard output; what is said there must not get between the results.
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -90,6 +91,8 @@ def serve(run: Callable[[Agent], str | None]) -> None:
             found = list(pool.map(lambda agent: _play(run, agent), agents))
         results.write(json.dumps(found) + "\n")
         results.flush()
+    # Nothing is left to be done, and some frameworks take many seconds to take themselves down.
+    os._exit(0)
 
 
 def _play(run: Callable[[Agent], str | None], agent: Agent) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -22,6 +23,7 @@ from gateway.stores.ledger_approvals import ApprovalRecord
 from tests.integration.admin.calls import Admin, Listening, Roles
 from tests.integration.admin.test_cli import run as command
 from tests.integration.admin.test_reports import ensure_shapes
+from tests.integration.conftest import AT_ONCE_S
 from tests.support.gateway import ThreadedGateway, wait_until
 
 REASON = {"reason": "checked"}
@@ -115,15 +117,15 @@ def test_a_held_call_is_shown_whole(gateway: ThreadedGateway, admin: Admin, call
 
 
 def test_a_decision_reaches_every_call_that_waits_at_once(
-    gateway: ThreadedGateway, admin: Admin, call: ApprovalRequest
+    gateway: ThreadedGateway, admin: Admin, call: ApprovalRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Whoever looked for it would find it in a minute.
+    monkeypatch.setattr("gateway.approvals.POLL_S", 60)
     futures = [asking(gateway, replace(call, arguments=text)) for text in ("{}", " { } ", "{}")]
     row = held(admin, call)
     wait_until(lambda: waiting(gateway) == 3)
-    began = time.monotonic()
     admin.post(f"/approvals/{row['id']}", {"decision": "approve", **REASON})
-    records = [future.result(5) for future in futures]
-    assert time.monotonic() - began < 0.4  # less than the poll could promise
+    records = [future.result(AT_ONCE_S) for future in futures]
     assert {(record.id, record.state) for record in records} == {(row["id"], "approved")}
     used = [gateway.run(lambda r=record: gateway.worker.approvals.use(r)) for record in records]  # type: ignore[misc]
     assert sorted(used) == [False, False, True]
@@ -148,7 +150,7 @@ def test_a_decision_of_another_process_is_seen(
         await other.close()
 
     asyncio.run(elsewhere())
-    record = future.result(2)
+    record = future.result(AT_ONCE_S)
     assert (record.state, record.decided_by) == ("approved", "token:other")
 
 
@@ -156,8 +158,8 @@ def test_after_the_hold_it_is_pending_and_the_decision_is_found_when_asked_again
     gateway: ThreadedGateway, admin: Admin, call: ApprovalRequest
 ) -> None:
     began = time.monotonic()
-    record = asking(gateway, call, 0.3).result(5)
-    assert 0.3 <= time.monotonic() - began < 2
+    record = asking(gateway, call, 0.3).result(AT_ONCE_S)
+    assert time.monotonic() - began >= 0.3
     assert record.state == "pending"
     assert asking(gateway, call, 0).result(5) == record
     admin.post(f"/approvals/{record.id}", {"decision": "approve", **REASON})
@@ -354,6 +356,22 @@ def test_an_operator_closes_a_breaker(gateway: ThreadedGateway, admin: Admin) ->
     # As it stands in the list, slashes and all.
     assert admin.post(f"/breakers/{SEARCH}/reset", {})["state"] == "closed"
     assert command(gateway, "breakers") == "No breakers.\n"
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_reset_that_cannot_be_noted_is_not_made(
+    gateway: ThreadedGateway, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> None:
+        raise LedgerUnavailable("the disk is full")
+
+    path = f"/breakers/{quote(MAIL, safe='')}/reset"
+    with monkeypatch.context() as patch:
+        patch.setattr(gateway.worker.ledger, "audit_append", away)
+        answer = admin.call("POST", path, {})
+    assert (answer.status, answer.body["error"]["code"]) == (503, "ledger_unavailable")
+    assert admin.get("/breakers")["data"][0]["state"] == "open"
+    assert admin.post(path, {})["state"] == "closed"
 
 
 def test_requests_outlive_the_process(tmp_path: Path, call: ApprovalRequest) -> None:

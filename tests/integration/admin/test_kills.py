@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from tests.integration.admin.calls import Admin, Stream, chat, timed
+from tests.integration.conftest import AT_ONCE_S
 from tests.support.gateway import ALICE, BOB, ThreadedGateway, wait_until
 
 
@@ -17,8 +18,8 @@ def test_a_killed_run_ends_its_stream_with_an_error_event(gateway: ThreadedGatew
 
     killed, took = timed(lambda: admin.post("/kills", {"scope": "run", "id": run, "reason": "runaway"}))
 
-    assert stream.ended.wait(1)
-    assert took < 1
+    assert stream.ended.wait(AT_ONCE_S)
+    assert took < AT_ONCE_S
     assert stream.failure is None, "the connection must not be cut"
     error = stream.last()["error"]
     assert error["code"] == "run_killed"
@@ -152,13 +153,13 @@ def test_killing_a_team_cuts_every_stream_of_it_and_no_other(gateway: ThreadedGa
     killed = admin.post("/kills", {"scope": "team", "id": "red", "reason": "drill"})
     assert killed["streams"] == 5
     for stream in mine:
-        assert stream.ended.wait(1)
+        assert stream.ended.wait(AT_ONCE_S)
         assert stream.failure is None
         assert stream.last()["error"]["code"] == "team_killed"
     assert not other.ended.is_set()
     admin.delete("/kills/team/red")
     admin.post("/kills", {"scope": "team", "id": "blue", "reason": "cleanup"})
-    assert other.ended.wait(1)
+    assert other.ended.wait(AT_ONCE_S)
     admin.delete("/kills/team/blue")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.admission import Kill
 from gateway.testing import ProviderServer, Reply
-from tests.integration.conftest import MakeGateway
+from tests.integration.conftest import AT_ONCE_S, MakeGateway
 from tests.support.gateway import ALICE, BOB, ThreadedGateway, wait_until
 
 
@@ -35,7 +35,6 @@ class Stream(threading.Thread):
         self.gateway, self.body = gateway, body
         self.extra = {name.replace("_", "-"): value for name, value in headers.items()}
         self.received = b""
-        self.last_at = 0.0
         self.headers: dict[str, str] = {}
         self.status = 0
         self.start()
@@ -49,7 +48,6 @@ class Stream(threading.Thread):
         self.headers = {k.lower(): v for k, v in answer.headers.items()}
         while piece := answer.read1(65536):
             self.received += piece
-            self.last_at = time.monotonic()
         connection.close()
 
 
@@ -72,24 +70,22 @@ def test_a_kill_ends_a_stream_in_flight_with_an_error_event(
     name = scope.format(
         run=stream.headers["x-guardrail-run-id"], session=stream.headers["x-guardrail-session-id"]
     )
-    killed_at = time.monotonic()
     kill(gateway, name)
-    stream.join(5)
+    stream.join(AT_ONCE_S)
     assert not stream.is_alive()
-    assert stream.last_at - killed_at < 1.0
     code = "run_killed" if scope == "{run}" else f"{scope.split(':')[0]}_killed"
     tail = stream.received.split(b"\n\n")[-3:]
     assert tail[1:] == [b"data: [DONE]", b""]
     error = json.loads(tail[0].removeprefix(b"data: "))["error"]
     assert error["code"] == code
     assert "too dear" in error["message"]
-    slow.wait_idle_blocking(timeout_s=1.0)
+    slow.wait_idle_blocking(timeout_s=AT_ONCE_S)
     assert slow.journal.last.client_left
-    # Whoever asks again gets the same answer, before anything is sent.
-    status, headers, body = gateway.post(
-        chat("sim/slow", stream=True), x_guardrail_session_id=stream.headers["x-guardrail-session-id"]
-    )
     if not scope.endswith("{run}"):
+        # Whoever asks again gets the same answer, before anything is sent.
+        status, headers, body = gateway.post(
+            chat("sim/slow", stream=True), x_guardrail_session_id=stream.headers["x-guardrail-session-id"]
+        )
         assert (status, json.loads(body)["error"]["code"]) == (400, code)
         assert headers["x-should-retry"] == "false"
 
@@ -103,10 +99,9 @@ def test_a_kill_ends_a_call_that_waits_for_the_provider(
     call = Stream(gateway, chat(model, stream=stream), x_guardrail_run_id="stuck")
     wait_until(lambda: slow.journal.active, what="dispatch")
     time.sleep(0.2)
-    killed_at = time.monotonic()
     kill(gateway, "stuck")
-    call.join(5)
-    assert time.monotonic() - killed_at < 1.0
+    call.join(AT_ONCE_S)
+    assert not call.is_alive()
     assert b'"run_killed"' in call.received
     assert call.status == (200 if stream and model == "sim/stalled" else 400)
     (attempt,) = wait_until(gateway.attempts, what="settlement")
@@ -161,7 +156,7 @@ def test_a_client_that_does_not_read_is_still_cut(
     run = answer.headers["x-guardrail-run-id"]
     time.sleep(0.5)
     kill(gateway, f"run:{run}")
-    provider.wait_idle_blocking(timeout_s=2.0)
+    provider.wait_idle_blocking(timeout_s=AT_ONCE_S)
     received = answer.read()
     connection.close()
     assert b"run_killed" in received[-2000:]

@@ -152,7 +152,7 @@ def test_a_background_response_is_settled_when_it_ends(
     assert gateway.attempts() == []
     budgets = gateway.admin("GET", f"/runs/{headers['x-guardrail-run-id']}")
     assert budgets["reserved_usd"] != "0.000000000"
-    (attempt,) = wait_until(gateway.attempts, timeout=10, what="settlement")
+    (attempt,) = wait_until(gateway.attempts, timeout=20, what="settlement")
     provider.wait_idle_blocking()
     assert (attempt["outcome"], attempt["cost_source"]) == ("ok", "provider")
     assert attempt["cost"] == journal_cost(provider) > 0
@@ -169,7 +169,7 @@ def test_a_kill_cancels_a_background_response_at_the_provider(
     _, headers, _ = ask(gateway, model="sim/later", input="go", background=True)
     time.sleep(0.5)
     gateway.admin("POST", "/kills", {"scope": "run", "id": headers["x-guardrail-run-id"], "reason": "enough"})
-    (attempt,) = wait_until(gateway.attempts, timeout=5, what="settlement")
+    (attempt,) = wait_until(gateway.attempts, timeout=20, what="settlement")
     assert attempt["outcome"] == "killed"
     assert attempt["cost"] >= journal_cost(provider)
     cancelled = [a for a in provider.journal if a.path.endswith("/cancel")]

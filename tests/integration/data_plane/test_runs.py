@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.testing import ProviderServer, Reply, Scenario, error_reply
-from tests.integration.conftest import MakeGateway
+from tests.integration.conftest import MakeGateway, let_time_pass
 from tests.support.gateway import ALICE, BOB, ThreadedGateway, wait_until
 
 TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {
@@ -148,14 +148,14 @@ def test_the_next_user_message_opens_a_successor_of_the_same_session(
 def test_an_agent_that_speaks_text_stays_in_its_run_while_it_is_quick(
     make_gateway: MakeGateway, provider: ProviderServer
 ) -> None:
-    gateway = make_gateway("runs: {text_agent_gap_s: 0.6}\n")
+    gateway = make_gateway("runs: {text_agent_gap_s: 60}\n")
     provider.script(
         "react", Scenario([Reply("Action: search"), Reply("Action: read"), Reply("Final Answer: 42")])
     )
     agent = Agent(gateway, "sim/react", tools=False)
-    for pause in (0.0, 0.0, 0.9):
+    for pause in (0, 0, 61):
         message = agent.step()
-        time.sleep(pause)
+        let_time_pass(gateway, pause)
         agent.messages += [message, {"role": "user", "content": "Observation: something"}]
     agent.step()
     assert agent.runs[0] == agent.runs[1] == agent.runs[2] != agent.runs[3]
@@ -384,7 +384,7 @@ def test_two_hundred_equal_requests_at_once_are_two_hundred_runs(
 
 
 def test_a_named_run_lives_until_it_is_idle(make_gateway: MakeGateway, provider: ProviderServer) -> None:
-    gateway = make_gateway("runs: {idle_ttl_s: 1}\n")
+    gateway = make_gateway("runs: {idle_ttl_s: 60}\n")
     body = {"model": "sim/echo", "messages": [{"role": "user", "content": "x"}], "max_tokens": 50}
     a = gateway.post(body, x_guardrail_run_id="nightly")[1]
     b = gateway.post(body, path="/r/nightly/v1/chat/completions")[1]
@@ -392,7 +392,7 @@ def test_a_named_run_lives_until_it_is_idle(make_gateway: MakeGateway, provider:
     assert a["x-guardrail-run-id"] == b["x-guardrail-run-id"] == c["x-guardrail-run-id"]
     assert [h["x-guardrail-run-source"] for h in (a, b, c)] == ["header", "url", "header"]
     assert [h["x-guardrail-step"] for h in (a, b, c)] == ["1", "2", "3"]
-    time.sleep(1.3)
+    let_time_pass(gateway, 61)
     d = gateway.post(body, x_guardrail_run_id="nightly")[1]
     assert d["x-guardrail-run-id"] != a["x-guardrail-run-id"]
     assert run_row(gateway, d["x-guardrail-run-id"])["continues"] == a["x-guardrail-run-id"]

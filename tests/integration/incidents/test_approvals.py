@@ -15,6 +15,7 @@ import openai
 import pytest
 
 from gateway.testing import Ask, ProviderServer, Reply
+from tests.integration.conftest import saved
 from tests.integration.incidents.agents import KINDS, Agent, ChatAgent, all_ways, every_way
 from tests.integration.incidents.conftest import Start
 from tests.integration.incidents.scene import ensure_books_agree, journal_cost, nano, policy_for, runs
@@ -136,7 +137,7 @@ def test_after_the_hold_it_is_pending_and_the_decision_comes_with_the_next_try(
     agent = agent_of(gateway, kind, stream)
     began = time.monotonic()
     assert agent.run(TASK).endswith(WAITS)
-    assert 0.2 <= time.monotonic() - began < 3
+    assert time.monotonic() - began >= 0.2
     assert agent.executed == []
     call = pending(gateway)
     # Asked again before there is a decision, it is the same request that waits.
@@ -182,7 +183,7 @@ def test_a_denial_is_told_with_its_reason(
 
 
 def test_nobody_decides_and_it_expires(start: Start, provider: ProviderServer) -> None:
-    gateway = start(held_for(0.1, ", expires_s: 0.8"))
+    gateway = start(held_for(0.1, ", expires_s: 1.5"))
     agent = agent_of(gateway)
     assert agent.run(TASK).endswith(WAITS)
     (call,) = gateway.admin("GET", "/approvals")["data"]
@@ -237,7 +238,7 @@ def test_a_client_that_leaves_can_come_back_for_the_decision(start: Start, provi
     gateway = start(held_for(20))
     agent = agent_of(gateway)
     assert isinstance(agent, ChatAgent)
-    patient, agent.sdk = agent.sdk, agent.sdk.with_options(timeout=0.5, max_retries=0)
+    patient, agent.sdk = agent.sdk, agent.sdk.with_options(timeout=1.5, max_retries=0)
     with pytest.raises(openai.APITimeoutError):
         agent.run(TASK)
     decide(gateway, pending(gateway))
@@ -257,7 +258,7 @@ def test_what_waits_and_what_was_decided_outlive_the_process(
         agent = agent_of(gateway)
         assert agent.run(TASK).endswith(WAITS)
         call = pending(gateway)
-        time.sleep(0.8)  # Runs are written twice a second.
+        wait_until(lambda: [run for run in saved(data) if run["status"] == "completed"], what="the save")
         gateway.kill()
         gateway.wait()
     with process_gateway(policy, tmp_path / "two", data_dir=data) as gateway:

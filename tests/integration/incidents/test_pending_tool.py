@@ -4,7 +4,6 @@ tool's breaker, and the agent's user is told."""
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -39,11 +38,11 @@ def pending() -> Callable[..., str]:
     return lambda job: f'{{"status": "pending", "job": "{job}", "checked_at": "{next(now)}"}}'
 
 
-def times_out(after_s: float = 0) -> Callable[..., str]:
+def times_out(meanwhile: Callable[[], Any] = lambda: None) -> Callable[..., str]:
     said = itertools.cycle(TIMEOUTS)
 
     def wait(job: str) -> str:
-        time.sleep(after_s)
+        meanwhile()
         return next(said)
 
     return wait
@@ -112,8 +111,13 @@ def test_a_broken_tool_is_taken_away_by_its_breaker(
     """With loop rules off: the breaker opens, the model has no tool any more and says so."""
     put(provider, "export_orders")
     gateway = start(GUARDED, runs=NIGHT, loops="null")
-    # Results are told to the breakers five times a second, and no tool times out faster than that.
-    agent = KINDS[kind](url=gateway.url, tools={"export_orders": times_out(0.25)})
+    health = gateway.worker.health
+
+    def meanwhile() -> None:
+        """A tool takes longer to time out than the gateway to tell the breakers what came of it before."""
+        wait_until(lambda: not health._reports, what="the last result to be told")
+
+    agent = KINDS[kind](url=gateway.url, tools={"export_orders": times_out(meanwhile)})
     assert agent.run(TASK) == ANSWER
     made = len(agent.executed)
     assert 5 <= made <= 6

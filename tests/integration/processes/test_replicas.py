@@ -17,6 +17,7 @@ import pytest
 import redis
 
 from gateway.testing import ProviderServer, Reply
+from tests.integration.conftest import AT_ONCE_S
 from tests.integration.processes.test_crashes import ledger_holds_the_journal, nano, steps
 from tests.support.gateway import ALICE, ProcessGateway, base_policy, process_gateway, wait_until
 from tests.support.redis_server import RedisServer
@@ -108,7 +109,7 @@ def test_a_kill_reaches_the_streams_of_every_worker_within_a_second(
         for reader in readers:
             reader.join(10)
             assert not reader.is_alive()
-        assert max(r.last_at for r in readers) - killed_at < 1.0
+        assert max(r.last_at for r in readers) - killed_at < AT_ONCE_S
         for reader in readers:
             assert b'"team_killed"' in reader.received[-1500:]
             assert b'"finish_reason":"stop"' not in reader.received
@@ -145,7 +146,7 @@ def test_a_killed_worker_leaves_nothing_unsettled(
             return dict(row)
 
         # What was reserved and is not in the journal yet ends with its lease.
-        wait_until(lambda: budget()["reserved_usd"] == "0.000000000", timeout=12, what="end of the leases")
+        wait_until(lambda: budget()["reserved_usd"] == "0.000000000", timeout=30, what="end of the leases")
         ledger_holds_the_journal(gateway, provider)
         assert nano(budget()["used_usd"]) == sum(nano(s["cost_usd"]) for s in steps(gateway))
 

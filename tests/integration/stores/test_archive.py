@@ -141,6 +141,21 @@ async def test_what_is_gone_from_the_store_is_gone_from_the_file(tmp_path: Path)
     await archive.close()
 
 
+async def test_a_run_that_was_stopped_before_its_first_step_leaves_the_file_too(tmp_path: Path) -> None:
+    now = [1_000_000_000_000]
+    archive = SqliteRunArchive(tmp_path / "runs.db")
+    store = EmbeddedStore(archive=archive, clock=lambda: now[0])
+    await store.resolve(make.lookup("run-1"))
+    await store.stop_run("run-1", "killed", "enough")
+    await store.save()
+    assert len(await archive.runs()) == 1
+    now[0] += 600_001
+    await store.reap()
+    await store.save()
+    assert await archive.runs() == []
+    await archive.close()
+
+
 async def test_a_failed_save_is_made_up_for_by_the_next(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     archive = SqliteRunArchive(path)

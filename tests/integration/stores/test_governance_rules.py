@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -29,42 +28,13 @@ from gateway.admission import (
 )
 from gateway.domain import RunStatus
 from gateway.protocols import Store
-from gateway.stores.embedded import EmbeddedStore
-from gateway.stores.embedded_breakers import BREAKER_SOURCES
+from gateway.stores.embedded_breakers import BREAKER_MEMORY, BREAKER_SOURCES
 from gateway.stores.embedded_records import MAX_FIGURES
-from gateway.stores.redis import RedisStore
+from tests.integration.stores.conftest import START, Clock
 from tests.support import store_values as make
-from tests.support.redis_server import RedisServer
 
-START = 1_800_000_000_000
 MINUTE_MS = 60_000
 ENDING = Ending("run_budget_exceeded", "per run", "run", 1_000, 990)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> int:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture(params=["embedded", pytest.param("redis", marks=pytest.mark.redis)])
-async def store(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[Store]:
-    store: Store
-    if request.param == "embedded":
-        store = EmbeddedStore(clock=clock)
-    else:
-        server: RedisServer = request.getfixturevalue("empty_redis")
-        store = RedisStore(server.url, worker_id="w1", clock=clock, timeout_s=2)
-    await store.start()
-    yield store
-    await store.close()
 
 
 # -- run trees ----------------------------------------------------------------------------------------
@@ -515,18 +485,22 @@ async def test_a_breaker_is_reset_by_hand_and_forgotten_after_a_day(store: Store
     assert not await store.reset_breaker("b")
 
 
-async def test_the_breaker_unused_for_longest_makes_room(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The script's own size is met in test_redis_store.py.
-    monkeypatch.setattr("gateway.stores.embedded_breakers.BREAKER_MEMORY", 3)
-    store = EmbeddedStore(clock=clock)
-    for key in ("b", "a", "c"):
-        await store.report(key, RULE, source="s", ok=1, failed=0)
+async def test_the_breaker_unused_for_longest_makes_room(store: Store, clock: Clock) -> None:
+    async def used(*numbers: int) -> None:
+        for batch in (numbers[i : i + 256] for i in range(0, len(numbers), 256)):
+            reports = (store.report(f"b{n:04}", RULE, source="s", ok=1, failed=0) for n in batch)
+            await asyncio.gather(*reports)
+
+    await used(*range(BREAKER_MEMORY))
     clock.now += 1
-    await store.report("a", RULE, source="s", ok=1, failed=0)
-    await store.report("d", RULE, source="s", ok=1, failed=0)
-    assert [s.key for s in await store.breakers()] == ["a", "c", "d"]
+    await used(0)
+    await used(BREAKER_MEMORY, BREAKER_MEMORY + 1)
+    left = [f"b{n:04}" for n in (0, *range(3, BREAKER_MEMORY + 2))]
+    assert [s.key for s in await store.breakers()] == left
+    # Those that are past remembering go first, all of them.
+    clock.now += 10 * make.DAY_MS
+    await used(9)
+    assert [s.key for s in await store.breakers()] == ["b0009"]
 
 
 # -- baselines ----------------------------------------------------------------------------------------

@@ -21,7 +21,10 @@ from tests.support.redis_server import FaultProxy, RedisServer
 pytestmark = pytest.mark.redis
 
 TIMEOUT_S = 0.25
-BOUND_S = TIMEOUT_S + 0.1
+BOUND_S = TIMEOUT_S + 0.5
+"""A call may end so late, with room for a machine that is busy."""
+AT_ONCE_S = TIMEOUT_S / 2
+"""A call that did not wait for the server ends sooner than this."""
 
 
 @pytest.fixture
@@ -60,7 +63,7 @@ async def refused_in_time(call: Awaitable[object]) -> float:
     return took
 
 
-async def recovered(store: RedisStore, within_s: float = 1.5) -> None:
+async def recovered(store: RedisStore, within_s: float = 5) -> None:
     """Return when an admission works again."""
     async with asyncio.timeout(within_s):
         for n in range(1_000):
@@ -72,8 +75,17 @@ async def recovered(store: RedisStore, within_s: float = 1.5) -> None:
                 await asyncio.sleep(0.02)
 
 
+async def server_says(server: RedisServer, word: bytes) -> None:
+    """Wait until this is what a stranger is told."""
+    said = b""
+    async with asyncio.timeout(10):
+        while word not in said:
+            with suppress(OSError):
+                said = await asyncio.to_thread(server.say_ping)
+
+
 async def counter_becomes(store: RedisStore, used: int, reserved: int) -> None:
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(10):
         while (await store.counters(["spent"]))["spent"] != CounterState(used, reserved):
             await asyncio.sleep(0.02)
 
@@ -86,7 +98,7 @@ async def test_a_stopped_server_is_refused_in_time_then_at_once_and_keeps_nothin
     caplog.clear()
     await asyncio.gather(*(refused_in_time(spend(store, f"stalled-{n}")) for n in range(20)))
     await asyncio.sleep(TIMEOUT_S)
-    assert await refused_in_time(spend(store, "later")) < 0.05
+    assert await refused_in_time(spend(store, "later")) < AT_ONCE_S
     for n in range(60):
         await refused_in_time(spend(store, f"more-{n}"))
         await asyncio.sleep(0.02)
@@ -102,7 +114,7 @@ async def test_a_short_pause_does_not_cost_the_connection(store: RedisStore, ser
     server.stall()
     await refused_in_time(spend(store, "stalled"))
     server.resume()
-    await recovered(store, 0.5)
+    await recovered(store)
     assert server.client().info("clients")["connected_clients"] == epoch
 
 
@@ -114,7 +126,7 @@ async def test_a_killed_server_that_comes_back_empty_is_filled_from_the_ledger(
     server.kill()
     await refused_in_time(spend(store, "dead"))
     await asyncio.sleep(TIMEOUT_S)
-    assert await refused_in_time(spend(store, "dead")) < 0.05
+    assert await refused_in_time(spend(store, "dead")) < AT_ONCE_S
     server.start()
     await recovered(store)
     await counter_becomes(store, 900, 100)
@@ -176,7 +188,7 @@ async def test_a_busy_server_is_refused_in_time(store: RedisStore, server: Redis
 
     thread = threading.Thread(target=hog)
     thread.start()
-    await asyncio.sleep(0.02)
+    await server_says(server, b"BUSY")
     await asyncio.gather(*(refused_in_time(spend(store, f"busy-{n}")) for n in range(5)))
     await refused_in_time(spend(store, "busy"))
     client.script_kill()
@@ -201,8 +213,7 @@ async def test_a_loading_server_is_refused_until_it_has_loaded(server: RedisServ
         client.save()
         server.kill()
         server.start(wait=False)
-        await asyncio.sleep(0.3)
-        assert b"LOADING" in await asyncio.to_thread(server.say_ping)
+        await server_says(server, b"LOADING")
         await refused_in_time(spend(store, "loading"))
         await recovered(store, 10)
         await store.close()
@@ -267,7 +278,7 @@ async def test_cut_connections_come_back_and_every_wait_is_bounded(server: Redis
         assert refused >= 5
         begun = loop.time()
         while (await store.counters(["spent"]))["spent"] != CounterState(0, held):
-            assert loop.time() - begun < 3, "what was admitted for nobody is given back"
+            assert loop.time() - begun < 10, "what was admitted for nobody is given back"
             await asyncio.sleep(0.02)
         await store.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -20,39 +19,15 @@ from gateway.admission import (
 )
 from gateway.domain import RunSource, RunStatus
 from gateway.protocols import Store
-from gateway.stores.embedded import EmbeddedStore
-from gateway.stores.redis import RedisStore
+from tests.integration.stores.conftest import START, Clock
 from tests.support import store_values as make
-from tests.support.redis_server import RedisServer
-
-START = 1_800_000_000_000
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> int:
-        return self.now
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture(params=["embedded", pytest.param("redis", marks=pytest.mark.redis)])
-async def store(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[Store]:
-    store: Store
-    if request.param == "embedded":
-        store = EmbeddedStore(clock=clock)
-    else:
-        server: RedisServer = request.getfixturevalue("empty_redis")
-        store = RedisStore(server.url, worker_id="w1", clock=clock, timeout_s=2)
-    await store.start()
+async def store(store: Store) -> Store:
+    """With a run to step in."""
     await store.resolve(make.lookup("run-1"))
-    yield store
-    await store.close()
+    return store
 
 
 def lineage(key: str, *, then_user: bool = False) -> tuple[Evidence, ...]:
@@ -176,6 +151,13 @@ async def test_a_named_run_that_holds_a_colon_is_killed_as_a_run(store: Store) -
     assert (answer.code, answer.per) == ("run_killed", "run")
 
 
+async def test_a_kill_is_told_in_its_own_process_without_waiting(store: Store) -> None:
+    heard: list[Kill] = []
+    await store.on_kill(heard.append)
+    await store.set_kill(Kill("user:ann", "enough"), None)
+    assert heard == [Kill("user:ann", "enough")]
+
+
 async def test_an_idle_run_is_abandoned_and_later_forgotten(store: Store, clock: Clock) -> None:
     await store.admit(make.admission("a", "run-1"))
     await store.settle(make.settlement("a", "run-1", 1))
@@ -199,13 +181,14 @@ async def test_a_run_with_open_work_is_not_abandoned(store: Store, clock: Clock)
     assert (run["status"], run["open"]) == ("running", 1)
 
 
-async def test_records_are_kept_recalled_and_dropped(store: Store) -> None:
+async def test_records_are_kept_recalled_and_dropped(store: Store, clock: Clock) -> None:
     await store.remember({"a": b"1", "b": b"\x00\xff"}, 60_000)
     await store.remember({"b": b"2"}, 60_000)
     assert await store.recall(["a", "b", "c"]) == {"a": b"1", "b": b"2"}
     await store.forget(["a", "c"])
     assert await store.recall(["a", "b"]) == {"b": b"2"}
     await store.remember({"short": b"x"}, 1)
+    # One store goes by the clock, Redis by its own.
+    clock.now += 10
     await asyncio.sleep(0.01)
-    if isinstance(store, RedisStore):
-        assert await store.recall(["short"]) == {}
+    assert await store.recall(["short"]) == {}

@@ -101,7 +101,6 @@ def test_the_policy_of_the_contract_loads_as_it_is_printed() -> None:
 def test_what_is_not_enforced_yet_warns_with_its_place() -> None:
     assert load_text(CONTRACT, ENV, name="p.yaml").warnings == (
         "p.yaml:34: routing: validated, not yet enforced by this version",
-        "p.yaml:37: screening: validated, not yet enforced by this version",
         "p.yaml:9: models.gpt-4o.fallbacks: validated, not yet enforced by this version",
     )
 
@@ -114,7 +113,7 @@ models: {m: {provider: a, fallbacks: [n]}, n: {provider: a}}
 loops: {mode: shadow}
 tools: {t: {allow: false}}
 routing: {rules: [{name: r, when: {model: m}, use: m}]}
-screening: {secrets: {}}
+screening: {injection: {output: {action: block}}}
 alerts: [{name: a, url: "https://example.com", on: kill}]
 passthrough: [{path: /v1/x, provider: a, price: free}]
 budgets: [{name: b, per: tool, limit_usd: 1, on_exceed: final_message, on_failure: allow}]

@@ -67,6 +67,21 @@ def only(rule: str, *rungs: tuple[int, str], **more: Any) -> LoopRules:
 # -- same call ---------------------------------------------------------------------------------------
 
 
+def test_thoughts_beside_the_steps_of_a_cycle_do_not_hide_it() -> None:
+    turns = [
+        [("think", {"thought": f"number {n}"}, "noted"), (name, {}, PAGE)]
+        for n, name in enumerate(["a", "b"] * 4)
+    ]
+    rules = only("cycle", (3, "stop"))
+    assert found(turns, rules) == {"cycle": 4}
+    assert found([*turns, one("think", {"thought": "and now?"}, "noted")], rules) == {"cycle": 4}
+    assert found([*turns, one("c", {}, PAGE)], rules) == {}
+
+
+def test_a_threshold_of_one_is_reached_at_once() -> None:
+    assert found([one()], only("same_call", (1, "observe"))) == {"same_call": 1}
+
+
 def test_the_same_call_counts_at_its_threshold_and_not_before() -> None:
     assert found([one(result=PAGE)] * 2) == {}
     assert found([one(result=PAGE)] * 3) == {"same_call": 3}

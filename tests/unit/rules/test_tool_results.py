@@ -318,6 +318,13 @@ def test_no_result_breaks_the_reader(value: object, failed: bool) -> None:
     assert health.status == "error" or not (health.error_type or health.cause or failed)
 
 
+@given(JSON, st.booleans())
+def test_what_is_parsed_already_need_not_be_parsed_again(value: object, failed: bool) -> None:
+    text = orjson.dumps(value).decode()
+    parsed = value if isinstance(value, (dict, list)) else None
+    assert read_result(text, failed, parsed) == read_result(text, failed)
+
+
 @pytest.mark.parametrize(
     "text",
     [

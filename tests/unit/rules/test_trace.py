@@ -6,6 +6,7 @@ import json
 import random
 import time
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,8 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.domain import Answer, Item, Media, Role, Text, ToolCall
+from gateway.rules import fingerprint
 from gateway.rules.fingerprint import (
+    MAX_NAME,
     Fingerprints,
+    ResultPrint,
     is_near,
     print_call,
     print_result,
@@ -22,6 +26,7 @@ from gateway.rules.fingerprint import (
     same_bag,
     see_through,
 )
+from gateway.rules.tool_results import OK, read_result
 from gateway.rules.trace import (
     EMPTY,
     MAX_BYTES,
@@ -32,6 +37,7 @@ from gateway.rules.trace import (
     Seen,
     Trace,
     _boundary,
+    _first_needed,
     _Reader,
     _task,
     answered,
@@ -328,6 +334,8 @@ def test_paraphrases_are_near_and_other_things_are_not() -> None:
         ('{"a":1,"b":2}', '{"b": 2, "a": 1}'),
         ("1 failed in 0.35s", "1 failed in 1.2s"),
         ("done, took 132 ms", "done, took 7 ms"),
+        ("Done, TOOK 12 SECONDS", "Done, TOOK 7 SECONDS"),
+        ("Zeit: wAıted 12 ms", "Zeit: wAıted 3 ms"),
         ("Error after 30 seconds", "Error after 31 seconds"),
         ("attempt 2 of 5 failed", "attempt 3 of 5 failed"),
         ('{"s":"x","elapsed_ms":5}', '{"s":"x","elapsed_ms":9}'),
@@ -666,6 +674,99 @@ def test_ten_thousand_items_are_read_in_time() -> None:
     assert following.counts == {"f": (5_000, 0), "g": (1, 0)}
 
 
+def test_a_conversation_without_tools_costs_what_is_looked_at_of_it() -> None:
+    items = [user("go")]
+    for i in range(2_500):
+        items += [says(f"answer {i % 3}"), user(f"message {i % 3}")]
+    prints = Fingerprints()
+    trace = merged(EMPTY, items, 2_501, prints=prints)
+    start = time.thread_time()
+    for _ in range(20):
+        merged(trace, [*items, says("x"), user("y")], 2_502, prints=prints)
+    assert time.thread_time() - start < 0.1
+    assert trace.said == tuple(said(items, 2_501))
+    assert [s.step for s in trace.said] == list(range(2_470, 2_502))
+
+
+@given(st.lists(st.sampled_from(["talk", "talk", "talk", "aside", "call", "late", "answer"]), max_size=60))
+@settings(max_examples=60, deadline=None)
+def test_what_need_not_be_read_changes_nothing(kinds: list[str]) -> None:
+    items: list[Item] = []
+    for n, kind in enumerate(["call", *kinds, *["talk"] * 34, *kinds[:3]]):
+        match kind:
+            case "talk":
+                items += [user(f"u{n}"), says(f"a{n}")]
+            case "aside":
+                items.append(Item(Role.USER, (Text("setting", ()),), aside=True))
+            case "call":
+                items += [user(f"u{n}"), says("", call("f", {"n": n}, "c")), result("ok", "c"), says("done")]
+            case "late":
+                items.append(result("late", "c"))
+            case _:
+                items.append(says(f"more {n}"))
+    story, cut = _Reader().read(items), _Reader().read(items[_first_needed(items) :])
+    assert _task(story.boundary) == _task(cut.boundary)
+    assert len(story.turns) - story.start == len(cut.turns) - cut.start
+    trace = merged(EMPTY, items, 40)
+    assert trace.said == tuple(said(items, 40))
+    assert trace.facts == tuple(facts_of(items, 40))
+
+
+def test_the_next_step_reads_the_new_result_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    prints = Fingerprints()
+    trace = merged(EMPTY, grow(200), 201, prints=prints)
+    read: list[str] = []
+
+    def reading(text: str, *args: Any) -> ResultPrint:
+        read.append(text)
+        return print_result(text, *args)
+
+    monkeypatch.setattr(fingerprint, "print_result", reading)
+    items = [*grow(200), *step(200, "g", text="the new one")]
+    assert merged(trace, items, 202, prints=prints).facts[-1].name == "g"
+    assert prints.health(items[-1]) == OK
+    assert read == ["the new one"]
+
+
+def test_health_is_read_without_a_fingerprint_too() -> None:
+    item = result("connection refused")
+    assert Fingerprints().health(item) == read_result("connection refused")
+    assert Fingerprints().health(replace(item, failed=True)).status == "error"
+    cleared = result("[Old tool result content cleared]", failed=True)
+    prints = Fingerprints()
+    prints.result(cleared)
+    assert prints.health(cleared) == read_result(cleared.texts[0].text, True)
+
+
+def test_an_unnamed_result_goes_to_the_first_call_without_one() -> None:
+    calls = [call(name, {}, f"id_{name}") for name in "abc"]
+    items = [user(), says("", *calls), result("1", "id_c"), result("22"), result("333")]
+    assert [(f.name, f.size) for f in facts_of(items, 2)] == [("a", 2), ("b", 3), ("c", 1)]
+
+
+def test_of_very_many_parallel_calls_the_last_are_read_and_all_are_counted() -> None:
+    calls = tuple(call("f" if i % 2 else "g", {"n": i}, f"call_{i:020}") for i in range(1_000))
+    items = [user(), says("", *calls), *[result("ok", c.id, failed=True) for c in calls]]
+    counted = {"f": (500, 500), "g": (500, 500)}
+    first = merged(EMPTY, items, 2)
+    assert first.counts == counted
+    assert [f.call for f in first.facts] == [print_call(c.name, c.arguments).call for c in calls[-MAX_FACTS:]]
+    before = merged(EMPTY, [user()], 1)
+    assert merged(before, items, 2).counts == counted
+    known = answered(merged(before, grow(1), 2), Answer(calls=calls))
+    assert merged(known, [*grow(1), *items[1:]], 3).counts == {"f": (501, 500), "g": (500, 500)}
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_results_in_any_order_take_linear_time(named: bool) -> None:
+    calls = tuple(call("f", {"n": 1}, f"c{i}" if named else "same") for i in range(20_000))
+    start = time.thread_time()
+    _Reader().read(
+        [user(), says("", *calls), *[result("ok", c.id) for c in calls[10_000:]], *[result("ok")] * 10_000]
+    )
+    assert time.thread_time() - start < 0.5
+
+
 def test_five_thousand_parallel_calls_are_one_turn() -> None:
     calls = tuple(call("f", {"n": i}, f"c{i}") for i in range(5_000))
     start = time.thread_time()
@@ -736,6 +837,21 @@ def test_names_without_measure_do_not_break_the_bound() -> None:
     dumped = dump(trace)
     assert len(dumped) <= MAX_BYTES
     assert load(dumped).facts[-1].step == 101
+
+
+def test_made_up_names_are_bounded_and_their_calls_counted() -> None:
+    items = [user()]
+    for i in range(1_000):
+        items += step(i, f"{i % 700} a name that a model made up")
+    items += step(7, "f" * 1_000_000)
+    for trace in (merged(EMPTY, items, 1_002), merged(merged(EMPTY, items[:-2], 1_001), items, 1_002)):
+        assert sum(len(name) for name in trace.counts) <= 8_192
+        assert sum(calls for calls, _ in trace.counts.values()) == 1_001
+        assert {f.name for f in trace.facts} <= set(trace.counts)
+        assert trace.facts[-1].name == "f" * MAX_NAME
+        dumped = dump(trace)
+        assert len(dumped) <= MAX_BYTES
+        assert sum(calls for calls, _ in load(dumped).counts.values()) == 1_001
 
 
 def test_a_full_trace_of_a_real_agent_fits_whole() -> None:

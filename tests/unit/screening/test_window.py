@@ -158,6 +158,14 @@ def test_offsets_are_of_the_whole_text() -> None:
     assert [(f.type, f.start, f.end) for f in findings] == [("EMAIL_ADDRESS", 4600, 4616)]
 
 
+def test_a_finding_over_a_flush_is_told() -> None:
+    window = Window(canary, 16)
+    assert window.feed("so CANA").findings == window.flush().findings == ()
+    assert window.feed("RY-1234 and").findings == ()
+    assert window.flush().findings == (Finding("test", "CANARY", 3, 14, 1.0),)
+    assert window.flush().findings == ()
+
+
 def test_empty_pieces_and_an_empty_text_are_nothing() -> None:
     window = Window(personal, 128)
     assert window.feed("").text == ""

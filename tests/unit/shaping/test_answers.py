@@ -311,3 +311,31 @@ def test_completions_are_composed_as_texts() -> None:
     typed(Surface.COMPLETIONS, reply)
     told = SHAPERS[Surface.COMPLETIONS].compose_stream(SAIDS["unicode"], asked, 5)
     assert read_stream(Surface.COMPLETIONS, told).answer().texts == (SAIDS["unicode"].text,)
+
+
+@pytest.mark.parametrize("surface", [*TALKING, Surface.COMPLETIONS])
+def test_a_providers_reply_without_an_id_gets_one(surface: Surface) -> None:
+    shaper = SHAPERS[surface]
+    reply = shaper.compose(Said("x", id="gone"), request(surface), 5)
+    made = shaper.compose(Said("x"), request(surface), 5)["id"]
+    for nothing in ({}, {"id": None}, {"id": ""}, {"id": 7}):
+        told = {name: value for name, value in reply.items() if name != "id"} | nothing
+        assert shaper.compose(Said(reply=told), request(surface), 5)["id"] == made
+
+
+def test_choices_under_one_index_are_told_apart() -> None:
+    choices = [
+        {"index": index, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        for index, text in ((0, "a"), (0, "b"), (None, "c"))
+    ]
+    told = SHAPERS[Surface.CHAT].compose_stream(Said(reply={"id": "c", "choices": choices}), {}, 5)
+    assert read_stream(Surface.CHAT, told).answer().texts == ("a", "b", "c")
+
+
+def test_types_and_names_that_are_no_texts_are_told_as_they_are() -> None:
+    shaper = SHAPERS[Surface.RESPONSES]
+    reply = {"id": "resp_7", "output": [{"type": {"a": 1}, "id": []}, {"type": ["x"]}]}
+    told = shaper.compose_stream(Said(reply=reply), {}, 5)
+    assert events_of(told)[-1]["response"]["output"] == reply["output"]
+    asked = {"model": "m", "tools": [{"type": "custom", "name": {}}]}
+    assert shaper.compose(Said(calls=(LOOK,)), asked, 5)["output"][0]["type"] == "function_call"

@@ -64,7 +64,7 @@ def provider() -> Iterator[ProviderServer]:
         yield running
 
 
-def held(surface: Surface, asked: Json, *, strip_usage: bool = False) -> HeldStream:
+def held(surface: Surface, asked: Json, *, strip_usage: bool = False) -> HeldStream[Any]:
     return SHAPERS[surface].hold(CODECS[surface].stream(strip_usage=strip_usage), asked, 7)
 
 
@@ -310,6 +310,106 @@ def test_calls_are_seen_in_whatever_event_first_tells_of_them(event: Json) -> No
     stream = held(Surface.RESPONSES, {})
     assert stream.feed(responses_events(event)) == b""
     assert stream.held
+
+
+def test_a_call_is_seen_though_its_item_did_not_tell_its_type() -> None:
+    added = {"type": "response.output_item.added", "output_index": 0, "item": {"id": "fc_1", "name": "look"}}
+    delta = {
+        "type": "response.function_call_arguments.delta",
+        "output_index": 0,
+        "item_id": "fc_1",
+        "delta": "{",
+    }
+    stream = held(Surface.RESPONSES, {})
+    assert stream.feed(responses_events(added)) == responses_events(added)
+    assert stream.feed(responses_events(delta)) == b""
+    assert stream.held
+
+
+def test_a_type_that_is_no_text_is_the_name_of_the_event() -> None:
+    call = {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"}
+    data = orjson.dumps({"type": 5, "output_index": 0, "item": call})
+    stream = held(Surface.RESPONSES, {})
+    assert stream.feed(b"event: response.output_item.done\ndata: %b\n\n" % data) == b""
+    assert stream.held
+
+
+def messages_events(*events: Json) -> bytes:
+    return b"".join(b"event: %b\ndata: %b\n\n" % (e["type"].encode(), orjson.dumps(e)) for e in events)
+
+
+def use(index: int, use_id: str, name: str, given: str) -> list[Json]:
+    block = {"type": "tool_use", "id": use_id, "name": name, "input": {}}
+    delta = {"type": "input_json_delta", "partial_json": given}
+    return [
+        {"type": "content_block_start", "index": index, "content_block": block},
+        {"type": "content_block_delta", "index": index, "delta": delta},
+        {"type": "content_block_stop", "index": index},
+    ]
+
+
+def chat_events(*deltas: Json) -> bytes:
+    return b"".join(
+        b"data: %b\n\n" % orjson.dumps({"id": "c", "choices": [{"index": 0, "delta": delta}]})
+        for delta in deltas
+    )
+
+
+LOOK = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("surface", "told", "calls"),
+    [
+        # Blocks that are all numbered alike.
+        (
+            Surface.MESSAGES,
+            messages_events(*use(0, "a", "look", "{}"), *use(0, "b", "send", "{}")),
+            "look send",
+        ),
+        # A start that comes twice.
+        (Surface.MESSAGES, messages_events(use(0, "a", "look", "{}")[0], *use(0, "a", "look", "{}")), "look"),
+        (Surface.MESSAGES, messages_events(*use(0, "a", "look", "{}"), use(0, "a", "look", "")[0]), "look"),
+        # A call without a start is nobody's.
+        (Surface.MESSAGES, messages_events(*use(0, "a", "look", "{}"), *use(1, "b", "x", "{}")[1:]), "look"),
+        # The end of a message tells nothing of its content.
+        (
+            Surface.MESSAGES,
+            messages_events(
+                *use(0, "a", "look", "{}"),
+                {
+                    "type": "message_delta",
+                    "delta": {"type": "text", "content": "", "stop_reason": "tool_use"},
+                },
+            ),
+            "look",
+        ),
+        # Both forms of calls at once.
+        (
+            Surface.CHAT,
+            chat_events({"function_call": {"name": "send", "arguments": "{}"}}, {"tool_calls": [LOOK]}),
+            "look send",
+        ),
+        # A call that goes on as something else.
+        (
+            Surface.CHAT,
+            chat_events({"tool_calls": [LOOK]}, {"tool_calls": [{"index": 0, "function": "stop"}]}),
+            "look",
+        ),
+        # Text that goes on as a number.
+        (Surface.CHAT, chat_events({"content": "a"}, {"content": 2}, {"tool_calls": [LOOK]}), "look"),
+    ],
+)
+def test_a_turn_has_the_calls_that_were_judged(surface: Surface, told: bytes, calls: str) -> None:
+    stream = held(surface, request(surface))
+    stream.feed(told)
+    judged, turn = stream.stream.answer(), stream.turn()
+    kept = CODECS[surface].read_answer(turn)
+    assert [call.name for call in judged.calls] == calls.split()
+    assert [(c.id, c.name) for c in kept.calls] == [(c.id, c.name) for c in judged.calls]
+    assert kept.texts == judged.texts
+    body = SHAPERS[surface].with_results(request(surface), turn, ["No."] * len(judged.calls))
+    CODECS[surface].parse(orjson.dumps(body))
 
 
 def test_a_shell_in_the_providers_own_container_passes() -> None:

@@ -347,3 +347,13 @@ def test_turns_that_say_nothing_add_nothing_that_breaks(surface: Surface, turn: 
     body = request(surface)
     out = SHAPERS[surface].with_results(body, turn, [])
     CODECS[surface].parse(orjson.dumps(out))
+
+
+def test_an_input_too_deep_to_be_sent_goes_back_as_text() -> None:
+    deep: Any = 1
+    for _ in range(300):
+        deep = [deep]
+    turn = {"id": "m", "content": [{"type": "tool_use", "id": "t", "name": "look", "input": {"a": deep}}]}
+    body = SHAPERS[Surface.MESSAGES].with_results(request(Surface.MESSAGES), turn, ["No."])
+    assert list(body["messages"][1]["content"][0]["input"]) == ["INVALID_JSON"]
+    orjson.dumps(body)

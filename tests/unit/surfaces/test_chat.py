@@ -139,3 +139,83 @@ def test_withheld_tools_leave_a_request_that_providers_take() -> None:
     assert chat.withhold_tools(body, {"a"}) == {"tools": [body["tools"][1]]}  # type: ignore[index]
     assert chat.withhold_tools(body, {"a", "b"}) == {}
     assert chat.withhold_tools({**body, "tool_choice": "auto"}, {"a"})["tool_choice"] == "auto"
+
+
+def deltas(*told: dict[str, Any]) -> bytes:
+    return b"".join(
+        [b"data: %b\n\n" % orjson.dumps({"choices": [{"index": 0, "delta": delta}]}) for delta in told]
+    )
+
+
+def test_content_in_parts_is_read_and_counted_in_streams_as_in_replies() -> None:
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "Hmm é"}, 3, {"text": None}]}
+    parts: list[Any] = [thought, {"type": "text", "text": "Yes"}, {"type": "text", "text": 4}, 5]
+    stream = chat.stream(strip_usage=False)
+    stream.feed(deltas({"role": "assistant", "content": ""}, {"content": parts}, {"content": "."}))
+    answer = stream.answer()
+    assert (answer.texts, answer.reasoning) == (("Yes.",), "Hmm é")
+    assert stream.output_bytes == len("Yes.Hmm é".encode())
+    reply = {
+        "choices": [{"message": {"role": "assistant", "content": [*parts, {"type": "text", "text": "."}]}}]
+    }
+    plain = chat.read_answer(reply)
+    assert (plain.texts, plain.reasoning) == (answer.texts, answer.reasoning)
+
+
+def test_a_thought_under_two_names_is_counted_once() -> None:
+    stream = chat.stream(strip_usage=False)
+    stream.feed(
+        deltas({"reasoning": "abc", "reasoning_content": "abc"}, {"reasoning_content": "d", "refusal": "e"})
+    )
+    assert (stream.answer().reasoning, stream.answer().texts) == ("abcd", ("e",))
+    assert stream.output_bytes == 5
+
+
+def test_both_forms_of_calls_are_kept_apart() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "a", "arguments": "{}"}}
+    message = {"tool_calls": [call], "function_call": {"name": "b", "arguments": "[]"}}
+    stream = chat.stream(strip_usage=False)
+    stream.feed(
+        deltas(
+            {"function_call": {"name": "b"}},
+            {"tool_calls": [{"index": 0, **call}]},
+            {"function_call": {"arguments": "[]"}},
+        )
+    )
+    assert stream.answer().calls == chat.read_answer({"choices": [{"message": message}]}).calls
+    assert stream.tools_called == {"a", "b"}
+
+
+def test_oddities_of_a_provider_are_no_reason_to_fail() -> None:
+    stream = chat.stream(strip_usage=True)
+    stream.feed(b'data: {"choices":[],"x_groq":"x"}\n\ndata: {"choices":[],"x_groq":[1],"usage":null}\n\n')
+    assert stream.usage is None
+    deep = orjson.loads(b"[" * 400 + b"]" * 400)
+    message = {"refusal": 7, "tool_calls": [{"id": "c", "function": {"name": "a", "arguments": deep}}]}
+    answer = chat.read_answer({"choices": [{"message": message}]})
+    assert (answer.texts, answer.calls[0].arguments) == (("",), "")
+
+
+def test_a_hosted_tool_is_withheld_by_its_type() -> None:
+    tools = [{"type": "web_search"}, {"type": "function", "function": {"name": "a"}}]
+    asked = {"model": "m", "messages": [{"role": "user", "content": ""}], "tools": tools}
+    assert [tool.name for tool in chat.parse(orjson.dumps(asked)).tools] == ["web_search", "a"]
+    body = {"tools": tools, "tool_choice": {"type": "web_search"}}
+    assert chat.withhold_tools(body, {"web_search"}) == {"tools": tools[1:]}
+
+
+def test_a_tool_without_a_name_can_be_withheld() -> None:
+    body: dict[str, Any] = {"tools": [{"function": {"description": "x"}}, {"function": {"name": "a"}}]}
+    assert chat.withhold_tools(body, {""}) == {"tools": [body["tools"][1]]}
+
+
+def test_the_tools_that_a_choice_allows_are_withheld_too() -> None:
+    named = [{"type": "function", "function": {"name": name}} for name in ("a", "b")]
+    choice = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": named}}
+    kept = chat.withhold_tools({"tools": named, "tool_choice": choice}, {"a"})
+    assert kept["tool_choice"] == {**choice, "allowed_tools": {"mode": "required", "tools": named[1:]}}
+    more = [*named, {"type": "function", "function": {"name": "c"}}]
+    assert chat.withhold_tools({"tools": more, "tool_choice": choice}, {"a", "b"}) == {
+        "tools": more[2:],
+        "tool_choice": "none",
+    }

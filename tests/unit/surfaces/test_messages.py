@@ -908,3 +908,9 @@ class TestRecorded:
             first = parsed[0]["message"]
             plain = {**first, "content": content_of(record), "usage": {**first["usage"], **last}}
             assert read_usage(Surface.MESSAGES, plain) == fold.result()
+
+
+def test_withholding_a_tool_without_a_name_leaves_the_conversation_alone() -> None:
+    said = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
+    body = {"tools": [{"description": "x"}, {"name": "a"}], "messages": said}
+    assert messages.withhold_tools(body, {""}) == {"tools": [{"name": "a"}], "messages": said}

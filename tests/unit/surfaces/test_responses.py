@@ -1207,3 +1207,10 @@ def test_consecutive_recorded_steps_are_tied_together() -> None:
 def same_words(item: Item, answer: Answer) -> bool:
     text = "".join(t.text for t in item.texts)
     return text == answer.texts[0] and [c.id for c in item.calls] == [c.id for c in answer.calls]
+
+
+def test_an_action_too_deep_to_be_written_is_no_reason_to_lose_an_answer() -> None:
+    deep = orjson.loads(b"[" * 400 + b"]" * 400)
+    item = {"type": "local_shell_call", "call_id": "c", "action": {"command": deep}}
+    (call,) = responses.read_answer({"output": [item]}).calls
+    assert (call.id, call.name, call.arguments) == ("c", "local_shell", "")

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.translation.blocks import Block, BlockOrder, Told, reasoning_in, text_in
+from gateway.surfaces.chat import reasoning_in, text_in
+from gateway.translation.blocks import Block, BlockOrder, Told
 from tests.unit.translation.streams import call_delta
 
 

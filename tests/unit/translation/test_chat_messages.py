@@ -783,6 +783,15 @@ def test_a_block_closed_twice_gets_its_arguments_once() -> None:
     ]
 
 
+def test_a_call_whose_start_comes_twice_is_one_call() -> None:
+    start, *rest = use_block(0, "a", "f", "{}")
+    events = through(T.stream({}), messages_stream(started(), start, start, *rest, *stopped("tool_use")))
+    assert [d["tool_calls"][0]["index"] for d in deltas(events) if "tool_calls" in d] == [0, 0]
+    other = use_block(0, "b", "f", "{}")
+    events = through(T.stream({}), messages_stream(started(), start, *rest, *other, *stopped("tool_use")))
+    assert [d["tool_calls"][0]["index"] for d in deltas(events) if "tool_calls" in d] == [0, 0, 1, 1]
+
+
 def test_an_event_without_an_index_is_of_the_first_block() -> None:
     events = [
         e if e["type"] != "content_block_delta" else {**e, "index": None}

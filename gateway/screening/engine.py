@@ -1,0 +1,111 @@
+"""All detectors over one text. Pure, and the same in this process as in one of the pool's."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import lru_cache
+
+import orjson
+
+from gateway.screening import pii, secrets
+from gateway.screening.base import Channel, Finding
+from gateway.screening.injection import Injection
+from gateway.screening.linear import WEIGHTS
+from gateway.screening.normalise import Normalised, normalise
+from gateway.screening.pii import Custom
+from gateway.values import frozen
+
+_NOT_INSTRUCTED: frozenset[Channel] = frozenset(("assistant", "output"))
+"""Channels in which the model speaks itself, where an order is nobody's but its own."""
+_REVISION = b"1"
+"""Counted up when detectors change their verdicts, so that kept ones no longer count."""
+
+
+@frozen
+class Looks:
+    """What is looked for."""
+
+    injection: bool = False
+    pii: bool = False
+    secrets: bool = False
+    entities: tuple[str, ...] | None = None
+    """Kinds of personal data; None for all that are known."""
+    custom: tuple[Custom, ...] = ()
+
+    def dump(self) -> list[object]:
+        """As JSON, for another process."""
+        own = [[c.name, c.pattern, c.words, c.score, c.validator] for c in self.custom]
+        return [self.injection, self.pii, self.secrets, self.entities, own]
+
+    @classmethod
+    def load(cls, dumped: list[object]) -> Looks:
+        """What `dump` made."""
+        injection, personal, credentials, entities, own = dumped
+        assert isinstance(own, list)
+        return cls(
+            injection=bool(injection),
+            pii=bool(personal),
+            secrets=bool(credentials),
+            entities=tuple(entities) if isinstance(entities, list) else None,
+            custom=tuple(Custom(name, p, tuple(words), score, v) for name, p, words, score, v in own),
+        )
+
+    def version(self) -> bytes:
+        """Changes with whatever a verdict depends on."""
+        return hashlib.sha256(_REVISION + _weights_digest() + orjson.dumps(self.dump())).digest()
+
+
+def scan(text: str, channel: Channel, looks: Looks) -> tuple[Finding, ...]:
+    """What is in a text, in order of position; findings of several detectors may overlap."""
+    found: list[Finding] = []
+    if looks.injection and channel not in _NOT_INSTRUCTED:
+        found += _injection().scan(text, channel).findings
+    if looks.pii or looks.secrets:
+        found += _values(text, looks)
+    return tuple(sorted(found, key=lambda f: (f.start, f.end)))
+
+
+def warm() -> None:
+    """Load and compile everything, which the first text would else wait for."""
+    scan("Warm: a@example.com, 4111 1111 1111 1111.", "tool", Looks(injection=True, pii=True, secrets=True))
+
+
+@lru_cache(maxsize=1)
+def _injection() -> Injection:
+    return Injection()
+
+
+@lru_cache(maxsize=1)
+def _weights_digest() -> bytes:
+    return hashlib.sha256(WEIGHTS.read_bytes()).digest()
+
+
+def _values(text: str, looks: Looks) -> Iterator[Finding]:
+    """Personal data and secrets as they are written, in look-alike characters, and inside of encodings."""
+    yield from _written(text, looks)
+    form = normalise(text)
+    if form.offsets is not None:
+        for found in _written(form.text, looks):
+            yield _at(found, *form.original(found.start, found.end))
+    yield from _encoded(text, form, looks)
+
+
+def _encoded(text: str, form: Normalised, looks: Looks) -> Iterator[Finding]:
+    for inner in form.decoded:
+        around = text[inner.start : inner.end]
+        for found in _written(inner.text, looks):
+            # What stands there plainly as well has been found where it stands.
+            if inner.text[found.start : found.end] not in around:
+                yield _at(found, inner.start, inner.end)
+
+
+def _written(text: str, looks: Looks) -> Iterator[Finding]:
+    if looks.pii:
+        yield from pii.scan(text, looks.entities, looks.custom)
+    if looks.secrets:
+        yield from secrets.scan(text)
+
+
+def _at(found: Finding, start: int, end: int) -> Finding:
+    return Finding(found.detector, found.type, start, end, found.score)

@@ -1,0 +1,254 @@
+"""Where the texts of a request stand, for detectors to read and for their findings to be acted on.
+
+Every surface tells the texts of its conversation as items (`domain.Item`). To these come the arguments of
+the calls that stand in the history and the definitions of tools, so that nothing which a model reads is
+passed by.
+Each has a channel, by which rules and thresholds differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from gateway.domain import Item, Json, Role, Step, Surface
+from gateway.screening.base import Channel, Finding
+from gateway.values import frozen
+
+Pointer = tuple[str | int, ...]
+
+SEAM = 256
+"""Characters on either side of the border between two texts that are read together."""
+MOST_JOINED = 8 * SEAM
+"""Short texts in a row are read together up to so many characters."""
+_CHANNELS: dict[Role, Channel] = {
+    Role.SYSTEM: "system",
+    Role.USER: "user",
+    Role.ASSISTANT: "assistant",
+    Role.TOOL: "tool",
+}
+_LEAST_DIGITS = 8
+"""A number of so many digits may be somebody's."""
+
+
+@frozen
+class Place:
+    """A text, and where it stands."""
+
+    channel: Channel
+    text: str
+    pointer: Pointer
+    tool: str = ""
+    """The tool whose result, arguments or definition it is."""
+    spoken: bool = True
+    """It is part of the conversation, and its neighbours stand beside it there."""
+
+
+def places(step: Step) -> list[Place]:
+    """Every text of a request, texts that belong together in the order in which the model reads them."""
+    found: list[Place] = []
+    names = {call.id: call.name for item in step.items for call in item.calls if call.id}
+    for item in step.items:
+        channel = _CHANNELS[item.role]
+        tool = names.get(item.call_id or "", "") if item.role is Role.TOOL else ""
+        found += [Place(channel, text.text, text.pointer, tool) for text in item.texts]
+    known = {place.pointer for place in found}
+    more = (*_arguments(step), *_definitions(step))
+    return found + [replace(place, spoken=False) for place in more if place.pointer not in known]
+
+
+def is_unreadable(step: Step) -> str:
+    """What of a request no detector can read: a kind of part, or nothing."""
+    if step.surface is Surface.PASSTHROUGH:
+        return "passthrough"
+    for item in step.items:
+        for media in item.media:
+            return media.kind
+    if step.surface is Surface.RESPONSES and step.body.get("prompt") is not None:
+        return "prompt"
+    return ""
+
+
+def with_texts(body: Json, texts: Mapping[Pointer, str]) -> Json:
+    """The body with other texts in some places. What is given stays as it is."""
+    out: Any = body
+    copied: dict[Pointer, Any] = {}
+    for pointer, text in texts.items():
+        out = copied.setdefault((), dict(body)) if not copied else copied[()]
+        node = out
+        for depth, part in enumerate(pointer[:-1], 1):
+            at = pointer[:depth]
+            if at not in copied:
+                inner = node[part]
+                copied[at] = dict(inner) if type(inner) is dict else list(inner)
+                node[part] = copied[at]
+            node = copied[at]
+        node[pointer[-1]] = text
+    changed: Json = out
+    return changed
+
+
+def items_with(items: Sequence[Item], texts: Mapping[Pointer, str]) -> tuple[Item, ...]:
+    """The same for the items that were read from the body."""
+    return tuple(
+        replace(
+            item,
+            texts=tuple(
+                replace(text, text=texts[text.pointer]) if text.pointer in texts else text
+                for text in item.texts
+            ),
+        )
+        if any(text.pointer in texts for text in item.texts)
+        else item
+        for item in items
+    )
+
+
+# -- borders ------------------------------------------------------------------------------------------
+
+
+@frozen
+class Seam:
+    """A text that is put together from the ends of several, for what was cut in two."""
+
+    channel: Channel
+    text: str
+    parts: tuple[tuple[int, int, int], ...]
+    """`(index of the place, where its part begins in it, where it begins here)`, in order."""
+
+    def across(
+        self, findings: Sequence[Finding], own: Mapping[int, Sequence[Finding]]
+    ) -> Iterator[tuple[int, Finding]]:
+        """The findings that reach over a border, cut to the places they are in. One that a place has by
+        itself (`own`) only seems to go on where the next begins without a space."""
+        starts = [at for _, _, at in self.parts]
+        ends = [*starts[1:], len(self.text)]
+        for found in findings:
+            touched = [i for i, start in enumerate(starts) if found.start < ends[i] and start < found.end]
+            if len(touched) < 2:
+                continue
+            parts = []
+            for i in touched:
+                index, begin, at = self.parts[i]
+                start, end = max(found.start, at), min(found.end, ends[i])
+                parts.append((index, replace(found, start=begin + start - at, end=begin + end - at)))
+            if not any(_overlaps(part, own.get(index, ())) for index, part in parts):
+                yield from parts
+
+
+def _overlaps(part: Finding, own: Sequence[Finding]) -> bool:
+    return any(found.type == part.type and found.start < part.end and part.start < found.end for found in own)
+
+
+def seams(found: Sequence[Place]) -> list[Seam]:
+    """The borders between neighbouring texts of one channel."""
+    out: list[Seam] = []
+    group: list[int] = []
+    for index, place in enumerate(found):
+        if not place.spoken:
+            continue
+        if group and found[group[-1]].channel != place.channel:
+            out += _group_seams(found, group)
+            group = []
+        group.append(index)
+    return [*out, *_group_seams(found, group)]
+
+
+def _group_seams(found: Sequence[Place], group: Sequence[int]) -> Iterator[Seam]:
+    """Windows over texts in a row: the end of a long one, short ones whole, the beginning of a long one."""
+    if len(group) < 2:
+        return
+    channel = found[group[0]].channel
+    parts: list[tuple[int, int, int]] = []
+    text = ""
+    for index in group:
+        whole = found[index].text
+        if len(whole) <= 2 * SEAM and len(text) + len(whole) <= MOST_JOINED:
+            parts.append((index, 0, len(text)))
+            text += whole
+            continue
+        parts.append((index, 0, len(text)))
+        text += whole[:SEAM]
+        if len(parts) > 1:
+            yield Seam(channel, text, tuple(parts))
+        begin = max(0, len(whole) - SEAM)
+        parts, text = [(index, begin, 0)], whole[begin:]
+    if len(parts) > 1:
+        yield Seam(channel, text, tuple(parts))
+
+
+# -- beside the conversation ----------------------------------------------------------------------------
+
+
+def _arguments(step: Step) -> Iterator[Place]:
+    if step.surface is Surface.CHAT:
+        for i, message in enumerate(_list(step.body.get("messages"))):
+            yield from _chat_arguments(message, ("messages", i))
+    elif step.surface is Surface.MESSAGES:
+        for i, message in enumerate(_list(step.body.get("messages"))):
+            content = message.get("content")
+            for j, block in enumerate(content if isinstance(content, list) else ()):
+                if type(block) is dict and block.get("type") == "tool_use":
+                    at = ("messages", i, "content", j, "input")
+                    yield from _strings(block.get("input"), at, "assistant", str(block.get("name") or ""))
+    elif step.surface is Surface.RESPONSES:
+        given = step.body.get("input")
+        for i, item in enumerate(given if isinstance(given, list) else ()):
+            if type(item) is dict and str(item.get("type")).endswith("_call"):
+                name = str(item.get("name") or item.get("type"))
+                for field in ("arguments", "input", "action", "actions", "operation"):
+                    yield from _strings(item.get(field), ("input", i, field), "assistant", name)
+
+
+def _chat_arguments(message: Json, at: Pointer) -> Iterator[Place]:
+    calls = message.get("tool_calls")
+    for j, call in enumerate(calls if isinstance(calls, list) else ()):
+        for kind, field in (("function", "arguments"), ("custom", "input")):
+            inner = call.get(kind) if type(call) is dict else None
+            if type(inner) is dict:
+                name = str(inner.get("name") or "")
+                yield from _strings(inner.get(field), (*at, "tool_calls", j, kind, field), "assistant", name)
+    legacy = message.get("function_call")
+    if type(legacy) is dict:
+        name = str(legacy.get("name") or "")
+        yield from _strings(legacy.get("arguments"), (*at, "function_call", "arguments"), "assistant", name)
+
+
+def _definitions(step: Step) -> Iterator[Place]:
+    for key in ("tools", "functions"):
+        offered = step.body.get(key)
+        for i, tool in enumerate(offered if isinstance(offered, list) else ()):
+            if type(tool) is dict:
+                yield from _definition(tool, (key, i))
+
+
+def _definition(tool: Json, at: Pointer) -> Iterator[Place]:
+    for kind in ("function", "custom"):
+        if type(inner := tool.get(kind)) is dict:
+            tool, at = inner, (*at, kind)
+            break
+    name = str(tool.get("name") or tool.get("type") or "")
+    for field in ("description", "server_description", "parameters", "input_schema"):
+        yield from _strings(tool.get(field), (*at, field), "definition", name, words=True)
+
+
+def _strings(value: Any, at: Pointer, channel: Channel, tool: str, *, words: bool = False) -> Iterator[Place]:
+    """The texts below a value, long numbers among them. `words`: only those with a space, since a schema is
+    made of names."""
+    if type(value) is str:
+        if value and not (words and " " not in value.strip()):
+            yield Place(channel, value, at, tool)
+    elif type(value) is int:
+        if not words and len(str(abs(value))) >= _LEAST_DIGITS:
+            yield Place(channel, str(value), at, tool)
+    elif type(value) is dict:
+        for key, inner in value.items():
+            yield from _strings(inner, (*at, key), channel, tool, words=words)
+    elif type(value) is list:
+        for i, inner in enumerate(value):
+            yield from _strings(inner, (*at, i), channel, tool, words=words)
+
+
+def _list(value: Any) -> list[Json]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,576 @@
+"""What is screened in a step: its texts before they leave for the provider, the answer before it leaves for
+the client.
+
+    texts ──► known verdict? ──► detectors, here or in the pool ──► what the policy does with each finding
+                                                                     edits, a refusal, a record
+    answer ──► stand-ins restored, findings acted on                 whole, or piece by piece in a stream
+
+The work follows what is new: a verdict is kept under a keyed hash of the text, its channel, its principal and
+everything that the detectors go by. What a policy does with a verdict is decided anew each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import orjson
+
+from gateway.domain import Answer, Json, Step, Surface
+from gateway.errors import GatewayError, Refusal, Ruling, StoreUnavailable
+from gateway.policy.models import Action, PiiScreen, Policy, Screen
+from gateway.protocols import Store
+from gateway.rules.budgets import Scopes, applies
+from gateway.rules.contracts import Contracts
+from gateway.rules.lineage import Lineage
+from gateway.screening import pii
+from gateway.screening.actions import Edited, mask, neutralise, pseudonymise, redact
+from gateway.screening.base import Channel, Finding
+from gateway.screening.engine import Looks, scan
+from gateway.screening.places import Place, Pointer, is_unreadable, items_with, places, seams, with_texts
+from gateway.screening.pool import ScanFailed, ScanPool
+from gateway.screening.spots import Kind
+from gateway.screening.stream import StreamScreen, screened
+from gateway.screening.vault import LONGEST, Vault, VaultError
+from gateway.screening.window import hold_values
+from gateway.values import frozen
+
+INLINE_CHARS = 2_000
+"""New text up to so many characters is scanned on the spot; more goes to the pool."""
+DEADLINE_S = 2.0
+DEADLINE_S_PER_MB = 4.0
+"""How long the texts of one request may take in the pool, queueing included."""
+VERDICTS = 20_000
+"""Verdicts that a worker remembers."""
+KEPT_CHARS = 4_096
+"""Verdicts about texts of so many characters are kept in the store too, for other replicas."""
+KEPT_MS = 3_600_000
+SESSIONS = 4_096
+"""Sessions whose stand-ins a worker remembers."""
+VAULT_MS = 35 * 86_400_000
+"""How long stand-ins are kept after they were last added to: as long as any budget of a session."""
+LONGEST_VALUE = 512
+"""Characters of an answer held back at most for what may become a finding."""
+
+Rule = Literal["injection", "pii", "secrets"]
+_CODES: dict[str, str] = {
+    "injection": "prompt_injection_blocked",
+    "pii": "pii_blocked",
+    "secrets": "secret_blocked",
+}
+_WORDS = {
+    "injection": "instructions that are not the user's",
+    "pii": "personal data",
+    "secrets": "a credential",
+}
+_BY_WORDS = frozenset(("STREET_ADDRESS", "DATE_OF_BIRTH"))
+"""Kinds that begin with ordinary words, so that a stream has to lag behind for them."""
+_RESTORE = "vault"
+
+
+@frozen
+class Rules:
+    """The screening rules that hold for one step."""
+
+    by: Mapping[str, Screen]
+    """Detectors that are on."""
+    looks: Looks
+
+    def action(self, detector: str, channel: Channel) -> Action:
+        """What is done with a finding of this detector in this channel."""
+        rule = self.by[detector]
+        if detector == "injection" and channel == "system":
+            # The operator's own prompt gives orders by its nature.
+            return "flag"
+        named = {"tool": rule.tool, "definition": rule.tool, "output": rule.output}.get(channel, rule.user)
+        action = named.action if named is not None else rule.action or "block"
+        if detector == "pii" and channel == "output" and action == "pseudonymise":
+            # A stand-in keeps a value from the provider. Its answer goes to the owner of the values.
+            return "allow"
+        return action
+
+    def acts(self, detector: str) -> bool:
+        """Whether findings lead to more than a record."""
+        return self.by[detector].mode == "enforce"
+
+
+def rules_for(policy: Policy, scopes: Scopes) -> Rules | None:
+    """The rules that hold for a step; None when nothing is screened."""
+    screening = policy.screening
+    by: dict[str, Screen] = {}
+    for name, rule in (
+        ("injection", screening.injection), ("pii", screening.pii), ("secrets", screening.secrets),
+    ):  # fmt: skip
+        if rule is not None and rule.mode != "off" and applies(rule.match, scopes):
+            by[name] = rule
+    if not by:
+        return None
+    personal = screening.pii if "pii" in by else None
+    return Rules(by, Looks("injection" in by, "pii" in by, "secrets" in by, *_entities(personal)))
+
+
+def screens_anything(policy: Policy) -> bool:
+    """Whether there is anything to get ready for."""
+    screening = policy.screening
+    rules = (screening.injection, screening.pii, screening.secrets)
+    return any(rule is not None and rule.mode != "off" for rule in rules)
+
+
+def _entities(rule: PiiScreen | None) -> tuple[tuple[str, ...] | None, tuple[pii.Custom, ...]]:
+    if rule is None:
+        return None, ()
+    own = tuple(
+        pii.Custom(name, entity.pattern, entity.words, entity.score) for name, entity in rule.custom.items()
+    )
+    wanted = rule.entities
+    return tuple(e for e in wanted if e not in rule.custom) if wanted is not None else None, own
+
+
+@dataclass(slots=True)
+class Screened:
+    """A request after its screening."""
+
+    step: Step
+    """With the edits that were made."""
+    findings: list[Json]
+    edited: bool
+    output: Output | None
+    """What its answer has to pass; None when it may pass as it is."""
+
+
+@dataclass(slots=True)
+class Screens:
+    """Screens steps. One per worker."""
+
+    pool: ScanPool
+    store: Store
+    lineage: Lineage
+    key: bytes = field(repr=False)
+    """Names and closes the stand-ins of sessions."""
+    bypassed: Callable[[str], None]
+    """Counts a check that could not run and was let pass by policy."""
+    told: Callable[[Mapping[str, Any], Sequence[Json]], None]
+    """Counts findings and tells operators of them: (facts of the run, findings)."""
+    _verdicts: OrderedDict[bytes, tuple[Finding, ...]] = field(default_factory=OrderedDict)
+    _vaults: OrderedDict[str, Vault] = field(default_factory=OrderedDict)
+
+    async def request(
+        self,
+        policy: Policy,
+        contracts: Contracts,
+        scopes: Scopes,
+        step: Step,
+        about: Mapping[str, Any],
+    ) -> Screened | None:
+        """Screen a request; None when no rule holds for it. `about` says whose it is, for what is told of it.
+
+        Raises `Blocked` for what a rule refuses, `GatewayError` (`guardrail_unavailable`) when there is no
+        verdict and a rule wants one, `StoreUnavailable`.
+        """
+        rules = rules_for(policy, scopes)
+        if rules is None:
+            return None
+        tally = Tally()
+        found = places(step)
+        verdicts = await self._judge(rules, scopes.principal, found, tally)
+        blocked = self._unreadable(policy, step, tally)
+        vault = None
+        if "pii" in rules.by:
+            vault = await self._vault(scopes, fresh=step.kept)
+        texts: dict[Pointer, str] = {}
+        for index, findings in verdicts.items():
+            place = found[index]
+            doing = _doing(rules, place.channel, findings, tally, place.tool)
+            if "block" in doing:
+                blocked = blocked or _blocked(doing["block"][0], place, about)
+            elif doing and (text := _applied(place.text, doing, vault)) != place.text:
+                texts[place.pointer] = text
+        recorded = tally.findings()
+        self.told(about, recorded)
+        if blocked is not None:
+            blocked.findings = recorded
+            raise blocked
+        if vault is not None and vault.changed:
+            await self._keep(scopes, vault)
+        if texts:
+            step = _edited(step, texts)
+        return Screened(step, recorded, bool(texts), self.output(rules, contracts, vault, about))
+
+    async def answer(
+        self, policy: Policy, contracts: Contracts, scopes: Scopes, about: Mapping[str, Any]
+    ) -> Output | None:
+        """What an answer has to pass that belongs to no request at hand, but was kept by the provider."""
+        rules = rules_for(policy, scopes)
+        if rules is None:
+            return None
+        vault = await self._vault(scopes, fresh=True) if "pii" in rules.by else None
+        return self.output(rules, contracts, vault, about)
+
+    def output(
+        self, rules: Rules, contracts: Contracts, vault: Vault | None, about: Mapping[str, Any]
+    ) -> Output | None:
+        """What the answer has to pass."""
+        looks = replace(
+            rules.looks,
+            injection=False,
+            pii="pii" in rules.by and rules.action("pii", "output") != "allow",
+            secrets="secrets" in rules.by and rules.action("secrets", "output") != "allow",
+        )
+        restores = vault if vault is not None and len(vault) else None
+        if restores is None and not looks.pii and not looks.secrets:
+            return None
+        return Output(rules, looks, contracts, restores, about, self.told)
+
+    def _unreadable(self, policy: Policy, step: Step, tally: Tally) -> Blocked | None:
+        action = policy.screening.unscannable
+        kind = is_unreadable(step) if action != "allow" else ""
+        if not kind:
+            return None
+        tally.add("unscannable", "user", "enforce", action, kind, "")
+        if action == "flag":
+            return None
+        return Blocked(
+            Ruling("prompt_injection_blocked", "screening.unscannable", "run", 0, 1),
+            f"A part of this request ({kind}) cannot be screened, and the policy lets no such part pass.",
+        )
+
+    # -- verdicts -------------------------------------------------------------------------------------
+
+    async def _judge(
+        self, rules: Rules, principal: str, found: Sequence[Place], tally: Tally
+    ) -> dict[int, list[Finding]]:
+        """The findings in each place that has any."""
+        borders = seams(found)
+        texts: list[tuple[Channel, str]] = [(place.channel, place.text) for place in found]
+        texts += [(seam.channel, seam.text) for seam in borders]
+        try:
+            verdicts = await self.verdicts(principal, texts, rules.looks)
+        except ScanFailed as error:
+            for name, rule in rules.by.items():
+                if rule.mode == "enforce" and rule.on_failure == "refuse":
+                    raise GatewayError(
+                        "guardrail_unavailable",
+                        f"The request could not be screened ({error.reason}), and rule 'screening.{name}' "
+                        "lets nothing pass unscreened.",
+                        retry_after_s=1,
+                    ) from error
+                self.bypassed(f"screening.{name}")
+                tally.add(name, "user", rule.mode, "allow", f"unscreened_{error.reason}", "")
+            return {}
+        own = dict(enumerate(verdicts[: len(found)]))
+        by_place = {i: list(findings) for i, findings in own.items() if findings}
+        for seam, findings in zip(borders, verdicts[len(found) :], strict=True):
+            for index, part in seam.across(findings, own):
+                by_place.setdefault(index, []).append(part)
+        return by_place
+
+    async def verdicts(
+        self, principal: str, texts: Sequence[tuple[Channel, str]], looks: Looks
+    ) -> list[tuple[Finding, ...]]:
+        """The findings in each text. Raises `ScanFailed`."""
+        seed = hashlib.blake2b(looks.version() + principal.encode(), key=self.key[:64], digest_size=16)
+        keys = [_digest(seed, channel, text) for channel, text in texts]
+        known = self._verdicts
+        new = {key: at for at, key in enumerate(keys) if key not in known}
+        large = [key for key, at in new.items() if len(texts[at][1]) >= KEPT_CHARS]
+        if large:
+            for key, findings in (await self._recalled(principal, large)).items():
+                known[key] = findings
+                del new[key]
+        if new:
+            wanted = [texts[at] for at in new.values()]
+            size = sum(len(text) for _, text in wanted)
+            if size <= INLINE_CHARS:
+                made = [scan(text, channel, looks) for channel, text in wanted]
+            else:
+                made = await self.pool.scan(wanted, looks, DEADLINE_S + DEADLINE_S_PER_MB * size / 1e6)
+            fresh = dict(zip(new, made, strict=True))
+            known.update(fresh)
+            await self._remember(principal, {key: fresh[key] for key in large if key in fresh})
+        out = []
+        for key in keys:
+            known.move_to_end(key)
+            out.append(known[key])
+        while len(known) > VERDICTS:
+            known.popitem(last=False)
+        return out
+
+    async def _recalled(self, principal: str, keys: Sequence[bytes]) -> dict[bytes, tuple[Finding, ...]]:
+        names = {self.lineage.key(principal, "verdict", key.hex()): key for key in keys}
+        try:
+            kept = await self.store.recall(list(names))
+        except StoreUnavailable:
+            return {}
+        return {
+            names[name]: tuple(Finding(*found) for found in orjson.loads(value))
+            for name, value in kept.items()
+        }
+
+    async def _remember(self, principal: str, verdicts: Mapping[bytes, tuple[Finding, ...]]) -> None:
+        if not verdicts:
+            return
+        records = {
+            self.lineage.key(principal, "verdict", key.hex()): orjson.dumps(
+                [[f.detector, f.type, f.start, f.end, f.score] for f in findings]
+            )
+            for key, findings in verdicts.items()
+        }
+        try:
+            await self.store.remember(records, KEPT_MS)
+        except StoreUnavailable:
+            return  # It is found out again.
+
+    # -- stand-ins ------------------------------------------------------------------------------------
+
+    async def _vault(self, scopes: Scopes, *, fresh: bool) -> Vault:
+        """The session's stand-ins. `fresh`: with those that other replicas have given, since the request
+        itself may not show their values."""
+        name = f"{scopes.principal}\0{scopes.session}"
+        vault = self._vaults.get(name)
+        if vault is None:
+            vault = self._vaults[name] = Vault(self.key, name)
+            fresh = True
+            while len(self._vaults) > SESSIONS:
+                self._vaults.popitem(last=False)
+        else:
+            self._vaults.move_to_end(name)
+        if fresh:
+            await self._merge(scopes, vault)
+        return vault
+
+    async def _merge(self, scopes: Scopes, vault: Vault) -> None:
+        key = self.lineage.key(scopes.principal, "vault", scopes.session)
+        stored = (await self.store.recall([key])).get(key)
+        if stored is not None:
+            try:
+                vault.merge(stored)
+            except VaultError as error:
+                raise GatewayError(
+                    "guardrail_unavailable", "The stand-ins of this session cannot be read."
+                ) from error
+
+    async def _keep(self, scopes: Scopes, vault: Vault) -> None:
+        """Before a stand-in leaves, so that whichever replica meets it again can restore it."""
+        await self._merge(scopes, vault)
+        key = self.lineage.key(scopes.principal, "vault", scopes.session)
+        await self.store.remember({key: vault.dump()}, VAULT_MS)
+
+
+class Blocked(Refusal):
+    """A rule lets a text not pass."""
+
+    def __init__(self, ruling: Ruling, message: str) -> None:
+        super().__init__(ruling, message)
+        self.findings: list[Json] = []
+
+
+# -- answers ------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Output:
+    """The screening of one step's answers; `stream.Rules` for the text of its streams."""
+
+    rules: Rules
+    looks: Looks
+    contracts: Contracts
+    vault: Vault | None
+    about: Mapping[str, Any]
+    told: Callable[[Mapping[str, Any], Sequence[Json]], None]
+    whole: bool = False
+    longest: int = LONGEST_VALUE
+    _tally: Tally = field(default_factory=lambda: Tally())
+
+    def plain(self, surface: Surface, reply: Json) -> Json | None:
+        """The reply as the client gets it; None when that is as it came. Raises `Blocked`."""
+        return screened(surface, reply, self)
+
+    def stream(self, surface: Surface) -> StreamScreen:
+        """The screening of one stream."""
+        return StreamScreen(surface, self)
+
+    def answer(self, answer: Answer) -> Answer:
+        """An answer as the client gets it, for what it will send back, and for rules about its calls."""
+        texts = tuple(self._edited(text, "text", "", json=False) for text in answer.texts)
+        calls = tuple(
+            replace(call, arguments=self._edited(call.arguments, "arguments", call.name, json=True))
+            for call in answer.calls
+        )
+        return replace(answer, texts=texts, calls=calls)
+
+    def hidden(self, text: str) -> str:
+        """A text of the gateway's own that is to go to the provider, without the values that it shall not
+        learn."""
+        if self.vault is None:
+            return text
+        return pseudonymise(text, pii.scan(text, self.looks.entities, self.looks.custom), self.vault).text
+
+    def take(self) -> list[Json]:
+        """What was found since this was last asked, for the record."""
+        findings = self._tally.findings()
+        self._tally = Tally()
+        if findings:
+            self.told(self.about, findings)
+        return findings
+
+    # -- as `stream.Rules` ------------------------------------------------------------------------------
+
+    def scan(self, text: str, kind: Kind, tool: str) -> list[Finding]:
+        """Findings and stand-ins."""
+        found = list(scan(text, "output", self.looks)) if self.looks.pii or self.looks.secrets else []
+        if self.vault is not None:
+            found += [Finding(_RESTORE, "STAND_IN", start, end, 0.0) for start, end in self.vault.spans(text)]
+        return found
+
+    def found(self, findings: Sequence[Finding], kind: Kind, tool: str) -> None:
+        """Put on record; raises `Blocked`."""
+        real = [finding for finding in findings if finding.detector != _RESTORE]
+        doing = _doing(self.rules, "output", real, self._tally, tool)
+        if "block" in doing:
+            detector = doing["block"][0].detector
+            raise Blocked(
+                Ruling("output_blocked", f"screening.{detector}", "run", 0, len(doing["block"])),
+                f"The model's answer was withheld: it holds {_WORDS[detector]} (rule "
+                f"'screening.{detector}', run {self.about.get('run')}).",
+            )
+
+    def replacement(self, finding: Finding, value: str, kind: Kind, tool: str, *, json: bool) -> str | None:
+        """What stands in the client's answer instead of a value; None for the value itself."""
+        if finding.detector == _RESTORE:
+            if self.vault is None or (kind == "arguments" and not self._restores(tool)):
+                return None
+            return self.vault.restore(value, json=json)
+        if not self.rules.acts(finding.detector):
+            return None
+        action = self.rules.action(finding.detector, "output")
+        whole = [replace(finding, start=0, end=len(value))]
+        if action == "redact":
+            return redact(value, whole).text
+        return mask(value, whole).text if action == "mask" else None
+
+    def hold(self, text: str) -> int:
+        """See `window.Hold`."""
+        held = hold_values(text)
+        wanted = self.looks.entities
+        if self.looks.pii and (wanted is None or not _BY_WORDS.isdisjoint(wanted)):
+            return min(held, max(0, len(text) - LONGEST))
+        return held
+
+    def _restores(self, tool: str) -> bool:
+        contract = self.contracts.tool(tool)
+        return contract.restore if contract.restore is not None else contract.side_effects != "external"
+
+    def _edited(self, text: str, kind: Kind, tool: str, *, json: bool) -> str:
+        parts: list[str] = []
+        done = 0
+        for found in sorted(self.scan(text, kind, tool), key=lambda f: (f.start, -f.end)):
+            if found.start < done:
+                continue
+            other = self.replacement(found, text[found.start : found.end], kind, tool, json=json)
+            if other is not None:
+                parts += (text[done : found.start], other)
+                done = found.end
+        return "".join((*parts, text[done:]))
+
+
+# -- what is done -------------------------------------------------------------------------------------
+
+
+class Tally:
+    """Findings by what they have in common; never what was found."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, str, str, str, str, str]] = Counter()
+
+    def add(self, detector: str, channel: str, mode: str, action: str, type_: str, tool: str) -> None:
+        """One finding more."""
+        self._counts[detector, channel, mode, action, type_, tool] += 1
+
+    def findings(self) -> list[Json]:
+        """As they are put on record."""
+        out: list[Json] = []
+        for (detector, channel, mode, action, type_, tool), count in self._counts.items():
+            finding: Json = {
+                "detector": detector,
+                "channel": channel,
+                "mode": mode,
+                "action": action,
+                "type": type_,
+                "count": count,
+            }
+            if tool:
+                finding["tool"] = tool[:64]
+            out.append(finding)
+        return out
+
+
+def _doing(
+    rules: Rules, channel: Channel, findings: Sequence[Finding], tally: Tally, tool: str
+) -> dict[Action, list[Finding]]:
+    """What is to be done, by action, as far as it is more than a record."""
+    doing: dict[Action, list[Finding]] = {}
+    for finding in findings:
+        rule = rules.by.get(finding.detector)
+        action = rules.action(finding.detector, channel) if rule is not None else "allow"
+        if rule is None or action == "allow":
+            continue
+        tally.add(finding.detector, channel, rule.mode, action, finding.type, tool)
+        if rule.mode == "enforce" and action != "flag":
+            doing.setdefault(action, []).append(finding)
+    return doing
+
+
+def _applied(text: str, doing: Mapping[Action, Sequence[Finding]], vault: Vault | None) -> str:
+    """The text after every action; a later one finds its place in what the earlier have made of it."""
+    made: list[Edited] = []
+    for action, findings in doing.items():
+        here = [_moved(finding, made) for finding in findings]
+        if action == "neutralise":
+            made.append(neutralise(text, here))
+        elif action == "pseudonymise" and vault is not None:
+            made.append(pseudonymise(text, here, vault))
+        elif action == "mask":
+            made.append(mask(text, here))
+        else:
+            made.append(redact(text, here))
+        text = made[-1].text
+    return text
+
+
+def _moved(finding: Finding, made: Sequence[Edited]) -> Finding:
+    start, end = finding.start, finding.end
+    for edited in made:
+        start, end = edited.moved(start, end)
+    return replace(finding, start=start, end=end)
+
+
+def _blocked(found: Finding, place: Place, about: Mapping[str, Any]) -> Blocked:
+    where = "".join(f"[{part}]" if type(part) is int else f".{part}" for part in place.pointer)[1:]
+    return Blocked(
+        Ruling(_CODES[found.detector], f"screening.{found.detector}", "run", 0, 1),
+        f"{where} holds {_WORDS[found.detector]} ({found.type}), which rule 'screening.{found.detector}' "
+        f"does not let pass (run {about.get('run')}). Send the request without it.",
+    )
+
+
+def _edited(step: Step, texts: Mapping[Pointer, str]) -> Step:
+    body = with_texts(step.body, texts)
+    raw = orjson.dumps(body)
+    grown = max(0, len(raw) - len(step.raw))
+    return replace(
+        step,
+        body=body,
+        raw=raw,
+        items=items_with(step.items, texts),
+        text_bytes=step.text_bytes + grown,
+    )
+
+
+def _digest(seed: Any, channel: Channel, text: str) -> bytes:
+    h = seed.copy()
+    h.update(f"{channel}\0{text}".encode("utf-8", "surrogatepass"))
+    digest: bytes = h.digest()
+    return digest
