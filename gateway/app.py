@@ -52,7 +52,7 @@ from gateway.rules.contracts import Contracts
 from gateway.rules.lineage import Lineage
 from gateway.rules.route import Router
 from gateway.screening.pool import ScanPool
-from gateway.screens import Screens, screens_anything
+from gateway.screens import Screens
 from gateway.settings import Settings, SettingsError, admin_token, from_environment, own_secrets
 from gateway.settling import Settler
 from gateway.stores.archive import SqliteRunArchive
@@ -201,7 +201,7 @@ class Worker:
         await self.tool_kills.start()
         self.health.start()
         self.drain.start()
-        if screens_anything(policy):
+        if policy.screening.is_on:
             self._tasks.append(asyncio.create_task(self.pool.warm(), name="screening"))
         self._tasks.append(asyncio.create_task(self.source.run(self._policy_changed), name="policy"))
         self._tasks.append(asyncio.create_task(self._keep_house(), name="housekeeping"))

@@ -423,7 +423,7 @@ class Attempt:
                 f"Provider {self.route.provider_name!r} answered with something that is no JSON object.",
                 status=502,
             )
-        if parsed.get("error") and not any(parsed.get(name) for name in _SAID):
+        if is_error(parsed):
             await self._settle("failed", Usage(), 0, "provider", error="upstream_error")
             return self._whole(reply, body)
         answer, shown = plain_answer(self.wire, self.turn.step, parsed)
@@ -914,6 +914,11 @@ def budget_refusal(ruling: Ruling | None, run_id: str, need: Nano) -> Refusal:
         f"${usd(ruling.limit)}, spent and reserved ${usd(ruling.used)}, ${usd(need)} more needed "
         f"(run {run_id}).",
     )
+
+
+def is_error(reply: Json) -> bool:
+    """Whether a reply under 200 tells of an error and of nothing else."""
+    return bool(reply.get("error")) and not any(reply.get(name) for name in _SAID)
 
 
 def _content_type(headers: Headers) -> bytes:

@@ -77,11 +77,14 @@ class Generation:
     loop_rules: LoopRules
     version: str = field(init=False)
     """The policy's content hash."""
+    screens: bool = field(init=False)
+    """Texts are screened."""
     handed_on: list[tuple[re.Pattern[bytes], PassthroughRoute]] = field(init=False)
     """Paths that the policy lets pass."""
 
     def __post_init__(self) -> None:
         self.version = self.policy.version
+        self.screens = self.policy.screening.is_on
         self.handed_on = [(_path_pattern(route.path), route) for route in self.policy.passthrough]
 
 

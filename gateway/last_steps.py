@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from gateway.admission import Denied, Ending, Kill, RunLimits
-from gateway.attempt import Attempt, ClientLeftError, Reply, Undelivered
+from gateway.attempt import Attempt, ClientLeftError, Reply, Undelivered, is_error
 from gateway.booking import INDEX_GRACE_MS
 from gateway.dispatch import Ask, Dispatcher, Job
 from gateway.domain import Answer, Headers, Json, RunStatus, Step, Surface, Verdict
@@ -258,7 +258,11 @@ class LastSteps:
             if job.output is not None:
                 # They may tell of arguments, in which the client has real values.
                 results = tuple([job.output.hidden(result) for result in results])
-            body = shaper.with_results(put.body, missed.turn, results)
+            try:
+                body = shaper.with_results(put.body, missed.turn, results)
+            except ValueError:
+                log.warning("the calls of attempt %s cannot be answered", missed.attempt.attempt_id)
+                return await self._gave_up(job, first, ask.lands)
             if gate is not ask.gate or not missed.withheld.repairable:
                 body, _ = shaper.without_tool_use(body, ())
                 gate = NoCalls()
@@ -271,11 +275,9 @@ class LastSteps:
             result = await outcome.run_plain(job.client)
             spent += outcome.cost
             if isinstance(result, Reply):
-                if result.status != 200 and first.relay is not None and first.head is None:
-                    raise UpstreamError("upstream_unavailable", "The provider refused to go on.", status=502)
-                if result.status != 200 or first.relay is None:
+                if first.relay is None or (result.status != 200 and first.head is not None):
                     return result
-                return Said(reply=orjson.loads(result.body))
+                return Said(reply=_whole_answer(result))
             if result is None:
                 raise UpstreamError(
                     "upstream_unavailable", "The provider streamed where it was not asked to.", status=502
@@ -474,6 +476,17 @@ def _decision(ending: Ending, decision: str) -> Json:
     }
 
 
+def _whole_answer(reply: Reply) -> Json:
+    """What a provider says when it is asked again. Raises `UpstreamError` for anything but an answer."""
+    try:
+        answer = orjson.loads(reply.body) if reply.status == 200 else None
+    except orjson.JSONDecodeError:
+        answer = None
+    if not isinstance(answer, dict) or is_error(answer):
+        raise UpstreamError("upstream_unavailable", "The provider refused to go on.", status=502)
+    return answer
+
+
 def _noted(put: Step, surface: Surface, note: str) -> Step | None:
     """The step with a line to the model at its end; None where its surface has no place for one."""
     shaper = SHAPERS.get(surface)
@@ -486,7 +499,7 @@ def _noted(put: Step, surface: Surface, note: str) -> Step | None:
 def _rewritten(put: Step, body: Json) -> Step:
     """The step with another body. What was added to it is read by the model, so it counts as input."""
     raw = orjson.dumps(body)
-    grown = max(0, len(raw) - len(orjson.dumps(put.body)))
+    grown = max(0, len(raw) - len(put.raw))
     return replace(put, body=body, raw=raw, text_bytes=put.text_bytes + grown)
 
 

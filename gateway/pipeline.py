@@ -79,7 +79,8 @@ class Pipeline:
         job = Job(generation, call, turn, facts, client)
         facts.checks = ["kill", "limits", "rates", "budgets"]
         plan = await self.governor.plan(job, killed)
-        await self._screen(job)
+        if generation.screens:
+            await self._screen(job)
         return await self.last_steps.serve(job, plan)
 
     async def _screen(self, job: Job) -> None:
@@ -136,7 +137,8 @@ class Pipeline:
         call = replace(call, body=step.raw)
         turn = await self._find_run(generation, call, step, facts)
         job = Job(generation, call, turn, facts, client)
-        await self._screen(job)
+        if generation.screens:
+            await self._screen(job)
         route = generation.router.passthrough(call.caller, declared)
         wire = Wire(DIALECTS[route.provider.dialect], Surface.PASSTHROUGH, CODECS[Surface.CHAT], None)
         facts.checks = ["kill", "limits", "rates", "budgets"]

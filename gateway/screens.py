@@ -33,7 +33,7 @@ from gateway.screening.engine import Looks, scan
 from gateway.screening.places import Place, Pointer, is_unreadable, items_with, places, seams, with_texts
 from gateway.screening.pool import ScanFailed, ScanPool
 from gateway.screening.spots import Kind
-from gateway.screening.stream import StreamScreen, screened
+from gateway.screening.stream import StreamScreen, edited_text, screened
 from gateway.screening.vault import LONGEST, Vault, VaultError
 from gateway.screening.window import hold_values
 from gateway.values import frozen
@@ -110,13 +110,6 @@ def rules_for(policy: Policy, scopes: Scopes) -> Rules | None:
         return None
     personal = screening.pii if "pii" in by else None
     return Rules(by, Looks("injection" in by, "pii" in by, "secrets" in by, *_entities(personal)))
-
-
-def screens_anything(policy: Policy) -> bool:
-    """Whether there is anything to get ready for."""
-    screening = policy.screening
-    rules = (screening.injection, screening.pii, screening.secrets)
-    return any(rule is not None and rule.mode != "off" for rule in rules)
 
 
 def _entities(rule: PiiScreen | None) -> tuple[tuple[str, ...] | None, tuple[pii.Custom, ...]]:
@@ -394,9 +387,14 @@ class Output:
 
     def answer(self, answer: Answer) -> Answer:
         """An answer as the client gets it, for what it will send back, and for rules about its calls."""
-        texts = tuple(self._edited(text, "text", "", json=False) for text in answer.texts)
+        texts = tuple(edited_text(text, "text", "", self, json=False) for text in answer.texts)
         calls = tuple(
-            replace(call, arguments=self._edited(call.arguments, "arguments", call.name, json=True))
+            replace(
+                call,
+                arguments=edited_text(
+                    call.arguments, "arguments", call.name, self, json=_is_json(call.arguments)
+                ),
+            )
             for call in answer.calls
         )
         return replace(answer, texts=texts, calls=calls)
@@ -421,9 +419,12 @@ class Output:
     def scan(self, text: str, kind: Kind, tool: str) -> list[Finding]:
         """Findings and stand-ins."""
         found = list(scan(text, "output", self.looks)) if self.looks.pii or self.looks.secrets else []
-        if self.vault is not None:
-            found += [Finding(_RESTORE, "STAND_IN", start, end, 0.0) for start, end in self.vault.spans(text)]
-        return found
+        spans = self.vault.spans(text) if self.vault is not None else []
+        if not spans:
+            return found
+        # A stand-in is nobody's data.
+        found = [f for f in found if not any(start < f.end and f.start < end for start, end in spans)]
+        return [*found, *[Finding(_RESTORE, "STAND_IN", start, end, 0.0) for start, end in spans]]
 
     def found(self, findings: Sequence[Finding], kind: Kind, tool: str) -> None:
         """Put on record; raises `Blocked`."""
@@ -462,18 +463,6 @@ class Output:
     def _restores(self, tool: str) -> bool:
         contract = self.contracts.tool(tool)
         return contract.restore if contract.restore is not None else contract.side_effects != "external"
-
-    def _edited(self, text: str, kind: Kind, tool: str, *, json: bool) -> str:
-        parts: list[str] = []
-        done = 0
-        for found in sorted(self.scan(text, kind, tool), key=lambda f: (f.start, -f.end)):
-            if found.start < done:
-                continue
-            other = self.replacement(found, text[found.start : found.end], kind, tool, json=json)
-            if other is not None:
-                parts += (text[done : found.start], other)
-                done = found.end
-        return "".join((*parts, text[done:]))
 
 
 # -- what is done -------------------------------------------------------------------------------------
@@ -545,6 +534,11 @@ def _moved(finding: Finding, made: Sequence[Edited]) -> Finding:
     for edited in made:
         start, end = edited.moved(start, end)
     return replace(finding, start=start, end=end)
+
+
+def _is_json(arguments: str) -> bool:
+    """Whether a call's arguments are an object, not the free text of a custom tool."""
+    return arguments.lstrip()[:1] == "{"
 
 
 def _blocked(found: Finding, place: Place, about: Mapping[str, Any]) -> Blocked:

@@ -704,6 +704,12 @@ class Screening(Section):
     unscannable: Literal["allow", "flag", "block"] = "flag"
     """What is done with parts that cannot be read, such as images and stored prompts."""
 
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is looked for."""
+        rules = (self.injection, self.pii, self.secrets)
+        return any(rule is not None and rule.mode != "off" for rule in rules)
+
 
 AlertEvent = Literal[
     "approval_requested",

@@ -1,4 +1,4 @@
-r"""Answers on their way to the client: whole replies and event streams, read, and changed where they must be.
+"""Answers on their way to the client: whole replies and event streams, read, and changed where they must be.
 
 What is looked for, and what becomes of it, are the `Rules`. Here is what is needed that nothing leaves too
 early and every copy of a text says the same:
@@ -70,6 +70,14 @@ def screened(surface: Surface, reply: Json, rules: Rules) -> Json | None:
             _change(reply, spot, _edited(spot.text, at, edits), changes)
             at += len(spot.text)
     return replaced(reply, changes) if changes else None
+
+
+def edited_text(text: str, kind: Kind, tool: str, rules: Rules, *, json: bool) -> str:
+    """A text of an answer as the client gets it, for whoever has it from elsewhere: `Rules.found` is not
+    told again. `json` is for arguments that are JSON text."""
+    spot = Spot((), (), text, kind, tool, form="json" if json else "text")
+    edited = _edited(text, 0, _Alone([spot], rules, tell=False).edits)
+    return text if edited is None else edited
 
 
 class StreamScreen:
@@ -226,9 +234,11 @@ class _Reading:
     def scan(self, text: str) -> Sequence[Finding]:
         return self._rules.scan(text, self.kind, self.tool)
 
+    def tell(self, findings: Sequence[Finding]) -> None:
+        self._rules.found(findings, self.kind, self.tool)
+
     def edits(self, findings: Sequence[Finding], text: Callable[[int, int], str]) -> list[Edit]:
         """What becomes of findings, in order; `text` gives what stands between two offsets."""
-        self._rules.found(findings, self.kind, self.tool)
         if self._sealed:
             return []
         answers: dict[Finding, str | None] = {}
@@ -292,7 +302,7 @@ class _Alone(_Screened):
 
     __slots__ = ("told",)
 
-    def __init__(self, spots: Sequence[Spot], rules: Rules) -> None:
+    def __init__(self, spots: Sequence[Spot], rules: Rules, *, tell: bool = True) -> None:
         super().__init__()
         self.told = spots[0].text if len(spots) == 1 else "".join([spot.text for spot in spots])
         self.settled = len(self.told)
@@ -302,6 +312,8 @@ class _Alone(_Screened):
         findings = reading.scan(plain)
         if not findings:
             return
+        if tell:
+            reading.tell(findings)
         edits = reading.edits(findings, lambda start, end: plain[start:end])
         if escapes is None:
             self._add(edits, self.edits)
@@ -360,6 +372,7 @@ class _Text(_Screened):
                 self._heed(findings)
 
     def _heed(self, findings: Sequence[Finding]) -> None:
+        self._reading.tell(findings)
         edits = self._reading.edits(findings, self._between)
         if self._escapes is None:
             self._add(edits, self.edits)

@@ -129,7 +129,7 @@ def test_the_texts_of_a_messages_reply() -> None:
         {"type": "compaction", "content": "summary"},
         {"type": "text", "text": "after"},
     ]
-    reply = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": content}
+    reply: Json = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": content}
     reply |= {"stop_reason": "refusal", "stop_details": {"type": "refusal", "explanation": "why"}}
     spots = reply_spots(Surface.MESSAGES, reply)
     assert found(spots) == {

@@ -18,7 +18,7 @@ from gateway.domain import Json, Surface
 from gateway.screening import stream as module
 from gateway.screening.base import Finding
 from gateway.screening.spots import Kind
-from gateway.screening.stream import VAULT, Edit, Escapes, StreamScreen, fitted, screened
+from gateway.screening.stream import VAULT, Edit, Escapes, StreamScreen, edited_text, fitted, screened
 from gateway.screening.vault import LONGEST, Vault
 from gateway.screening.window import hold_values
 from gateway.shaping import SHAPERS
@@ -623,6 +623,18 @@ def test_the_whole_so_far_beside_a_piece_is_edited_too() -> None:
     assert "Ж" not in told(out)
     last = orjson.loads(whole_events(out)[2][6:])["choices"][0]
     assert last["message"]["content"] == "Well, [GONE] is it, and that is all there is to it."
+
+
+def test_a_text_from_elsewhere_is_edited_alike_and_not_told_again() -> None:
+    rules = Rules()
+    assert edited_text(TEXT, "text", "", rules, json=False) == GONE
+    assert edited_text(written(TEXT), "arguments", "send", rules, json=True) == written(GONE)
+    assert (
+        edited_text('{"a":"' + "\\n" + CANARY + '"}', "arguments", "", rules, json=True)
+        == '{"a":"\\n[GONE]"}'
+    )
+    assert edited_text("quiet", "text", "", rules, json=False) == "quiet"
+    assert rules.told == []
 
 
 def test_what_overlaps_becomes_one_and_redaction_beats_restoring() -> None:
