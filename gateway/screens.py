@@ -291,6 +291,11 @@ class Screens:
             known.popitem(last=False)
         return out
 
+    def forget(self, number: int) -> None:
+        """Drop the verdicts that were used last."""
+        for _ in range(min(number, len(self._verdicts))):
+            self._verdicts.popitem()
+
     async def _recalled(self, principal: str, keys: Sequence[bytes]) -> dict[bytes, tuple[Finding, ...]]:
         names = {self.lineage.key(principal, "verdict", key.hex()): key for key in keys}
         try:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from gateway.screening import pii, secrets
 from gateway.screening.base import Channel, Finding
@@ -18,7 +21,7 @@ from gateway.values import frozen
 
 _NOT_INSTRUCTED: frozenset[Channel] = frozenset(("assistant", "output"))
 """Channels in which the model speaks itself, where an order is nobody's but its own."""
-_REVISION = b"1"
+_REVISION = b"2"
 """Counted up when detectors change their verdicts, so that kept ones no longer count."""
 
 
@@ -63,7 +66,7 @@ def scan(text: str, channel: Channel, looks: Looks) -> tuple[Finding, ...]:
         found += _injection().scan(text, channel).findings
     if looks.pii or looks.secrets:
         found += _values(text, looks)
-    return tuple(sorted(found, key=lambda f: (f.start, f.end)))
+    return tuple(sorted(dict.fromkeys(found), key=lambda f: (f.start, f.end)))
 
 
 def warm() -> None:
@@ -83,6 +86,15 @@ def _weights_digest() -> bytes:
 
 def _values(text: str, looks: Looks) -> Iterator[Finding]:
     """Personal data and secrets as they are written, in look-alike characters, and inside of encodings."""
+    plain = unescaped(text)
+    for found in _plain_values(plain.text, looks):
+        yield _at(found, *plain.original(found.start, found.end))
+    if looks.secrets and plain.text is not text:
+        # Some are known by their line ends, written as escapes.
+        yield from secrets.scan(text)
+
+
+def _plain_values(text: str, looks: Looks) -> Iterator[Finding]:
     yield from _written(text, looks)
     form = normalise(text)
     if form.offsets is not None:
@@ -109,3 +121,60 @@ def _written(text: str, looks: Looks) -> Iterator[Finding]:
 
 def _at(found: Finding, start: int, end: int) -> Finding:
     return Finding(found.detector, found.type, start, end, found.score)
+
+
+# -- escapes ------------------------------------------------------------------------------------------
+
+_ESCAPE = re.compile(r"\\(?:[nrtbf\"\\/]|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})")
+_MEANS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
+_LONGEST_ESCAPE = 6
+_MOST_LEVELS = 3
+"""JSON inside of JSON inside of JSON."""
+
+
+@frozen
+class Unescaped:
+    """A text that holds JSON, without its escapes: the `n` of a line end is no letter of the word behind it."""
+
+    text: str
+    _offsets: NDArray[np.intp] | None = None
+    """Where each character, and the end, stands in the text with escapes; None where nothing is escaped."""
+
+    def original(self, start: int, end: int) -> tuple[int, int]:
+        """The range there of a range here."""
+        if self._offsets is None:
+            return start, end
+        return int(self._offsets[start]), int(self._offsets[end])
+
+
+def unescaped(text: str) -> Unescaped:
+    """The text as whoever reads the JSON in it sees it; itself when it holds none."""
+    offsets: NDArray[np.intp] | None = None
+    for _ in range(_MOST_LEVELS):
+        if "\\" not in text or '"' not in text:
+            break
+        text, inner = _once(text)
+        if inner is None:
+            break
+        offsets = inner if offsets is None else offsets[inner]
+    return Unescaped(text, offsets)
+
+
+def _once(text: str) -> tuple[str, NDArray[np.intp] | None]:
+    spans = np.array([match.span() for match in _ESCAPE.finditer(text)])
+    if not len(spans):
+        return text, None
+    starts, lengths = spans[:, 0], spans[:, 1] - spans[:, 0]
+    kept = np.ones(len(text) + 1, bool)
+    for inside in range(1, _LONGEST_ESCAPE):
+        kept[starts[lengths > inside] + inside] = False
+    return _ESCAPE.sub(_character, text), np.flatnonzero(kept)
+
+
+def _character(match: re.Match[str]) -> str:
+    escape = match.group()
+    if len(escape) == 2:
+        return _MEANS.get(escape[1], escape[1])
+    code = int(escape[2:], 16)
+    # Half of a pair is no character by itself, and both halves are none of a value.
+    return "\ufffd" if 0xD800 <= code < 0xE000 else chr(code)

@@ -1,8 +1,8 @@
 """Where the texts of a request stand, for detectors to read and for their findings to be acted on.
 
 Every surface tells the texts of its conversation as items (`domain.Item`). To these come the arguments of
-the calls that stand in the history and the definitions of tools, so that nothing which a model reads is
-passed by.
+the calls that stand in the history, the definitions of tools, names of keys among them, and who the caller
+says that asks, so that nothing is passed by which a model reads or a provider keeps.
 Each has a channel, by which rules and thresholds differ.
 """
 
@@ -30,6 +30,15 @@ _CHANNELS: dict[Role, Channel] = {
 }
 _LEAST_DIGITS = 8
 """A number of so many digits may be somebody's."""
+_WORD_CHARS = 32
+"""A name without digits, of so many characters at most, is nobody's value and no instruction."""
+_ASKERS = ("user", "safety_identifier", "prompt_cache_key")
+
+
+class Key(str):
+    """The last part of a pointer that leads to the name of a key, and not to its value."""
+
+    __slots__ = ()
 
 
 @frozen
@@ -43,6 +52,9 @@ class Place:
     """The tool whose result, arguments or definition it is."""
     spoken: bool = True
     """It is part of the conversation, and its neighbours stand beside it there."""
+    label: str = ""
+    """What says in front of it what it is, as a key does of its value. It is read with it, and is no part of
+    it."""
 
 
 def places(step: Step) -> list[Place]:
@@ -54,7 +66,7 @@ def places(step: Step) -> list[Place]:
         tool = names.get(item.call_id or "", "") if item.role is Role.TOOL else ""
         found += [Place(channel, text.text, text.pointer, tool) for text in item.texts]
     known = {place.pointer for place in found}
-    more = (*_arguments(step), *_definitions(step))
+    more = (*_arguments(step), *_definitions(step), *_askers(step))
     return found + [replace(place, spoken=False) for place in more if place.pointer not in known]
 
 
@@ -72,11 +84,10 @@ def is_unreadable(step: Step) -> str:
 
 def with_texts(body: Json, texts: Mapping[Pointer, str]) -> Json:
     """The body with other texts in some places. What is given stays as it is."""
-    out: Any = body
     copied: dict[Pointer, Any] = {}
-    for pointer, text in texts.items():
-        out = copied.setdefault((), dict(body)) if not copied else copied[()]
-        node = out
+    # Values first, so that their pointers still lead to them; then keys, the deepest first.
+    for pointer in sorted(texts, key=lambda p: (type(p[-1]) is Key, -len(p))):
+        node = copied.setdefault((), dict(body)) if not copied else copied[()]
         for depth, part in enumerate(pointer[:-1], 1):
             at = pointer[:depth]
             if at not in copied:
@@ -84,9 +95,22 @@ def with_texts(body: Json, texts: Mapping[Pointer, str]) -> Json:
                 copied[at] = dict(inner) if type(inner) is dict else list(inner)
                 node[part] = copied[at]
             node = copied[at]
-        node[pointer[-1]] = text
-    changed: Json = out
-    return changed
+        last = pointer[-1]
+        if type(last) is Key:
+            _rename(node, last, texts[pointer])
+        else:
+            node[last] = texts[pointer]
+    return copied.get((), body)
+
+
+def _rename(node: Json, old: str, new: str) -> None:
+    """Another name for a key, in its place; one that the object has already gets a number."""
+    free, number = new, 2
+    while free in node:
+        free, number = f"{new} ({number})", number + 1
+    entries = [(free if key == old else key, value) for key, value in node.items()]
+    node.clear()
+    node.update(entries)
 
 
 def items_with(items: Sequence[Item], texts: Mapping[Pointer, str]) -> tuple[Item, ...]:
@@ -230,24 +254,40 @@ def _definition(tool: Json, at: Pointer) -> Iterator[Place]:
             break
     name = str(tool.get("name") or tool.get("type") or "")
     for field in ("description", "server_description", "parameters", "input_schema"):
-        yield from _strings(tool.get(field), (*at, field), "definition", name, words=True)
+        yield from _strings(tool.get(field), (*at, field), "definition", name, schema=True)
 
 
-def _strings(value: Any, at: Pointer, channel: Channel, tool: str, *, words: bool = False) -> Iterator[Place]:
-    """The texts below a value, long numbers among them. `words`: only those with a space, since a schema is
-    made of names."""
+def _strings(
+    value: Any, at: Pointer, channel: Channel, tool: str, *, schema: bool = False, label: str = ""
+) -> Iterator[Place]:
+    """The texts below a value, names of keys and long numbers among them. `schema`: names are left out, since
+    a schema is made of them."""
     if type(value) is str:
-        if value and not (words and " " not in value.strip()):
-            yield Place(channel, value, at, tool)
+        if value and not (schema and _is_name(value)):
+            yield Place(channel, value, at, tool, label=label)
     elif type(value) is int:
-        if not words and len(str(abs(value))) >= _LEAST_DIGITS:
-            yield Place(channel, str(value), at, tool)
+        if not schema and len(str(abs(value))) >= _LEAST_DIGITS:
+            yield Place(channel, str(value), at, tool, label=label)
     elif type(value) is dict:
         for key, inner in value.items():
-            yield from _strings(inner, (*at, key), channel, tool, words=words)
+            if not _is_name(key):
+                yield Place(channel, key, (*at, Key(key)), tool)
+            yield from _strings(inner, (*at, key), channel, tool, schema=schema, label=f"{key}: ")
     elif type(value) is list:
         for i, inner in enumerate(value):
-            yield from _strings(inner, (*at, i), channel, tool, words=words)
+            yield from _strings(inner, (*at, i), channel, tool, schema=schema, label=label)
+
+
+def _is_name(text: str) -> bool:
+    return len(text) <= _WORD_CHARS and text.isidentifier() and not any(c.isdigit() for c in text)
+
+
+def _askers(step: Step) -> Iterator[Place]:
+    """Whom the caller says that it asks for, where it tells that to the provider."""
+    for name in _ASKERS:
+        who = step.body.get(name)
+        if type(who) is str and who:
+            yield Place("user", who, (name,))
 
 
 def _list(value: Any) -> list[Json]:
