@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import socket
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -428,7 +429,10 @@ class Worker:
                 gc.collect()
                 collect_at = time.monotonic() + COLLECT_EVERY_S
             if isinstance(self.store, EmbeddedStore):
-                await self.store.save()
+                try:
+                    await self.store.save()
+                except sqlite3.Error as error:
+                    log.error("runs could not be saved, they will be with the next attempt: %s", error)
             status = self.source.status()
             if status.failures > refused:
                 self.metrics.policy_failures.inc(status.failures - refused)

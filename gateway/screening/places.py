@@ -16,8 +16,6 @@ from gateway.domain import Item, Json, Role, Step, Surface
 from gateway.screening.base import Channel, Finding
 from gateway.values import frozen
 
-Pointer = tuple[str | int, ...]
-
 SEAM = 256
 """Characters on either side of the border between two texts that are read together."""
 MOST_JOINED = 8 * SEAM
@@ -35,10 +33,14 @@ _WORD_CHARS = 32
 _ASKERS = ("user", "safety_identifier", "prompt_cache_key")
 
 
-class Key(str):
+@frozen
+class Key:
     """The last part of a pointer that leads to the name of a key, and not to its value."""
 
-    __slots__ = ()
+    name: str
+
+
+Pointer = tuple[str | int | Key, ...]
 
 
 @frozen
@@ -97,7 +99,7 @@ def with_texts(body: Json, texts: Mapping[Pointer, str]) -> Json:
             node = copied[at]
         last = pointer[-1]
         if type(last) is Key:
-            _rename(node, last, texts[pointer])
+            _rename(node, last.name, texts[pointer])
         else:
             node[last] = texts[pointer]
     return copied.get((), body)
@@ -272,7 +274,7 @@ def _strings(
         for key, inner in value.items():
             if not _is_name(key):
                 yield Place(channel, key, (*at, Key(key)), tool)
-            yield from _strings(inner, (*at, key), channel, tool, schema=schema, label=f"{key}: ")
+            yield from _strings(inner, (*at, key), channel, tool, schema=schema, label="" if schema else f"{key}: ")
     elif type(value) is list:
         for i, inner in enumerate(value):
             yield from _strings(inner, (*at, i), channel, tool, schema=schema, label=label)

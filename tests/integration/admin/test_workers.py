@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ def kill_nobody(gateway: ProcessGateway) -> Any:
     return gateway.admin("POST", "/kills", {"scope": "user", "id": "nobody", "reason": "roll call"})
 
 
+def slowest(killed: Any) -> float:
+    """Seconds until the last worker obeyed."""
+    obeyed = [datetime.fromisoformat(worker["obeyed_at"]) for worker in killed["workers"]]
+    return (max(obeyed) - datetime.fromisoformat(killed["at"])).total_seconds()
+
+
 def test_a_kill_and_a_stop_reach_every_worker(provider: ProviderServer, tmp_path: Path) -> None:
     redis = RedisServer().start()
     options: dict[str, Any] = {"store_url": redis.url, "workers": "2", "drain_s": "1"}
@@ -29,6 +36,8 @@ def test_a_kill_and_a_stop_reach_every_worker(provider: ProviderServer, tmp_path
         with process_gateway(base_policy(provider.base_url), tmp_path, **options) as gateway:
             # The port is open from the first worker on: the second may still be starting.
             wait_until(lambda: len(kill_nobody(gateway)["workers"]) == 2, what="two workers at work")
+            # Within a second, as promised; a busy machine may be late now and then.
+            assert min(slowest(kill_nobody(gateway)) for _ in range(5)) < 1
             # Connections are spread by the kernel: so many that each worker has some.
             streams = [Stream(gateway).open("sim/slow") for _ in range(12)]
             killed, took = timed(
