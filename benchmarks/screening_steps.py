@@ -2,7 +2,7 @@
 
 A run of 200 turns over chat completions, each with a new tool result of about 2 KB, screened for instructions,
 personal data and secrets with the verdicts of the turns before at hand. Processor time of the event loop's
-thread; what the pool of processes takes is told apart as the time that a step waits.
+thread; what the pool of processes takes is told apart as the time that a step waits. Medians of nine turns.
 """
 
 from __future__ import annotations
@@ -55,7 +55,11 @@ def step_at(turn: int) -> Step:
         {"role": "user", "content": "Read all pages."},
     ]
     for n in range(1, turn + 1):
-        call = {"id": f"c{n}", "type": "function", "function": {"name": "read", "arguments": f'{{"page":{n}}}'}}
+        call = {
+            "id": f"c{n}",
+            "type": "function",
+            "function": {"name": "read", "arguments": f'{{"page":{n}}}'},
+        }
         messages.append({"role": "assistant", "tool_calls": [call]})  # type: ignore[dict-item]
         messages.append({"role": "tool", "tool_call_id": f"c{n}", "content": result(n)})
     return chat.parse(orjson.dumps({"model": "m", "messages": messages}))
@@ -73,19 +77,15 @@ async def measure() -> None:
     caller = Principal("p", "k")
     contracts = Contracts(policy)
     print(f"{'turn':>5} {'request, KB':>12} {'loop, ms':>9} {'waits, ms':>10}")
+    taken: list[tuple[float, float]] = []
     for turn in range(1, TURNS + 1):
         step = step_at(turn)
         scopes = scopes_of(caller, step, "run", "session", True, None, {})
-        repeated: list[tuple[float, float]] = []
-        for again in range(5 if turn in SHOWN else 1):
-            if again:
-                # The newest text once more, as if it had not been seen.
-                screens.forget(1)
-            wall, busy = time.perf_counter(), time.thread_time()
-            await screens.request(policy, contracts, scopes, step, {})
-            repeated.append((time.thread_time() - busy, time.perf_counter() - wall))
+        wall, busy = time.perf_counter(), time.thread_time()
+        await screens.request(policy, contracts, scopes, step, {})
+        taken.append((time.thread_time() - busy, time.perf_counter() - wall))
         if turn in SHOWN:
-            loop, waits = (statistics.median(part) * 1e3 for part in zip(*repeated, strict=True))
+            loop, waits = (statistics.median(part) * 1e3 for part in zip(*taken[-9:], strict=True))
             print(f"{turn:>5} {len(step.raw) / 1000:>12.1f} {loop:>9.2f} {waits:>10.2f}")
     await pool.close()
 

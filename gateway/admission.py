@@ -61,6 +61,8 @@ class Lookup:
     """The declared parent, when it may be a run id that this gateway made."""
     known_as: tuple[str, ...] = ()
     """Index keys under which children will look for this run; it becomes the latest of each."""
+    tasks: tuple[str, ...] = ()
+    """Index keys of what this run is told to do, should it be new: another run may have passed that on."""
 
 
 @frozen
@@ -90,6 +92,8 @@ class RunView:
     """What the run has done so far, as `gateway.rules.trace` keeps it; opaque to the store."""
     landed: int = 0
     """Ordinal of the step by which the run was landed; 0 while it was not."""
+    asked_by: str | None = None
+    """The one run that had a tool called with what this new run is told to do. A guess, to be shown alone."""
 
 
 @frozen

@@ -86,6 +86,8 @@ def settlement_of(attempt: Attempt, end: Ended) -> Settlement:
         links, head = attempt.machinery.lineage.links(
             turn.caller.id, turn.chain, answer, whole=end.outcome == "ok"
         )
+        if answer.calls and end.outcome == "ok":
+            links += attempt.machinery.lineage.tasks_given(turn.caller.id, answer.calls)
     completes = (
         end.outcome == "ok"
         and answer is not None

@@ -392,6 +392,8 @@ def _base_event(attempt_id: str, turn: Turn, route: Route, facts: Facts, policy:
         "saved": 0,
         "meta": turn.meta(),
     }
+    if turn.run.asked_by is not None:
+        known["asked_by"] = turn.run.asked_by
     attempt = orjson.dumps(known)
     orphan = joined(
         attempt,

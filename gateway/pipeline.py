@@ -197,6 +197,7 @@ class Pipeline:
                 known_as=(self._agent_key(caller, hints.session, hints.agent),)
                 if hints.session is not None
                 else (),
+                tasks=self.lineage.tasks_taken(caller.id, chain),
             )
         )
         facts.run_id, facts.session, facts.source = run.run_id, run.session, run.source.value

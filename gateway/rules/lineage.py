@@ -28,6 +28,10 @@ MIN_ID_CHARS = 16
 """Shorter tool-call ids (`call_0`) are reused by some servers and tell nothing."""
 MAX_EVIDENCE = 16
 """How many ids, nodes and pairs are looked up, newest first: enough to survive any undo in practice."""
+MIN_TASK_CHARS = 24
+"""A text shorter than this is passed on by many."""
+_MAX_TASK_CHARS = 20_000
+_MAX_TASKS = 4
 MIN_PAIR_CHARS = 40
 _MAX_LINKED_PAIRS = 8
 _MAX_LINKED_STATE = 2
@@ -185,6 +189,47 @@ class Lineage:
             if chain.items[i - 1].role is Role.ASSISTANT:
                 break
         return tuple(dict.fromkeys(keys)), head
+
+    def tasks_given(self, principal: str, calls: Sequence[ToolCall]) -> tuple[str, ...]:
+        """Keys of what calls tell their tools in words. An agent behind a tool will begin with them."""
+        keys: dict[str, None] = {}
+        for call in calls:
+            for text in _words(call.arguments):
+                if len(keys) < _MAX_TASKS:
+                    keys[self._task(principal, text)] = None
+        return tuple(keys)
+
+    def tasks_taken(self, principal: str, chain: Chain) -> tuple[str, ...]:
+        """Keys of what a run is told to do, when this is its first step; none later."""
+        if any(item.role is not Role.USER for item in chain.items):
+            return ()
+        texts = [text.text for item in chain.items for text in item.texts]
+        return tuple(self._task(principal, text) for text in texts[:_MAX_TASKS] if _is_task(text))
+
+    def _task(self, principal: str, text: str) -> str:
+        return self.key(principal, "task", " ".join(text.split()))
+
+
+def _words(arguments: str) -> Iterator[str]:
+    """The texts in a call's arguments that are long enough to tell a task from others."""
+    try:
+        parsed = orjson.loads(arguments)
+    except orjson.JSONDecodeError:
+        parsed = arguments
+    stack = [parsed]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, str):
+            if _is_task(value):
+                yield value
+        elif isinstance(value, dict):
+            stack += value.values()
+        elif isinstance(value, list):
+            stack += value
+
+
+def _is_task(text: str) -> bool:
+    return MIN_TASK_CHARS <= len(text) <= _MAX_TASK_CHARS and " " in text.strip()
 
 
 def _emitted_ids(item: Item) -> Iterator[str]:

@@ -174,8 +174,10 @@ class Runs:
                     source = evidence.source
 
         is_new = found is None
+        asked_by = None
         if found is None:
             found = self._open(lookup, continues, now)
+            asked_by = self._asker(lookup, now) if lookup.tasks and not found.ancestors else None
         else:
             found.head = ""
         for key in lookup.known_as:
@@ -202,6 +204,7 @@ class Runs:
             ancestors=found.ancestors,
             progress=found.progress,
             landed=found.landed,
+            asked_by=asked_by,
         )
 
     def _repeated(self, lookup: Lookup, now: Millis, run_id: str | None = None) -> _Retry | None:
@@ -303,6 +306,16 @@ class Runs:
             latest = reversed(self._lookup_index(key, now))
             parent = next((run for i in latest if (run := self.known.get(i)) is not None), None)
         return () if parent is None else line_of(lookup.new_run_id, parent.id, parent.ancestors)
+
+    def _asker(self, lookup: Lookup, now: Millis) -> str | None:
+        """The one run that passed on what a run that is being opened is told to do."""
+        found = {
+            run.id
+            for key in lookup.tasks
+            for i in self._lookup_index(key, now)
+            if (run := self.known.get(i)) is not None and run.principal == lookup.principal
+        }
+        return found.pop() if len(found) == 1 else None
 
     def _know_as(self, key: str, run_id: str, now: Millis, until: Millis) -> None:
         """Link a run so that it is the latest of the entry."""

@@ -260,6 +260,7 @@ class RedisStore:
             args += (evidence.key, evidence.source.value, _flag(evidence.then_user))
         args += (_optional(lookup.parent_run_id), len(lookup.parents), *lookup.parents)
         args += (len(lookup.known_as), *lookup.known_as)
+        args += (len(lookup.tasks), *lookup.tasks)
         r = await self._gated("resolve", args)
         return RunView(
             run_id=_str(r[1]),
@@ -279,6 +280,7 @@ class RedisStore:
             ancestors=tuple(_str(run_id) for run_id in r[15]),
             progress=r[16],
             landed=int(r[17]),
+            asked_by=_str(r[18]) or None,
         )
 
     async def admit(self, admission: Admission) -> Admitted | Denied:

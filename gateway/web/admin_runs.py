@@ -69,6 +69,7 @@ async def one_run(ctx: Ctx, run_id: Label) -> Json:
     run["findings"] = [
         {"ordinal": step["ordinal"], **found} for step in steps for found in step.get("findings") or ()
     ]
+    run["inferred_parent"] = next((step["asked_by"] for step in steps if step.get("asked_by")), None)
     run["usual"] = await _usual(ctx, run)
     return run_view(run, await _live(ctx, run["id"]))
 

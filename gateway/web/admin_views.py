@@ -134,6 +134,7 @@ def run_view(run: Mapping[str, Any], live: Mapping[str, Any] | None) -> Json:
         "usual": run.get("usual"),
         "continues": run["continues"],
         "parent": run["parent"],
+        "inferred_parent": run.get("inferred_parent"),
         "children": run.get("children", []),
     }
 

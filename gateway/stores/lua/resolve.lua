@@ -1,6 +1,6 @@
 -- `EmbeddedStore.resolve`: find the run of a request, or open one.
 -- {'OK', run id, session, source, new, explicit, name, continues, retry ordinal, merged, status, started_at,
---  steps, cost, policy, ancestors, progress, landed}
+--  steps, cost, policy, ancestors, progress, landed, asked by}
 
 local new_run_id, session, session_given = text(), text(), flag()
 local name, name_key, named_source, own_run_id = text(), text(), text(), text()
@@ -16,6 +16,10 @@ for i = 1, number() do
 end
 for i = 1, number() do
   known_as[i] = text()
+end
+local tasks = {}
+for i = 1, number() do
+  tasks[i] = text()
 end
 
 local runs = {}
@@ -181,6 +185,23 @@ local function line()
   return ids
 end
 
+-- The one run that passed on what a run that is being opened is told to do.
+local function asker()
+  local only = ''
+  for _, name in ipairs(tasks) do
+    for _, id in ipairs(lookup_index(name)) do
+      local run = run_of(id)
+      if run and run.principal == principal and id ~= only then
+        if only ~= '' then
+          return ''
+        end
+        only = id
+      end
+    end
+  end
+  return only
+end
+
 local function know_as(name)
   local ids = {}
   for _, id in ipairs(lookup_index(name)) do
@@ -196,7 +217,7 @@ local function know_as(name)
 end
 
 local is_new = not found
-local ancestors, progress = {}, ''
+local ancestors, progress, asked_by = {}, '', ''
 if found then
   leave(found)
   local row = redis.call('HMGET', key('run', found.id), 'ancestors', 'progress')
@@ -214,6 +235,7 @@ else
     policy = '', idle_ttl_ms = idle_ttl_ms, landed = 0,
   }
   ancestors = line()
+  asked_by = #ancestors == 0 and asker() or ''
   redis.call('HSET', key('run', new_run_id), 'principal', principal, 'session', session, 'name', name, 'explicit', bit(found.explicit),
     'continues', found.continues, 'started_at', int(now), 'last_at', int(now), 'idle_ttl_ms', int(idle_ttl_ms),
     'status', 'running', 'reason', '', 'seen', '', 'steps', '0', 'open', '0', 'tool_calls', '0', 'tokens', '0',
@@ -238,5 +260,5 @@ end
 return {
   'OK', found.id, found.session, source, bit(is_new), bit(found.explicit), found.name, found.continues,
   int(ordinal), bit(merged), found.status, int(found.started_at), int(found.steps), int(found.cost), found.policy,
-  ancestors, progress, int(found.landed),
+  ancestors, progress, int(found.landed), asked_by,
 }

@@ -544,6 +544,33 @@ def test_a_claim_without_a_call_is_a_finding(governed: Start, provider: Provider
 # -- trees -------------------------------------------------------------------------------------------
 
 
+@lanes
+@streams
+def test_who_passed_a_task_on_is_shown_and_neither_charged_nor_killed(
+    governed: Start, provider: ProviderServer, surface: str, prefix: str, stream: bool
+) -> None:
+    gateway = governed("budgets: [{name: run, per: run, limit_usd: 5}]")
+    task = "Find out which printers\nare on the second floor."
+    provider.script("boss", [Reply(tool_calls=[("ask_helper", {"q": f" {task}  "})]), Reply("Done.")])
+    provider.script("helper", Reply("Two of them."))
+    wire = WIRES[surface]
+    boss = Agent(gateway, wire, f"{prefix}/boss", ["ask_helper"], stream)
+    boss.history.append(wire.user("Plan the move of all printers."))
+    assert boss.step()
+    helper = Agent(gateway, wire, f"{prefix}/helper", [], stream)
+    helper.run(task)
+    other = Agent(gateway, wire, f"{prefix}/helper", [], stream)
+    other.run("Find out which scanners are on the third floor.")
+    shown = helper.record()
+    assert (shown["inferred_parent"], shown["parent"]) == (boss.run_id, None)
+    assert other.record()["inferred_parent"] is None
+    boss_run = gateway.admin("GET", f"/runs/{boss.run_id}")
+    assert (boss_run["inferred_parent"], boss_run["children"], boss_run["steps"]) == (None, [], 1)
+    gateway.admin("POST", "/kills", {"scope": "run", "id": boss.run_id, "reason": "stop"})
+    again = Agent(gateway, wire, f"{prefix}/helper", [], stream)
+    assert again.run(task) == "Two of them."
+
+
 def test_a_tree_has_one_budget_and_one_kill(governed: Start, provider: ProviderServer) -> None:
     gateway = governed("budgets: [{name: run, per: run, limit_usd: 0.02}]")
     wire = WIRES["chat"]

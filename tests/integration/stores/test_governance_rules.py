@@ -71,6 +71,27 @@ async def test_a_parent_of_another_principal_is_no_parent(store: Store) -> None:
     assert (await opened(store, "c", parent_run_id="nobody", parents=("unknown",))).ancestors == ()
 
 
+async def test_a_new_run_seems_to_be_of_the_one_that_passed_its_task_on(store: Store) -> None:
+    for run, principal, links in (
+        ("one", "principal", ("task-a", "task-b")), ("two", "principal", ("task-b",)), ("theirs", "p2", ("task-c",)),
+    ):  # fmt: skip
+        await opened(store, run, principal=principal)
+        assert isinstance(await store.admit(make.admission(f"a-{run}", run)), Admitted)
+        await store.settle(make.settlement(f"a-{run}", run, 1, links=links))
+    child = await opened(store, "child", tasks=("task-x", "task-a"))
+    assert (child.asked_by, child.ancestors) == ("one", ())
+    assert (
+        await store.resolve(
+            lookup("child-2", tasks=("task-a",), own_run_id="child", name="child", name_key="k")
+        )
+    ).asked_by is None
+    assert (await opened(store, "by-two", tasks=("task-b",))).asked_by is None
+    assert (await opened(store, "by-them", tasks=("task-c",))).asked_by is None
+    assert (await opened(store, "by-nobody", tasks=("task-d",))).asked_by is None
+    declared = await opened(store, "declared", tasks=("task-a",), parent_run_id="two")
+    assert (declared.asked_by, declared.ancestors) == (None, ("two",))
+
+
 async def test_a_parent_declared_later_changes_nothing(store: Store) -> None:
     await opened(store, "root")
     await store.resolve(make.lookup("child", name="nightly"))
