@@ -76,7 +76,9 @@ SIM_PREFIX = "sim/"
 HOUSEKEEPING_S = 0.5
 COLLECT_EVERY_S = 3600.0
 _BREAKER_STATES = ("closed", "half_open", "open")
-_FINDING_EVENTS = {"claims": "claim", "injection": "injection", "pii": "pii", "secrets": "secret"}
+_FINDING_EVENTS = {"claims": "claim", "injection": "injection", "pii": "pii", "secrets": "secret",
+    "links": "exfiltration", "leak": "leak",
+}  # fmt: skip
 ADMIN_PATHS = ("/admin/", "/metrics", "/dashboard")
 
 

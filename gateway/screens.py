@@ -15,6 +15,7 @@ import hashlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from secrets import randbelow
 from typing import Any, Literal
 
 import orjson
@@ -26,11 +27,22 @@ from gateway.protocols import Store
 from gateway.rules.budgets import Scopes, applies
 from gateway.rules.contracts import Contracts
 from gateway.rules.lineage import Lineage
-from gateway.screening import pii
+from gateway.screening import leak, links, pii
 from gateway.screening.actions import Edited, mask, neutralise, pseudonymise, redact
 from gateway.screening.base import Channel, Finding
 from gateway.screening.engine import Looks, scan
-from gateway.screening.places import Place, Pointer, is_unreadable, items_with, places, seams, with_texts
+from gateway.screening.json_texts import as_json, unescaped
+from gateway.screening.places import (
+    Key,
+    Place,
+    Pointer,
+    is_name,
+    is_unreadable,
+    items_with,
+    places,
+    seams,
+    with_texts,
+)
 from gateway.screening.pool import ScanFailed, ScanPool
 from gateway.screening.spots import Kind
 from gateway.screening.stream import StreamScreen, edited_text, screened
@@ -52,6 +64,9 @@ SESSIONS = 4_096
 """Sessions whose stand-ins a worker remembers."""
 VAULT_MS = 35 * 86_400_000
 """How long stand-ins are kept after they were last added to: as long as any budget of a session."""
+SLOTS = 8
+"""Records in which the stand-ins of a session are kept. A worker reads all and writes one, so that two that
+write at the same moment do not overwrite each other."""
 LONGEST_VALUE = 512
 """Characters of an answer held back at most for what may become a finding."""
 
@@ -65,6 +80,8 @@ _WORDS = {
     "injection": "instructions that are not the user's",
     "pii": "personal data",
     "secrets": "a credential",
+    "links": "an address that carries data away",
+    "leak": "the system prompt",
 }
 _BY_WORDS = frozenset(("STREET_ADDRESS", "DATE_OF_BIRTH"))
 """Kinds that begin with ordinary words, so that a stream has to lag behind for them."""
@@ -92,9 +109,25 @@ class Rules:
             return "allow"
         return action
 
+    @property
+    def pseudonymises(self) -> bool:
+        """Whether personal data may leave as stand-ins."""
+        rule = self.by.get("pii")
+        if rule is None:
+            return False
+        named = [one.action for one in (rule.user, rule.tool) if one is not None]
+        return "pseudonymise" in (rule.action, *named)
+
+    def looks_for(self, detector: str) -> bool:
+        """Whether anything is done about what it finds in answers."""
+        return detector in self.by and self.action(detector, "output") != "allow"
+
     def acts(self, detector: str) -> bool:
         """Whether findings lead to more than a record."""
         return self.by[detector].mode == "enforce"
+
+
+NO_RULES = Rules({}, Looks())
 
 
 def rules_for(policy: Policy, scopes: Scopes) -> Rules | None:
@@ -103,6 +136,7 @@ def rules_for(policy: Policy, scopes: Scopes) -> Rules | None:
     by: dict[str, Screen] = {}
     for name, rule in (
         ("injection", screening.injection), ("pii", screening.pii), ("secrets", screening.secrets),
+        ("links", screening.links), ("leak", screening.leak),
     ):  # fmt: skip
         if rule is not None and rule.mode != "off" and applies(rule.match, scopes):
             by[name] = rule
@@ -149,6 +183,8 @@ class Screens:
     """Counts findings and tells operators of them: (facts of the run, findings)."""
     _verdicts: OrderedDict[bytes, tuple[Finding, ...]] = field(default_factory=OrderedDict)
     _vaults: OrderedDict[str, Vault] = field(default_factory=OrderedDict)
+    _slot: int = field(default_factory=lambda: randbelow(SLOTS), repr=False)
+    """Where this worker keeps stand-ins."""
 
     async def request(
         self,
@@ -163,16 +199,14 @@ class Screens:
         Raises `Blocked` for what a rule refuses, `GatewayError` (`guardrail_unavailable`) when there is no
         verdict and a rule wants one, `StoreUnavailable`.
         """
-        rules = rules_for(policy, scopes)
-        if rules is None:
+        rules = rules_for(policy, scopes) or NO_RULES
+        if not rules.by and policy.screening.unscannable != "block":
             return None
         tally = Tally()
-        found = places(step)
+        found = places(step) if rules.by else []
         verdicts = await self._judge(rules, scopes.principal, found, tally)
         blocked = self._unreadable(policy, step, tally)
-        vault = None
-        if "pii" in rules.by:
-            vault = await self._vault(scopes, fresh=step.kept)
+        vault = await self._vault(scopes, fresh=step.kept) if rules.pseudonymises else None
         texts: dict[Pointer, str] = {}
         for index, findings in verdicts.items():
             place = found[index]
@@ -190,7 +224,9 @@ class Screens:
             await self._keep(scopes, vault)
         if texts:
             step = _edited(step, texts)
-        return Screened(step, recorded, bool(texts), self.output(rules, contracts, vault, about))
+        prompts = tuple([place.text for place in found if place.channel == "system"])
+        output = self.output(rules, contracts, vault, about, policy, prompts)
+        return Screened(step, recorded, bool(texts), output)
 
     async def answer(
         self, policy: Policy, contracts: Contracts, scopes: Scopes, about: Mapping[str, Any]
@@ -199,23 +235,45 @@ class Screens:
         rules = rules_for(policy, scopes)
         if rules is None:
             return None
-        vault = await self._vault(scopes, fresh=True) if "pii" in rules.by else None
-        return self.output(rules, contracts, vault, about)
+        vault = await self._vault(scopes, fresh=True) if rules.pseudonymises else None
+        return self.output(rules, contracts, vault, about, policy, ())
 
     def output(
-        self, rules: Rules, contracts: Contracts, vault: Vault | None, about: Mapping[str, Any]
+        self,
+        rules: Rules,
+        contracts: Contracts,
+        vault: Vault | None,
+        about: Mapping[str, Any],
+        policy: Policy,
+        prompts: tuple[str, ...],
     ) -> Output | None:
-        """What the answer has to pass."""
+        """What the answer has to pass. `prompts` are the operator's, which it must not repeat."""
+        if not rules.by:
+            return None
         looks = replace(
             rules.looks,
             injection=False,
-            pii="pii" in rules.by and rules.action("pii", "output") != "allow",
-            secrets="secrets" in rules.by and rules.action("secrets", "output") != "allow",
+            pii=rules.looks_for("pii"),
+            secrets=rules.looks_for("secrets"),
         )
         restores = vault if vault is not None and len(vault) else None
-        if restores is None and not looks.pii and not looks.secrets:
+        addresses = policy.screening.links if rules.looks_for("links") else None
+        if not rules.looks_for("leak"):
+            prompts = ()
+        if restores is None and not looks.pii and not looks.secrets and addresses is None and not prompts:
             return None
-        return Output(rules, looks, contracts, restores, about, self.told)
+        return Output(
+            rules,
+            looks,
+            contracts,
+            restores,
+            about,
+            self.told,
+            prompts,
+            addresses.allow_hosts if addresses is not None else None,
+            # Its first words would have left before so many of them can be told from chance.
+            whole=bool(prompts) and rules.acts("leak") and rules.action("leak", "output") != "flag",
+        )
 
     def _unreadable(self, policy: Policy, step: Step, tally: Tally) -> Blocked | None:
         action = policy.screening.unscannable
@@ -237,28 +295,36 @@ class Screens:
     ) -> dict[int, list[Finding]]:
         """The findings in each place that has any."""
         borders = seams(found)
-        texts: list[tuple[Channel, str]] = [(place.channel, place.text) for place in found]
+        texts: list[tuple[Channel, str]] = [(place.channel, place.label + place.text) for place in found]
         texts += [(seam.channel, seam.text) for seam in borders]
         try:
             verdicts = await self.verdicts(principal, texts, rules.looks)
         except ScanFailed as error:
-            for name, rule in rules.by.items():
-                if rule.mode == "enforce" and rule.on_failure == "refuse":
-                    raise GatewayError(
-                        "guardrail_unavailable",
-                        f"The request could not be screened ({error.reason}), and rule 'screening.{name}' "
-                        "lets nothing pass unscreened.",
-                        retry_after_s=1,
-                    ) from error
-                self.bypassed(f"screening.{name}")
-                tally.add(name, "user", rule.mode, "allow", f"unscreened_{error.reason}", "")
+            self._unjudged(rules, error, tally)
             return {}
-        own = dict(enumerate(verdicts[: len(found)]))
+        own = {
+            i: _behind(len(place.label), findings)
+            for i, (place, findings) in enumerate(zip(found, verdicts, strict=False))
+        }
         by_place = {i: list(findings) for i, findings in own.items() if findings}
         for seam, findings in zip(borders, verdicts[len(found) :], strict=True):
             for index, part in seam.across(findings, own):
                 by_place.setdefault(index, []).append(part)
         return by_place
+
+    def _unjudged(self, rules: Rules, error: ScanFailed, tally: Tally) -> None:
+        """There is no verdict: the rules say whether the request passes without."""
+        for name, rule in rules.by.items():
+            if rule.mode == "enforce" and rule.on_failure == "refuse":
+                raise GatewayError(
+                    "guardrail_unavailable",
+                    f"The request could not be screened ({error.reason}), and rule 'screening.{name}' lets "
+                    "nothing pass unscreened.",
+                    retry_after_s=1,
+                ) from error
+        for name, rule in rules.by.items():
+            self.bypassed(f"screening.{name}")
+            tally.add(name, "user", rule.mode, "allow", f"unscreened_{error.reason}", "")
 
     async def verdicts(
         self, principal: str, texts: Sequence[tuple[Channel, str]], looks: Looks
@@ -267,11 +333,13 @@ class Screens:
         seed = hashlib.blake2b(looks.version() + principal.encode(), key=self.key[:64], digest_size=16)
         keys = [_digest(seed, channel, text) for channel, text in texts]
         known = self._verdicts
-        new = {key: at for at, key in enumerate(keys) if key not in known}
+        # Taken out at once: others may push them out while this waits.
+        got = {key: known[key] for key in keys if key in known}
+        new = {key: at for at, key in enumerate(keys) if key not in got}
         large = [key for key, at in new.items() if len(texts[at][1]) >= KEPT_CHARS]
         if large:
             for key, findings in (await self._recalled(principal, large)).items():
-                known[key] = findings
+                got[key] = findings
                 del new[key]
         if new:
             wanted = [texts[at] for at in new.values()]
@@ -280,21 +348,14 @@ class Screens:
                 made = [scan(text, channel, looks) for channel, text in wanted]
             else:
                 made = await self.pool.scan(wanted, looks, DEADLINE_S + DEADLINE_S_PER_MB * size / 1e6)
-            fresh = dict(zip(new, made, strict=True))
-            known.update(fresh)
-            await self._remember(principal, {key: fresh[key] for key in large if key in fresh})
-        out = []
-        for key in keys:
+            got.update(zip(new, made, strict=True))
+            await self._remember(principal, {key: got[key] for key in large if key in new})
+        for key, findings in got.items():
+            known[key] = findings
             known.move_to_end(key)
-            out.append(known[key])
         while len(known) > VERDICTS:
             known.popitem(last=False)
-        return out
-
-    def forget(self, number: int) -> None:
-        """Drop the verdicts that were used last."""
-        for _ in range(min(number, len(self._verdicts))):
-            self._verdicts.popitem()
+        return [got[key] for key in keys]
 
     async def _recalled(self, principal: str, keys: Sequence[bytes]) -> dict[bytes, tuple[Finding, ...]]:
         names = {self.lineage.key(principal, "verdict", key.hex()): key for key in keys}
@@ -329,20 +390,24 @@ class Screens:
         name = f"{scopes.principal}\0{scopes.session}"
         vault = self._vaults.get(name)
         if vault is None:
-            vault = self._vaults[name] = Vault(self.key, name)
-            fresh = True
+            vault = Vault(self.key, name)
+            if not scopes.run and not fresh:
+                # Counted, and never answered with what was said.
+                return vault
+            await self._merge(scopes, vault)
+            # Another request of the session may have been here meanwhile.
+            vault = self._vaults.setdefault(name, vault)
             while len(self._vaults) > SESSIONS:
                 self._vaults.popitem(last=False)
         else:
             self._vaults.move_to_end(name)
-        if fresh:
-            await self._merge(scopes, vault)
+            if fresh:
+                await self._merge(scopes, vault)
         return vault
 
     async def _merge(self, scopes: Scopes, vault: Vault) -> None:
-        key = self.lineage.key(scopes.principal, "vault", scopes.session)
-        stored = (await self.store.recall([key])).get(key)
-        if stored is not None:
+        keys = [self._vault_key(scopes, slot) for slot in range(SLOTS)]
+        for stored in (await self.store.recall(keys)).values():
             try:
                 vault.merge(stored)
             except VaultError as error:
@@ -352,9 +417,13 @@ class Screens:
 
     async def _keep(self, scopes: Scopes, vault: Vault) -> None:
         """Before a stand-in leaves, so that whichever replica meets it again can restore it."""
+        if not scopes.run:
+            return
         await self._merge(scopes, vault)
-        key = self.lineage.key(scopes.principal, "vault", scopes.session)
-        await self.store.remember({key: vault.dump()}, VAULT_MS)
+        await self.store.remember({self._vault_key(scopes, self._slot): vault.dump()}, VAULT_MS)
+
+    def _vault_key(self, scopes: Scopes, slot: int) -> str:
+        return self.lineage.key(scopes.principal, "vault", f"{scopes.session}\0{slot}")
 
 
 class Blocked(Refusal):
@@ -378,6 +447,10 @@ class Output:
     vault: Vault | None
     about: Mapping[str, Any]
     told: Callable[[Mapping[str, Any], Sequence[Json]], None]
+    prompts: tuple[str, ...] = ()
+    """What the answer must not repeat."""
+    hosts: tuple[str, ...] | None = None
+    """Hosts whose addresses may carry anything; None when addresses are not looked at."""
     whole: bool = False
     longest: int = LONGEST_VALUE
     _tally: Tally = field(default_factory=lambda: Tally())
@@ -409,7 +482,8 @@ class Output:
         learn."""
         if self.vault is None:
             return text
-        return pseudonymise(text, pii.scan(text, self.looks.entities, self.looks.custom), self.vault).text
+        looks = replace(self.looks, pii=True, secrets=False)
+        return as_json(text, pseudonymise(text, scan(text, "output", looks), self.vault)).text
 
     def take(self) -> list[Json]:
         """What was found since this was last asked, for the record."""
@@ -424,7 +498,14 @@ class Output:
     def scan(self, text: str, kind: Kind, tool: str) -> list[Finding]:
         """Findings and stand-ins."""
         found = list(scan(text, "output", self.looks)) if self.looks.pii or self.looks.secrets else []
-        spans = self.vault.spans(text) if self.vault is not None else []
+        if self.hosts is not None:
+            found += links.scan(text, self.hosts)
+        if self.prompts:
+            found += leak.scan(text, self.prompts)
+        if self.vault is None:
+            return found
+        plain = unescaped(text)
+        spans = [plain.original(start, end) for start, end in self.vault.spans(plain.text)]
         if not spans:
             return found
         # A stand-in is nobody's data.
@@ -525,11 +606,11 @@ def _applied(text: str, doing: Mapping[Action, Sequence[Finding]], vault: Vault 
         if action == "neutralise":
             made.append(neutralise(text, here))
         elif action == "pseudonymise" and vault is not None:
-            made.append(pseudonymise(text, here, vault))
+            made.append(as_json(text, pseudonymise(text, here, vault)))
         elif action == "mask":
-            made.append(mask(text, here))
+            made.append(as_json(text, mask(text, here)))
         else:
-            made.append(redact(text, here))
+            made.append(as_json(text, redact(text, here)))
         text = made[-1].text
     return text
 
@@ -547,12 +628,26 @@ def _is_json(arguments: str) -> bool:
 
 
 def _blocked(found: Finding, place: Place, about: Mapping[str, Any]) -> Blocked:
-    where = "".join(f"[{part}]" if type(part) is int else f".{part}" for part in place.pointer)[1:]
+    where = "".join(map(_shown, place.pointer))[1:]
     return Blocked(
         Ruling(_CODES[found.detector], f"screening.{found.detector}", "run", 0, 1),
         f"{where} holds {_WORDS[found.detector]} ({found.type}), which rule 'screening.{found.detector}' "
         f"does not let pass (run {about.get('run')}). Send the request without it.",
     )
+
+
+def _shown(part: str | int | Key) -> str:
+    if type(part) is int:
+        return f"[{part}]"
+    # What is not the name of a field may be what was found.
+    return f".{part}" if type(part) is str and is_name(part) else ".*"
+
+
+def _behind(label: int, findings: Sequence[Finding]) -> Sequence[Finding]:
+    """Findings in a text that was read with its label in front, as they are without it."""
+    if not label:
+        return findings
+    return [replace(f, start=max(0, f.start - label), end=f.end - label) for f in findings if f.end > label]
 
 
 def _edited(step: Step, texts: Mapping[Pointer, str]) -> Step:

@@ -354,6 +354,12 @@ def _screening(data: _Data) -> Iterator[Mistake]:
             if isinstance(action, str) and action in _ACTIONS and action not in meant:
                 problem = f"got {data.written(here)}, expected {_listed(meant)}: {_SENSELESS[action]}"
                 yield data.mistake(here, problem)
+        if path[-1] in ("links", "leak"):
+            for channel in ("user", "tool"):
+                if screen.get(channel) is not None:
+                    here = (*path, channel)
+                    problem = f"got {data.written(here)}, expected nothing: only answers are looked at"
+                    yield data.mistake(here, problem)
         entities = screen.get("entities")
         if isinstance(entities, list):
             yield from _entities(data, path, entities, screen.get("custom"))
@@ -376,9 +382,11 @@ _SENSIBLE = {
     "injection": ("allow", "flag", "redact", "neutralise", "block"),
     "pii": ("allow", "flag", "redact", "mask", "pseudonymise", "block"),
     "secrets": ("allow", "flag", "redact", "mask", "block"),
+    "links": ("allow", "flag", "redact", "block"),
+    "leak": ("allow", "flag", "redact", "block"),
 }
 _SENSELESS = {
-    "mask": "an instruction has no part that may stay readable",
+    "mask": "nothing of it may stay readable",
     "pseudonymise": "only personal data gets stand-ins",
     "neutralise": "only instructions can be taken out of a text by the sentence",
 }

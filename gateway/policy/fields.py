@@ -164,6 +164,11 @@ TagMatch = Annotated[
 UrlPath = Annotated[
     str, Field(max_length=256, pattern=r"^/[A-Za-z0-9_./{}-]*$"), _says("a path such as /v1/audio/speech")
 ]
+Host = Annotated[
+    str,
+    Field(max_length=253, pattern=r"^\.?[a-z0-9-]+(\.[a-z0-9-]+)*$"),
+    _says("a host in small letters such as img.example.com, or .example.com for all below it"),
+]
 Instant = Annotated[AwareDatetime, _says("a time with its zone such as 2027-01-31T00:00:00Z")]
 """A `datetime` in any zone."""
 

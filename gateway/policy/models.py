@@ -33,6 +33,7 @@ from gateway.policy.fields import (
     EntityName,
     Factor,
     Flag,
+    Host,
     Instant,
     JsonDepth,
     JsonScalar,
@@ -692,6 +693,13 @@ class PiiScreen(Screen):
     """Further kinds by name, looked for besides `entities`."""
 
 
+class LinkScreen(Screen):
+    """Screening of the addresses in answers."""
+
+    allow_hosts: tuple[Host, ...] = ()
+    """Hosts that may be told anything; with a leading dot, all below it."""
+
+
 class Screening(Section):
     """What is looked for in texts."""
 
@@ -701,14 +709,19 @@ class Screening(Section):
     """Personal data."""
     secrets: Screen | None = None
     """Credentials."""
+    links: LinkScreen | None = None
+    """Addresses in answers that carry data away: pictures of foreign hosts whose address has more than a
+    path, and links with personal data or secrets in them."""
+    leak: Screen | None = None
+    """Passages of the system prompt in answers, sixteen words or more in a row."""
     unscannable: Literal["allow", "flag", "block"] = "flag"
     """What is done with parts that cannot be read, such as images and stored prompts."""
 
     @property
     def is_on(self) -> bool:
         """Whether anything is looked for."""
-        rules = (self.injection, self.pii, self.secrets)
-        return any(rule is not None and rule.mode != "off" for rule in rules)
+        rules = (self.injection, self.pii, self.secrets, self.links, self.leak)
+        return self.unscannable == "block" or any(r is not None and r.mode != "off" for r in rules)
 
 
 AlertEvent = Literal[
@@ -717,8 +730,10 @@ AlertEvent = Literal[
     "budget_exceeded",
     "budget_warning",
     "claim",
+    "exfiltration",
     "injection",
     "kill",
+    "leak",
     "limit_exceeded",
     "loop_detected",
     "pii",

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from gateway.screening import pii, secrets
 from gateway.screening.base import Channel, Finding
 from gateway.screening.injection import Injection
+from gateway.screening.json_texts import unescaped
 from gateway.screening.linear import WEIGHTS
 from gateway.screening.normalise import Normalised, normalise
 from gateway.screening.pii import Custom
@@ -121,60 +119,3 @@ def _written(text: str, looks: Looks) -> Iterator[Finding]:
 
 def _at(found: Finding, start: int, end: int) -> Finding:
     return Finding(found.detector, found.type, start, end, found.score)
-
-
-# -- escapes ------------------------------------------------------------------------------------------
-
-_ESCAPE = re.compile(r"\\(?:[nrtbf\"\\/]|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})")
-_MEANS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
-_LONGEST_ESCAPE = 6
-_MOST_LEVELS = 3
-"""JSON inside of JSON inside of JSON."""
-
-
-@frozen
-class Unescaped:
-    """A text that holds JSON, without its escapes: the `n` of a line end is no letter of the word behind it."""
-
-    text: str
-    _offsets: NDArray[np.intp] | None = None
-    """Where each character, and the end, stands in the text with escapes; None where nothing is escaped."""
-
-    def original(self, start: int, end: int) -> tuple[int, int]:
-        """The range there of a range here."""
-        if self._offsets is None:
-            return start, end
-        return int(self._offsets[start]), int(self._offsets[end])
-
-
-def unescaped(text: str) -> Unescaped:
-    """The text as whoever reads the JSON in it sees it; itself when it holds none."""
-    offsets: NDArray[np.intp] | None = None
-    for _ in range(_MOST_LEVELS):
-        if "\\" not in text or '"' not in text:
-            break
-        text, inner = _once(text)
-        if inner is None:
-            break
-        offsets = inner if offsets is None else offsets[inner]
-    return Unescaped(text, offsets)
-
-
-def _once(text: str) -> tuple[str, NDArray[np.intp] | None]:
-    spans = np.array([match.span() for match in _ESCAPE.finditer(text)])
-    if not len(spans):
-        return text, None
-    starts, lengths = spans[:, 0], spans[:, 1] - spans[:, 0]
-    kept = np.ones(len(text) + 1, bool)
-    for inside in range(1, _LONGEST_ESCAPE):
-        kept[starts[lengths > inside] + inside] = False
-    return _ESCAPE.sub(_character, text), np.flatnonzero(kept)
-
-
-def _character(match: re.Match[str]) -> str:
-    escape = match.group()
-    if len(escape) == 2:
-        return _MEANS.get(escape[1], escape[1])
-    code = int(escape[2:], 16)
-    # Half of a pair is no character by itself, and both halves are none of a value.
-    return "\ufffd" if 0xD800 <= code < 0xE000 else chr(code)

@@ -30,6 +30,8 @@ _LEAST_DIGITS = 8
 """A number of so many digits may be somebody's."""
 _WORD_CHARS = 32
 """A name without digits, of so many characters at most, is nobody's value and no instruction."""
+_CALLS = ("_call", "mcp_approval_request")
+"""How the types of items end that hold arguments."""
 _ASKERS = ("user", "safety_identifier", "prompt_cache_key")
 
 
@@ -102,7 +104,8 @@ def with_texts(body: Json, texts: Mapping[Pointer, str]) -> Json:
             _rename(node, last.name, texts[pointer])
         else:
             node[last] = texts[pointer]
-    return copied.get((), body)
+    changed: Json = copied.get((), body)
+    return changed
 
 
 def _rename(node: Json, old: str, new: str) -> None:
@@ -212,16 +215,12 @@ def _arguments(step: Step) -> Iterator[Place]:
         for i, message in enumerate(_list(step.body.get("messages"))):
             yield from _chat_arguments(message, ("messages", i))
     elif step.surface is Surface.MESSAGES:
-        for i, message in enumerate(_list(step.body.get("messages"))):
-            content = message.get("content")
-            for j, block in enumerate(content if isinstance(content, list) else ()):
-                if type(block) is dict and block.get("type") == "tool_use":
-                    at = ("messages", i, "content", j, "input")
-                    yield from _strings(block.get("input"), at, "assistant", str(block.get("name") or ""))
+        for at, block in _blocks(step.body, "tool_use"):
+            name = str(block.get("name") or "")
+            yield from _strings(block.get("input"), (*at, "input"), "assistant", name)
     elif step.surface is Surface.RESPONSES:
-        given = step.body.get("input")
-        for i, item in enumerate(given if isinstance(given, list) else ()):
-            if type(item) is dict and str(item.get("type")).endswith("_call"):
+        for i, item in enumerate(_list(step.body.get("input"))):
+            if type(item) is dict and str(item.get("type")).endswith(_CALLS):
                 name = str(item.get("name") or item.get("type"))
                 for field in ("arguments", "input", "action", "actions", "operation"):
                     yield from _strings(item.get(field), ("input", i, field), "assistant", name)
@@ -243,10 +242,22 @@ def _chat_arguments(message: Json, at: Pointer) -> Iterator[Place]:
 
 def _definitions(step: Step) -> Iterator[Place]:
     for key in ("tools", "functions"):
-        offered = step.body.get(key)
-        for i, tool in enumerate(offered if isinstance(offered, list) else ()):
-            if type(tool) is dict:
-                yield from _definition(tool, (key, i))
+        yield from _offered(step.body.get(key), (key,))
+    if step.surface is Surface.RESPONSES:
+        for i, item in enumerate(_list(step.body.get("input"))):
+            if type(item) is dict and item.get("type") == "additional_tools":
+                yield from _offered(item.get("tools"), ("input", i, "tools"))
+    elif step.surface is Surface.MESSAGES:
+        for at, block in _blocks(step.body, "tool_addition"):
+            tool = block.get("tool")
+            if type(tool) is dict and type(inner := tool.get("definition")) is dict:
+                yield from _definition(inner, (*at, "tool", "definition"))
+
+
+def _offered(offered: Any, at: Pointer) -> Iterator[Place]:
+    for i, tool in enumerate(offered if isinstance(offered, list) else ()):
+        if type(tool) is dict:
+            yield from _definition(tool, (*at, i))
 
 
 def _definition(tool: Json, at: Pointer) -> Iterator[Place]:
@@ -257,6 +268,8 @@ def _definition(tool: Json, at: Pointer) -> Iterator[Place]:
     name = str(tool.get("name") or tool.get("type") or "")
     for field in ("description", "server_description", "parameters", "input_schema"):
         yield from _strings(tool.get(field), (*at, field), "definition", name, schema=True)
+    if tool.get("type") == "namespace":
+        yield from _offered(tool.get("tools"), (*at, "tools"))
 
 
 def _strings(
@@ -265,22 +278,25 @@ def _strings(
     """The texts below a value, names of keys and long numbers among them. `schema`: names are left out, since
     a schema is made of them."""
     if type(value) is str:
-        if value and not (schema and _is_name(value)):
+        if value and not (schema and is_name(value)):
             yield Place(channel, value, at, tool, label=label)
     elif type(value) is int:
         if not schema and len(str(abs(value))) >= _LEAST_DIGITS:
             yield Place(channel, str(value), at, tool, label=label)
     elif type(value) is dict:
         for key, inner in value.items():
-            if not _is_name(key):
+            if not is_name(key):
                 yield Place(channel, key, (*at, Key(key)), tool)
-            yield from _strings(inner, (*at, key), channel, tool, schema=schema, label="" if schema else f"{key}: ")
+            yield from _strings(
+                inner, (*at, key), channel, tool, schema=schema, label="" if schema else f"{key}: "
+            )
     elif type(value) is list:
         for i, inner in enumerate(value):
             yield from _strings(inner, (*at, i), channel, tool, schema=schema, label=label)
 
 
-def _is_name(text: str) -> bool:
+def is_name(text: str) -> bool:
+    """Whether it can be nothing but the name of something."""
     return len(text) <= _WORD_CHARS and text.isidentifier() and not any(c.isdigit() for c in text)
 
 
@@ -290,6 +306,14 @@ def _askers(step: Step) -> Iterator[Place]:
         who = step.body.get(name)
         if type(who) is str and who:
             yield Place("user", who, (name,))
+
+
+def _blocks(body: Json, kind: str) -> Iterator[tuple[Pointer, Json]]:
+    """The blocks of one kind in Anthropic's messages, and where they stand."""
+    for i, message in enumerate(_list(body.get("messages"))):
+        for j, block in enumerate(_list(message.get("content"))):
+            if type(block) is dict and block.get("type") == kind:
+                yield ("messages", i, "content", j), block
 
 
 def _list(value: Any) -> list[Json]:
