@@ -53,7 +53,8 @@ from gateway.rules.contracts import Contracts
 from gateway.rules.lineage import Lineage
 from gateway.rules.route import Router
 from gateway.screening.pool import ScanPool
-from gateway.screens import Screens
+from gateway.screening.self_test import broken
+from gateway.screens import Screens, looks_of
 from gateway.settings import Settings, SettingsError, admin_token, from_environment, own_secrets
 from gateway.settling import Settler
 from gateway.stores.archive import SqliteRunArchive
@@ -114,6 +115,8 @@ class Worker:
             self.simulation = ProviderServer()
             await self.simulation.start()
         await asyncio.to_thread(tokens.warm)
+        if failing := await self._failing_guards(policy):
+            raise SettingsError(f"screening does not work: {failing}")
         await self.ledger.start()
         self.lineage = Lineage(self.secrets.current)
         self.journal = Journal(settings.data_dir / "journal", self.id)
@@ -286,6 +289,9 @@ class Worker:
             ensure_open_is_local(policy, self.settings)
         except SettingsError as error:
             raise PolicyError([Mistake(str(self.settings.policy), 0, "auth.mode", str(error))]) from None
+        if failing := await self._failing_guards(policy):
+            problem = f"what it switches on does not work: {failing}"
+            raise PolicyError([Mistake(str(self.settings.policy), 0, "screening", problem)]) from None
         generation = self._generation(policy)
         authenticator = Authenticator(policy, self.secrets)
         authenticator.replace_stored(self._caller_keys())
@@ -294,6 +300,13 @@ class Worker:
         self.alerts.replace(policy.alerts)
         self.metrics.policy_generation.inc()
         log.info("policy %s is in force", policy.version)
+
+    @staticmethod
+    async def _failing_guards(policy: Policy) -> str:
+        """Detectors that the policy relies on and that find nothing."""
+        if not policy.screening.is_on:
+            return ""
+        return ", ".join(await asyncio.to_thread(broken, looks_of(policy.screening)))
 
     def _control_changed(self, control: Control) -> None:
         self.dispatcher.topups = control.topups

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from secrets import randbelow
 from typing import Any, Literal
@@ -22,7 +22,7 @@ import orjson
 
 from gateway.domain import Answer, Json, Step, Surface
 from gateway.errors import GatewayError, Refusal, Ruling, StoreUnavailable
-from gateway.policy.models import Action, PiiScreen, Policy, Screen
+from gateway.policy.models import Action, PiiScreen, Policy, Screen, Screening
 from gateway.protocols import Store
 from gateway.rules.budgets import Scopes, applies
 from gateway.rules.contracts import Contracts
@@ -140,10 +140,19 @@ def rules_for(policy: Policy, scopes: Scopes) -> Rules | None:
     ):  # fmt: skip
         if rule is not None and rule.mode != "off" and applies(rule.match, scopes):
             by[name] = rule
-    if not by:
-        return None
-    personal = screening.pii if "pii" in by else None
-    return Rules(by, Looks("injection" in by, "pii" in by, "secrets" in by, *_entities(personal)))
+    return Rules(by, _looks(by.keys(), screening.pii)) if by else None
+
+
+def looks_of(screening: Screening) -> Looks:
+    """Everything that a policy has looked for anywhere."""
+    rules = {"injection": screening.injection, "pii": screening.pii, "secrets": screening.secrets}
+    on = [name for name, rule in rules.items() if rule is not None and rule.mode != "off"]
+    return _looks(on, screening.pii)
+
+
+def _looks(names: Collection[str], personal: PiiScreen | None) -> Looks:
+    entities = _entities(personal if "pii" in names else None)
+    return Looks("injection" in names, "pii" in names, "secrets" in names, *entities)
 
 
 def _entities(rule: PiiScreen | None) -> tuple[tuple[str, ...] | None, tuple[pii.Custom, ...]]:
