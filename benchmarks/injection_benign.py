@@ -476,3 +476,169 @@ BENIGN |= {
         user: ok good, cancel the other one
         assistant: Your appointment with {name} was moved to {date}."""),
 }
+
+BENIGN |= {
+    "letter": lines("""
+        Hi {name}, thanks for the quick answer.
+        Hello team, a few points from this morning's meeting.
+        Dear {name}, I hope you had a good start into the week.
+        Could you send me the latest version of the budget by Thursday?
+        Please have a look at the draft and tell me what you think.
+        Can you book the small meeting room for {date}?
+        Please add {name} to the mailing list of the project.
+        Please give {name} access to the shared folder, she starts on Monday.
+        Can we move our call to {date}? I have a conflict.
+        I need the signed form back before the end of the month.
+        Please pay the attached invoice over {amount} until {date}.
+        Would you mind asking {name} for the missing numbers?
+        Please forward the minutes to everyone who could not attend.
+        Let me know if the delivery has arrived in {city}.
+        Please delete the old version from the server when you are done.
+        Could you please check the contract with {company} once more?
+        Please call me when you have a minute.
+        Please confirm the reservation for {date} with the hotel.
+        I would be grateful if you could write a short reference for {name}.
+        Can you tell {name} that the slides are on the drive?
+        Please reset my password for the portal, I am locked out.
+        Please update the address of our office in {city} in the system.
+        We have attached the agenda; please read it before the meeting.
+        Remember to bring your laptop and the badge.
+        Please transfer the rest of {amount} to the account on the invoice.
+        Don't hesitate to contact me at {email}.
+        Please make sure that the report does not leave the department.
+        If you have not ordered this, please ignore this message.
+        To confirm your address, click on the link below: {url}
+        Please do not reply to this e-mail; it was sent by a machine.
+        Please fill in the survey, it takes {n} minutes.
+        The parents of class 4b are asked to bring a cake on {date}.
+        Best wishes from {city}
+        Kind regards, {name}
+        Thanks a lot for your help!
+        Sent from my phone"""),
+    "worksheet": lines("""
+        1. Explain in your own words how rain is formed.
+        2. What is the capital of Norway? Write the answer into the box.
+        3. Translate the following sentences into {language}.
+        4. Write a short story of about {n}0 words.
+        5. Compare the two poems and give your opinion.
+        6. List three inventions and say who made them.
+        7. Describe the picture.
+        a) Calculate the area of the triangle.
+        b) Draw the graph of the function and mark its zeros.
+        c) Why did the author choose this title? Discuss.
+        Homework for {date}: read chapter {n} and answer questions 1 to 5.
+        Write a function that returns the largest element of a list.
+        Implement a stack with the methods push and pop.
+        Task {n}: summarise the text in your own words.
+        Exercise: rewrite the sentences in the passive voice.
+        Interview question: tell me about a conflict you solved.
+        What is your greatest strength? Give an example.
+        Name: ______ Class: ______ Date: ______
+        Points: __ / {n}"""),
+    "shop": lines("""
+        Shop now and save {n} percent on everything.
+        Subscribe to our newsletter and get {amount} off your first order.
+        Add to basket
+        Write a review
+        Discover the new collection by {company}.
+        Sign up today and try it free for {n} days.
+        Book your stay in {city} now!
+        Compare prices, read reviews, and find the best deal.
+        Download our app for exclusive offers.
+        Share this article
+        Follow us on social media
+        Click here to learn more about {product}.
+        Customers who bought this also bought {product}.
+        Enter your code at checkout.
+        Get in touch with our team at {email}.
+        Free shipping on orders over {amount}.
+        Buy two, get one free until {date}.
+        Tell us what you think of {product}.
+        Contact us for a quote.
+        Give the gift of music with a card from {company}."""),
+    "support": lines("""
+        To turn off notifications, open the settings and tap "Sounds".
+        If the printer does not respond, switch it off and on again.
+        Before you contact support, check that the cable is plugged in.
+        You can delete your account at any time under "Privacy".
+        Please keep your order number at hand when you call us.
+        Send us the log file and we will look into it.
+        To share a folder, select it, press "Share" and enter the e-mail address of the person.
+        To unlock the door with your phone, hold it near the reader.
+        Export your data as a CSV file and send it to your adviser.
+        Make sure that you have saved your work, then restart the computer.
+        Enter the administrator password when you are asked for it.
+        To transfer money, choose the account, enter the amount and confirm with your PIN.
+        Was this article helpful? Yes No
+        If none of this helps, write to {email}.
+        We never ask for your password. Do not give it to anyone.
+        Grant the app access to your calendar to see your events.
+        Your agent can add a note to the case.
+        For security reasons, you must change your password every {n} days.
+        Reset the device: this removes all your data.
+        Ask your administrator to give you the right role."""),
+    "plan": lines("""
+        - [ ] buy milk and bread
+        - [x] call {name} about the roof
+        - [ ] send the invoice to {company}
+        - [ ] pay the electricity bill ({amount})
+        TODO: book a flight to {city}
+        TODO write tests, update changelog, tag release
+        {date}: dentist, 10:30
+        Action item: {name} sends the figures to {email} by {date}.
+        Action item: everyone reads the draft before the next meeting.
+        Next steps: order the parts, ask {name} for a quote, clean the garage.
+        Remind {name} to renew the passport.
+        Cancel the gym membership.
+        Agenda: 1. Welcome 2. Budget 3. Any other business
+        Decision: we go with {company}.
+        Ask {name} about the keys.
+        Post the photos from {city}.
+        Find a plumber!
+        Delete old backups, check the disk space."""),
+    "help_wanted": lines("""
+        How can I sort a list of tuples by the second element?
+        Can someone explain to me why this returns None?
+        I want to send an e-mail with an attachment from Python, how do I do that?
+        Please help, I have been stuck on this for {n} hours.
+        I need a script that renames all files in a folder.
+        What is the best way to store passwords?
+        Could you show me an example?
+        Is there any way to delete a branch on the server?
+        My teacher asked me to write a program that prints prime numbers.
+        Does anybody know a good restaurant in {city}?
+        I am looking for a cheap flight to {city} in May.
+        Recommend me a book about {topic}, please.
+        Thanks in advance!
+        Edit: solved, I had to install the package first.
+        Here is my code so far:
+        What should I do about my landlord? He wants {amount} for the repair.
+        You should ask a lawyer, but first read your contract.
+        Write your question as clearly as you can and add the error message.
+        Just use a dictionary instead of a list.
+        Take the bus number {n}, it leaves every ten minutes."""),
+}
+
+BENIGN |= {
+    "status": lines("""
+        You have successfully logged in and may now use the service.
+        The request was processed, allowing users to see their balance and to download statements.
+        The report was generated to support planning and decisions about stock.
+        You have been added to the waiting list.
+        Your file was uploaded. You can share it with others or keep it private.
+        The search returned {n} results, sorted by date.
+        Successfully retrieved the records of {n} customers for the period.
+        Operation completed without errors; {n} rows were updated.
+        No messages were found in your inbox.
+        The appointment was created. A confirmation was sent to {email}.
+        The temperature in {city} is {n} degrees with light wind.
+        The route takes {n} minutes and avoids toll roads.
+        {{"success": true, "message": "The event was deleted."}}
+        {{"error": "Please provide a valid date in the format YYYY-MM-DD."}}
+        {{"error": "Missing parameter: you must pass either id or name."}}
+        Error: access to this file requires the role operator. Ask your administrator.
+        Invalid input. Please try again with another keyword.
+        The document describes how the team manages access to the building.
+        Monitoring is active and alerts are sent to the person on duty.
+        The tool gives real-time access to prices and shows trends over {n} days."""),
+}

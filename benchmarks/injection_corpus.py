@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from benchmarks.injection_benign import BENIGN
 from benchmarks.injection_seeds import (
     ATTACKS,
+    BARE,
     LANGUAGES,
     PREFIXES,
     SLOTS,
     SUFFIXES,
     USER_ATTACKS,
     USER_BENIGN,
+    VOICES,
 )
 
 _SLOT = re.compile(r"\{(\w+)\}")
@@ -48,7 +50,8 @@ def fill(rng: random.Random, sentence: str) -> str:
     return (sentence[:1].upper() + sentence[1:]).replace("{{", "{").replace("}}", "}")
 
 
-_VERBS = "|".join(sorted((*SLOTS["edit"], *SLOTS["change"], *SLOTS["do"]), key=len, reverse=True))
+_VERB_SLOTS = ("edit", "change", "do", "give", "look_up", "wipe", "switch", "money")
+_VERBS = "|".join(sorted({verb for slot in _VERB_SLOTS for verb in SLOTS[slot]}, key=len, reverse=True))
 _INNER_VERB = re.compile(rf"([\w,] )({_VERBS})\b")
 
 
@@ -64,10 +67,11 @@ def order(rng: random.Random, kind: str, voice: str | None = None) -> tuple[str,
         sentence += " " + fill(
             rng, rng.choice(ATTACKS[rng.choice(("send_mail", "exfiltrate", "task_for_me", "tool_call"))])
         )
-    voice = voice or rng.choice(tuple(PREFIXES))
+    if voice is None:
+        voice = rng.choice(("plain", "courteous") if kind in BARE and rng.random() < 0.6 else VOICES)
     shape = fill(rng, rng.choice(PREFIXES[voice]).replace("{x}", "\0x").replace("{l}", "\0l"))
     text = shape.replace("\0x", sentence).replace("\0l", _lower(sentence))
-    suffix = rng.choice(SUFFIXES)
+    suffix = rng.choice(SUFFIXES) if kind not in BARE or rng.random() < 0.3 else ""
     return (f"{text} {suffix}" if suffix else text), voice
 
 
@@ -179,6 +183,11 @@ def _into_json(rng: random.Random, document: Host, attack: str, kind: str) -> Te
         at = text.index(json.dumps(attack, ensure_ascii=False)[1:-1])
         return Text(text, True, kind, at, len(text), host=origin)
     at = rng.choice(ends)
+    # At the end of a string, or instead of it.
+    begin = host.rfind('"', 0, at) + 1 if rng.random() < 0.6 else 0
+    if begin and host[begin - 3 : begin - 1] in (": ", '":'):
+        text = host[:begin] + quoted + host[at:]
+        return Text(text, True, kind, begin, begin + len(quoted), host=origin)
     before = host[:at] + " "
     return Text(before + quoted + host[at:], True, kind, len(before), len(before) + len(quoted), host=origin)
 
@@ -186,12 +195,19 @@ def _into_json(rng: random.Random, document: Host, attack: str, kind: str) -> Te
 # --- corpora
 
 
+def requests(rng: random.Random, asked: Sequence[Host], hosts: Sequence[Host]) -> Iterator[Text]:
+    """What users ask, as somebody else's orders in a document."""
+    for text, origin in asked:
+        yield _placed(rng, hosts, text, f"request/{origin}", alone=0.0)
+
+
 def tool_attacks(
     rng: random.Random, hosts: Sequence[Host], each: int, kinds: Sequence[str] | None = None
 ) -> Iterator[Text]:
     """`each` attacks of every kind; two of three in a host document."""
     for kind in kinds or ATTACKS:
-        for _ in range(each):
+        # What overrides comes with every other attack; it has to be known by itself as well.
+        for _ in range(each * 3 if kind in ("override", "reveal_prompt") else each):
             voice = (
                 rng.choice(("override", "addressed", "system", "task", "turn"))
                 if kind == "off_topic" and rng.random() < 0.8
@@ -200,7 +216,9 @@ def tool_attacks(
             text, voice = order(rng, kind, voice)
             text = disguise(rng, text)
             name = f"{kind}/{voice}"
-            yield _placed(rng, hosts, text, name)
+            # A request is an attack only by what is around it.
+            bare = kind in BARE and voice in ("plain", "courteous", "polite")
+            yield _placed(rng, hosts, text, name, 0.0 if bare else 0.2)
 
 
 def foreign_attacks(rng: random.Random, hosts: Sequence[Host], each: int, half: int) -> Iterator[Text]:
@@ -216,8 +234,8 @@ def foreign_attacks(rng: random.Random, hosts: Sequence[Host], each: int, half: 
             )
 
 
-def _placed(rng: random.Random, hosts: Sequence[Host], text: str, name: str) -> Text:
-    if rng.random() < 0.2:
+def _placed(rng: random.Random, hosts: Sequence[Host], text: str, name: str, alone: float = 0.2) -> Text:
+    if rng.random() < alone:
         return Text(text, True, name, 0, len(text))
     host, origin = (
         rng.choice(hosts) if rng.random() < 0.6 else (benign_text(rng, rng.choice(tuple(BENIGN))), "")

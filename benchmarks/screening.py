@@ -84,9 +84,7 @@ def injection_families(options: Options) -> None:
     """What models find of families, sources and kinds that they saw nothing of."""
     for channel, each in train_injection.CHANNELS:
         documents = train_injection.build(options.data, channel, each)
-        scores = train_injection.cross_validate(documents, options.folds)
-        print(f"  {channel}, threshold at 1 % false alarms over all sources")
-        train_injection.report(documents, scores, train_injection.threshold_for(documents, scores, 0.01))
+        train_injection.held_out(channel, documents, options.folds)
 
 
 def injection_shipped(options: Options) -> None:

@@ -1,4 +1,4 @@
-"""Train the injection models: `python -m benchmarks.train_injection DATA_DIR [--output FILE] [--folds N]`.
+"""Train the injection models: `python -m benchmarks.train_injection DATA_DIR [--output FILE]`.
 
 DATA_DIR holds `injection_dev.jsonl.gz`: one JSON object a line with `text`, `channel` (`user`, `tool`),
 `label` (0, 1), `source` and `attack`. To these come texts of our own (`injection_corpus`). Everything is
@@ -6,8 +6,8 @@ seeded; the same data give the same weights.
 
 Every document is a bag of windows. An attack has at least one window that is an attack, and a harmless
 document none; so training alternates between choosing windows (the highest score of each document) and
-fitting a logistic regression to them. `--folds` also prints a cross-validation in which whole families,
-sources and kinds of texts are left out.
+fitting a logistic regression to them. The second stage learns from the scores of first stages that saw
+nothing of a document's family.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import re
 import sys
 import sysconfig
 import time
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -44,17 +45,31 @@ from gateway.screening.features import (
     grams,
     windows,
 )
-from gateway.screening.linear import WEIGHTS, Hits, Model, Thresholds, save
+from gateway.screening.linear import (
+    WEIGHTS,
+    Hits,
+    Judge,
+    Model,
+    Thresholds,
+    candidates,
+    described,
+    save,
+)
 from gateway.screening.normalise import normalise
 from gateway.screening.patterns import NAMES, hits
 
 SEED = 20
 EASE = 60
 """How much less patterns are held back than n-grams: what they say carries over to other texts."""
-CHANNELS = (("tool", 80), ("user", 120))
+CHANNELS = (("tool", 50), ("user", 70))
 """The channels, and how many texts of our own are made for each kind."""
+JUDGED = ("tool",)
+"""Channels with a second stage. Users' prompts have no text around an attack to compare it with, and a second
+stage does not find more of them."""
+FOLDS = 3
+"""Parts into which the families are dealt for the second stage."""
 SIZE = 1 << BITS
-THRESHOLDS = {"tool": Thresholds(0.8, 2.5), "user": Thresholds(2.0, 4.0)}
+THRESHOLDS = {"tool": Thresholds(3.5, 5.5), "user": Thresholds(2.0, 4.0)}
 """Chosen by hand between what cross-validation says, which leaves out whole kinds of texts that the shipped
 models have seen, and what texts of no source in training score; see the model card."""
 COLUMNS = 2 * SIZE + len(NAMES) + 1
@@ -197,10 +212,10 @@ def own(data: Sequence[tuple[Text, str]], channel: str, each: int) -> list[tuple
     for half in (0, 1):
         family = f"own/languages {half + 1}"
         if channel == "tool":
-            add(corpus.foreign_attacks(rng, hosts, each // 3, half), family)
+            add(corpus.foreign_attacks(rng, hosts, each * 3 // 5, half), family)
         else:
             add(corpus.foreign_user_attacks(rng, each // 5, half), family)
-        add(corpus.foreign_benign(rng, each // 4, half), family)
+        add(corpus.foreign_benign(rng, each // 3, half), family)
     return made
 
 
@@ -270,12 +285,12 @@ def choose(documents: Sequence[Document], model: Model | None, rng: np.random.Ge
 
 # --- the regression
 
-Sparse = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]
+Sparse = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
 
 
 def matrix(documents: Sequence[Document], rows: Sequence[Row]) -> Sparse:
     """Columns, values and row starts of the chosen windows."""
-    columns: list[NDArray[np.int32]] = []
+    columns: list[NDArray[np.int64]] = []
     values: list[NDArray[np.float32]] = []
     starts = [0]
     for index, first, last in rows:
@@ -288,7 +303,7 @@ def matrix(documents: Sequence[Document], rows: Sequence[Row]) -> Sparse:
         low, high = g.units[first], g.units[last]
         present = {pattern for pattern, _, end in document.hits if low < end <= high}
         seen = [2 * SIZE + pattern for pattern in sorted(present)]
-        columns.append(np.concatenate((words, SIZE + chars, seen, [COLUMNS - 1])).astype(np.int32))
+        columns.append(np.concatenate((words, SIZE + chars, seen, [COLUMNS - 1])).astype(np.int64))
         value = np.ones(len(columns[-1]), np.float32)
         value[: len(words)] = 1 / max(len(words), MIN_WORDS) ** 0.5
         value[len(words) : len(words) + len(chars)] = 1 / max(len(chars), MIN_CHARS) ** 0.5
@@ -300,17 +315,17 @@ def matrix(documents: Sequence[Document], rows: Sequence[Row]) -> Sparse:
 def fit(sparse: Sparse, labels: Floats, weights: Floats, start: Floats, penalty: float, steps: int) -> Floats:
     """Logistic regression with an L2 penalty, by L-BFGS."""
     columns, values, starts = sparse
-    rows = np.repeat(np.arange(len(labels)), np.diff(starts))
+    lengths = np.diff(starts)
     decay = np.full(COLUMNS, penalty)
     decay[2 * SIZE : -1] = penalty / EASE
     decay[-1] = 0
 
     def loss(w: Floats) -> tuple[float, Floats]:
-        margin = np.bincount(rows, weights=w.astype(np.float32)[columns] * values)
+        margin = np.add.reduceat(w.astype(np.float32)[columns] * values, starts[:-1]).astype(np.float64)
         signed = margin * (2 * labels - 1)
         value = float((weights * np.logaddexp(0, -signed)).sum() + 0.5 * (decay * w * w).sum())
         slope = weights * (1 / (1 + np.exp(-np.clip(margin, -60, 60))) - labels)
-        gradient = np.bincount(columns, weights=values * slope.astype(np.float32)[rows], minlength=COLUMNS)
+        gradient = np.bincount(columns, weights=values * np.repeat(slope, lengths), minlength=COLUMNS)
         return value, gradient + decay * w
 
     return _minimise(loss, start, steps)
@@ -368,7 +383,7 @@ def as_model(w: Floats) -> Model:
     )
 
 
-def train(documents: Sequence[Document], rounds: int = 4, penalty: float = 1.0, steps: int = 30) -> Model:
+def train(documents: Sequence[Document], rounds: int = 3, penalty: float = 1.0, steps: int = 30) -> Model:
     """A model for a channel's documents."""
     rng = np.random.default_rng(SEED)
     rows = choose(documents, None, rng)
@@ -384,16 +399,147 @@ def train(documents: Sequence[Document], rounds: int = 4, penalty: float = 1.0, 
             rows = {
                 row for row in rows if not documents[row[0]].text.attack or documents[row[0]].text.end
             } | found
-            steps = 20
+            steps = 18
     return as_model(w)
 
 
-def score(model: Model, documents: Sequence[Document]) -> Floats:
-    """The highest score of each document."""
-    return np.array([float(model.scores(d.grams, d.windows, d.hits).max()) for d in documents])
+# --- the second stage
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The windows of a document that the second stage sees."""
+
+    rows: NDArray[Any]
+    allowed: NDArray[np.bool_]
+    """Those that may stand for the document's attack."""
+    linear: Floats
+    """Their scores by the first stage."""
+
+
+_LOOKED_AT = 60
+_UNITS, _DECAY, _STEPS, _ROUNDS = 4, 1e-3, (25, 12), 2
+"""Few units and few steps: more fit the families seen, and find less of others."""
+
+
+def describe_all(model: Model, documents: Sequence[Document]) -> list[Candidates]:
+    """What the second stage sees of documents after a first stage."""
+    found = []
+    for document in documents:
+        view = document.windows
+        parts = model.parts(document.grams, view, document.hits)
+        chosen = candidates(parts[:, 3])
+        if len(chosen) > _LOOKED_AT:
+            chosen = chosen[np.argsort(-parts[chosen, 3])[:_LOOKED_AT]]
+        rows = described(document.grams, view, document.hits, chosen, parts).astype(np.float32)
+        allowed = _inside(document)[chosen] if document.text.attack else np.ones(len(chosen), bool)
+        found.append(Candidates(rows, allowed, parts[chosen, 3]))
+    return found
+
+
+def _balance(documents: Sequence[Document]) -> Floats:
+    """Weights such that from no source come more attacks than harmless texts, or the other way round.
+
+    Otherwise the second stage learns what the documents look like that attacks were put into.
+    """
+    hosts = [d.text.host or d.text.source for d in documents]
+    attacks: Counter[str] = Counter()
+    harmless: Counter[str] = Counter()
+    for document, host in zip(documents, hosts, strict=True):
+        (attacks if document.text.attack else harmless)[host] += document.weight  # type: ignore[assignment]
+    weights = []
+    for document, host in zip(documents, hosts, strict=True):
+        a, b = attacks[host], harmless[host]
+        share = 1.0
+        if host != "own" and document.text.attack:
+            share = min(1.0, b / a) if b else 0.3
+        elif host != "own" and a:
+            share = min(1.0, a / b)
+        weights.append(document.weight * share)
+    return np.array(weights)
+
+
+def judge(
+    documents: Sequence[Document], seen: Sequence[Candidates], seeds: Sequence[int] = (0, 1, 2)
+) -> Judge:
+    """A second stage. As in the first, choosing windows and fitting alternate."""
+    rows = np.concatenate([c.rows for c in seen])
+    owner = np.repeat(np.arange(len(seen)), [len(c.rows) for c in seen])
+    begin = np.concatenate(([0], np.cumsum([len(c.rows) for c in seen])))
+    shift, scale = rows.mean(axis=0).astype(float), 1 / np.maximum(rows.std(axis=0), 1e-3).astype(float)
+    scaled = np.clip((rows - shift) * scale, -4, 4).astype(np.float32)
+    balance = _balance(documents)
+    labels = np.array([float(d.text.attack) for d in documents])[owner]
+    scores = np.concatenate([c.linear for c in seen])
+    nets: list[Floats | None] = [None] * len(seeds)
+    negatives: set[int] = set()
+    result = Judge(shift, scale, (), ())
+    for turn in range(_ROUNDS):
+        positives = set()
+        for index, (document, c) in enumerate(zip(documents, seen, strict=True)):
+            own = scores[begin[index] : begin[index + 1]]
+            if not document.text.attack:
+                negatives |= {int(begin[index] + k) for k in np.argsort(-own)[:3]}
+            elif c.allowed.any():
+                positives.add(int(begin[index] + np.argmax(np.where(c.allowed, own, -np.inf))))
+        listed = np.array(sorted(positives | negatives))
+        weights = balance[owner[listed]]
+        for label in (0.0, 1.0):
+            weights[labels[listed] == label] /= weights[labels[listed] == label].sum()
+        for k, seed in enumerate(seeds):
+            nets[k] = _network(scaled[listed], labels[listed], weights / 2, seed, nets[k], _STEPS[turn])
+        result = _as_judge(shift, scale, [n for n in nets if n is not None])
+        scores = result.logits(rows)
+    return result
+
+
+def _network(
+    rows: NDArray[np.float32], labels: Floats, weights: Floats, seed: int, start: Floats | None, steps: int
+) -> Floats:
+    """The weights of a network with one hidden layer, by L-BFGS."""
+    columns = rows.shape[1]
+    split = (columns + 1) * _UNITS
+    if start is None:
+        rng = np.random.default_rng(seed)
+        hidden = rng.normal(0, columns**-0.5, (columns + 1, _UNITS))
+        hidden[-1] = 0
+        start = np.concatenate((hidden.ravel(), rng.normal(0, _UNITS**-0.5, _UNITS), [0.0]))
+    decay = np.full(len(start), _DECAY)
+    decay[columns * _UNITS : split] = decay[-1] = 0
+
+    def loss(v: Floats) -> tuple[float, Floats]:
+        hidden, out = v[:split].reshape(columns + 1, _UNITS).astype(np.float32), v[split:].astype(np.float32)
+        active = np.tanh(rows @ hidden[:-1] + hidden[-1])
+        margin = (active @ out[:-1] + out[-1]).astype(float)
+        value = float(
+            (weights * np.logaddexp(0, (1 - 2 * labels) * margin)).sum() + 0.5 * (decay * v * v).sum()
+        )
+        slope = (weights * (1 / (1 + np.exp(-np.clip(margin, -60, 60))) - labels)).astype(np.float32)
+        back = np.outer(slope, out[:-1]) * (1 - active * active)
+        gradient = np.concatenate(
+            ((rows.T @ back).ravel(), back.sum(axis=0), active.T @ slope, [slope.sum()])
+        )
+        return value, gradient + decay * v
+
+    return _minimise(loss, start, steps, memory=12)
+
+
+def _as_judge(shift: Floats, scale: Floats, nets: Sequence[Floats]) -> Judge:
+    split = (len(shift) + 1) * _UNITS
+    return Judge(
+        shift,
+        scale,
+        tuple(net[:split].reshape(-1, _UNITS) for net in nets),
+        tuple(net[split:] for net in nets),
+    )
 
 
 # --- families left out
+
+SCATTERED = ("transcripts", "gsm8k", "requests alone")
+"""Families that are dealt out text by text: the only ones of their kind."""
+CONTEXT_ONLY = ("transcripts", "requests alone")
+"""Families that only the second stage learns from: their sentences are harmless for what is around them."""
 
 
 def folds(documents: Sequence[Document], count: int) -> NDArray[np.int64]:
@@ -404,19 +550,31 @@ def folds(documents: Sequence[Document], count: int) -> NDArray[np.int64]:
     for family, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0])):
         chosen[family] = int(np.argmin(load))
         load[chosen[family]] += size
-    return np.array([chosen[d.family] for d in documents])
+    return np.array(
+        [
+            zlib.crc32(d.text.text.encode()) % count if d.family in SCATTERED else chosen[d.family]
+            for d in documents
+        ]
+    )
 
 
-def cross_validate(documents: Sequence[Document], count: int, **settings: float) -> Floats:
-    """Scores of all documents by models that saw nothing of their families, not even as a host of attacks."""
+def left_out(documents: Sequence[Document], count: int) -> tuple[list[Candidates], NDArray[np.int64]]:
+    """All documents as first stages see them that saw nothing of their families, not even as a host of
+    attacks; and the fold of each."""
     fold = folds(documents, count)
-    scores = np.zeros(len(documents))
+    seen: list[Candidates | None] = [None] * len(documents)
     for k in range(count):
-        held = [i for i, f in enumerate(fold) if f == k]
-        hosts = {documents[i].text.source for i in held} - {"own"}
-        rest = [d for d, f in zip(documents, fold, strict=True) if f != k and d.text.host not in hosts]
-        scores[held] = score(train(rest, **settings), [documents[i] for i in held])  # type: ignore[arg-type]
-    return scores
+        held = np.flatnonzero(fold == k).tolist()
+        hosts = {documents[i].text.source for i in held if documents[i].family not in SCATTERED} - {"own"}
+        rest = [
+            d
+            for d, f in zip(documents, fold, strict=True)
+            if f != k and d.text.host not in hosts and d.family not in CONTEXT_ONLY
+        ]
+        model = train(rest)
+        for i, c in zip(held, describe_all(model, [documents[i] for i in held]), strict=True):
+            seen[i] = c
+    return [c for c in seen if c is not None], fold
 
 
 def auc(attacks: Floats, harmless: Floats) -> float:
@@ -452,28 +610,96 @@ def report(documents: Sequence[Document], scores: Floats, threshold: float) -> N
             )
 
 
-def threshold_for(documents: Sequence[Document], scores: Floats, rate: float) -> float:
-    """The score that harmless texts exceed at this rate.
+def threshold_for(channel: str, documents: Sequence[Document], scores: Floats, rate: float) -> float:
+    """The score that harmless texts exceed at this rate; a source counts as at most 300 texts.
 
-    Every source counts as at most 300 texts. Kinds of our own count as a quarter: the model that is shipped
-    has seen each of them, and the models that scored them had not.
+    For results of tools our own are left aside, for they are made to be hard; among users' prompts the hard
+    ones are what matters.
     """
-    harmless = np.array([not d.text.attack for d in documents])
-    listed = [d for d in documents if not d.text.attack]
-    sizes = Counter(d.family for d in listed)
-    weights = np.array(
-        [min(1.0, 300 / sizes[d.family]) / (4 if d.text.source == "own" else 1) for d in listed]
-    )
-    order = np.argsort(-scores[harmless])
-    share = np.cumsum(weights[order]) / weights.sum()
-    return float(scores[harmless][order][np.searchsorted(share, rate)])
+    left_aside = (*SCATTERED, "own") if channel == "tool" else ()
+    listed = [
+        (d, score)
+        for d, score in zip(documents, scores.tolist(), strict=True)
+        if not d.text.attack and d.text.source not in left_aside and d.family not in left_aside
+    ]
+    sizes = Counter(d.family for d, _ in listed)
+    listed.sort(key=lambda pair: -pair[1])
+    share = np.cumsum([min(1.0, 300 / sizes[d.family]) for d, _ in listed])
+    return float(listed[int(np.searchsorted(share, rate * share[-1]))][1])
+
+
+_ALIKE = 16
+"""Attacks of one kind and place that are taken from a source."""
+
+
+def _thinned(rows: Sequence[tuple[Text, str]]) -> list[tuple[Text, str]]:
+    """Without most of the attacks of which there are many alike."""
+    rng = random.Random(SEED)
+    shuffled = rng.sample(rows, len(rows))
+    taken: Counter[str] = Counter()
+    kept = []
+    for text, family in shuffled:
+        taken[text.kind] += 1
+        if not text.attack or not text.kind.startswith("bipia/") or taken[text.kind] <= _ALIKE:
+            kept.append((text, family))
+    return kept
+
+
+_ASKED = ("bfcl_questions", "self_instruct_user", "self_instruct_seed", "mt_bench", "apibank_user")
+
+
+def asked(data: Path, given: Sequence[tuple[Text, str]]) -> list[tuple[Text, str]]:
+    """What users ask: an attack inside a tool's result, harmless where it is all there is."""
+    rng = random.Random(SEED)
+    users = [
+        text
+        for text, _ in records(data, "user")
+        if not text.attack and text.source in _ASKED and 15 < len(text.text) < 500
+    ]
+    rng.shuffle(users)
+    hosts = [(text.text, text.source) for text, _ in given if not text.attack]
+    inside = corpus.requests(rng, [(text.text, text.source) for text in users[:1300]], hosts)
+    alone = [Text(text.text, False, "requests alone", source="requests alone") for text in users[1300:1900]]
+    return [*((text, text.kind) for text in inside), *((text, text.kind) for text in alone)]
 
 
 def build(data: Path, channel: str, each: int) -> list[Document]:
     """All documents of a channel."""
-    given = records(data, channel)
-    more = [*background(900), *conversations(records(data, "user"))] if channel == "tool" else background(150)
+    given = _thinned(records(data, channel))
+    if channel == "tool":
+        more = [*background(600), *conversations(records(data, "user")), *asked(data, given)]
+    else:
+        more = background(150)
     return prepare([*given, *more, *own(given, channel, each)])
+
+
+def held_out(channel: str, documents: Sequence[Document], count: int) -> None:
+    """Print what models find of sources of attacks, and flag of harmless sources, that they saw nothing of.
+
+    The sources are dealt into `count` parts, and each part is left out by models of its own, also as hosts of
+    attacks. These differ in how high they score; each has a threshold of its own, here at 0. Texts of our own
+    are always trained on.
+    """
+    foreign = [i for i, d in enumerate(documents) if not d.family.startswith("own/")]
+    part = np.full(len(documents), -1)
+    part[foreign] = folds([documents[i] for i in foreign], count)
+    seen = left_out(documents, FOLDS)[0] if channel in JUDGED else []
+    linear, both = np.zeros(len(documents)), np.zeros(len(documents))
+    for k in range(count):
+        held, kept = (np.flatnonzero((part == k) == same).tolist() for same in (True, False))
+        hosts = {documents[i].text.source for i in held if documents[i].family not in SCATTERED} - {"own"}
+        kept = [i for i in kept if documents[i].text.host not in hosts]
+        model = train([documents[i] for i in kept if documents[i].family not in CONTEXT_ONLY])
+        found = describe_all(model, [documents[i] for i in held])
+        linear[held] = [c.linear.max() for c in found]
+        if seen:
+            second = judge([documents[i] for i in kept], [seen[i] for i in kept])
+            both[held] = [float((c.linear + second.logits(c.rows)).max()) for c in found]
+        for scores in (linear, both):
+            scores[held] -= threshold_for(channel, [documents[i] for i in held], scores[held], 0.01)
+    for title, scores in (("first stage", linear), ("both stages", both))[: 2 if seen else 1]:
+        print(f"  {channel}, {title}; thresholds at 1 % false alarms")
+        report([documents[i] for i in foreign], scores[foreign], 0.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -483,23 +709,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("data", type=Path, help="the folder with injection_dev.jsonl.gz")
     parser.add_argument("--output", type=Path, default=WEIGHTS)
-    parser.add_argument("--folds", type=int, default=0)
     options = parser.parse_args(arguments)
     models = {}
     for channel, each in CHANNELS:
         began = time.monotonic()
         documents = build(options.data, channel, each)
         print(f"{channel}: {len(documents)} texts, features in {time.monotonic() - began:.0f} s", flush=True)
-        if options.folds:
-            scores = cross_validate(documents, options.folds)
-            report(documents, scores, threshold_for(documents, scores, 0.01))
-        model = train(documents)
+        model = train([d for d in documents if d.family not in CONTEXT_ONLY])
+        if channel in JUDGED:
+            seen, _fold = left_out(documents, FOLDS)
+            model = replace(model, judge=judge(documents, seen))
         models[channel] = replace(model, thresholds=THRESHOLDS[channel])
         for name, weight in zip(NAMES, model.patterns, strict=True):
             print(f"    {name:24} {weight:+.2f}")
         print(f"  {time.monotonic() - began:.0f} s", flush=True)
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-    save(models, options.output)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    # Those who load the file while it is written get the old one.
+    unfinished = options.output.with_name("unfinished.npz")
+    save(models, unfinished)
+    unfinished.replace(options.output)
     return 0
 
 

@@ -693,6 +693,13 @@ class PiiScreen(Screen):
     """Further kinds by name, looked for besides `entities`."""
 
 
+class InjectionScreen(Screen):
+    """Screening for instructions that someone smuggles in."""
+
+    spotlight: Flag = False
+    """Tell the model, in a line before and after each tool result, that what stands there is data."""
+
+
 class LinkScreen(Screen):
     """Screening of the addresses in answers."""
 
@@ -703,7 +710,7 @@ class LinkScreen(Screen):
 class Screening(Section):
     """What is looked for in texts."""
 
-    injection: Screen | None = None
+    injection: InjectionScreen | None = None
     """Instructions that someone smuggles in."""
     pii: PiiScreen | None = None
     """Personal data."""

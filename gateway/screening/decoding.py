@@ -40,6 +40,8 @@ _MIN_CHARS = 6
 """Shorter results say nothing."""
 _LINE, _PHRASE = 2_000, 200
 """Characters: how much of a line is read around what gave it away."""
+_BETWEEN = 60
+"""Characters between two escapes that are read together."""
 _LATIN_WORDS = (
     "ignore ignoring disregard forget instructions instruction prompt system previous override please you"
     " your the and user send answer"
@@ -75,10 +77,16 @@ _HIDING = (
     r"|color\s*:\s*(?:white|transparent|#fff)|\shidden\b|aria-hidden|left\s*:\s*-\d{3,}"
 )
 
+
+def _run_of(part: str, begin: str) -> str:
+    """A pattern for such parts in a row, with a little other text between them."""
+    return rf"{part}(?:[^\n{begin}]{{0,{_BETWEEN}}}{part})*"
+
+
 _PATTERNS: tuple[tuple[Kind, str], ...] = (
     ("hidden", rf"<!--|<[a-zA-Z][^<>]{{0,400}}(?:{_HIDING})[^<>]{{0,400}}>"),
-    ("escapes", r"(?:\\(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}))+"),
-    ("entities", r"(?:&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,10});)+"),
+    ("escapes", _run_of(r"\\(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})", r"\\")),
+    ("entities", _run_of(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,10});", "&")),
     ("url", r"[A-Za-z0-9._~+-]{0,40}(?:%[0-9A-Fa-f]{2}[A-Za-z0-9._~+*!'(),;:@/?=&#-]{0,40}){2,}"),
     ("hex", r"(?:(?:0x)?[0-9a-fA-F]{2}[ ,:]?){8,}"),
     ("base64", r"(?:[A-Za-z0-9+/_-]{16,}={0,2}\s?)+"),
@@ -92,6 +100,8 @@ _FIND = {kind: re2.compile(pattern) for kind, pattern in _PATTERNS}
 
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2}))")
 _GAPS = re.compile(r"[^A-Za-z0-9]+")
+_ALPHANUMERIC = re.compile(r"[A-Za-z0-9]")
+_LETTERS = re.compile(r"[^\W\d_]")
 _WORD = re.compile(r"[a-zA-Z]{2,}")
 
 
@@ -104,7 +114,7 @@ def decoded(text: str) -> list[Reading]:
     taken = bytearray(len(text))
     found: list[Reading] = []
     for kind, pattern in _FIND.items():
-        for reading in _readers[kind](text, ((m.start(), m.end()) for m in pattern.finditer(data))):
+        for reading in _readers[kind](text, (m.span() for m in pattern.finditer(data))):
             start, end = reading.start, reading.end
             if len(reading.text) >= _MIN_CHARS and taken.find(1, start, end) < 0:
                 taken[start:end] = b"\x01" * (end - start)
@@ -169,10 +179,16 @@ def _from_escapes(run: str) -> str:
 
 def _joined(run: str) -> str | None:
     """Letters set apart, joined: the usual gap stands inside words, a longer one between them."""
-    gaps = _GAPS.findall(run)
-    usual = min(len(gap) for gap in gaps)
-    text = _GAPS.sub(lambda m: "" if len(m[0]) == usual else " ", run)
-    return text if sum(c.isalpha() for c in text) * 2 > len(text) else None
+    letters = run[::2]
+    if letters.isascii() and letters.isalnum() and not _ALPHANUMERIC.search(run[1::2]):
+        return letters if len(_LETTERS.findall(letters)) * 2 > len(letters) else None
+    gaps = list(map(len, _GAPS.findall(run)))
+    usual = min(gaps)
+    pieces = _GAPS.split(run)
+    text = "".join(
+        [piece if gap == usual else piece + " " for piece, gap in zip(pieces, (*gaps, usual), strict=True)]
+    )
+    return text if len(_LETTERS.findall(text)) * 2 > len(text) else None
 
 
 def _around(kind: Kind, change: Callable[[str], str], reach: int) -> _Reader:

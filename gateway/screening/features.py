@@ -18,6 +18,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.screening.patterns import VERBS
 from gateway.values import frozen
 
 Ints = NDArray[np.int64]
@@ -94,9 +95,13 @@ class Grams:
     folded: str
     """The text as it is compared: as long as the original, character by character."""
     words: Ints
-    """4 by number of words; `NONE` for what does not count."""
+    """6 by number of words; `NONE` for what does not count."""
     chars: Ints
     """2 by number of characters left when white space is squeezed; the same."""
+    single: Ints
+    """The bucket of each word by itself, also where it was there a moment ago."""
+    questions: Ints
+    """The question marks of each sentence."""
     word_starts: Ints
     """Where each word begins, in characters."""
     squeezed: Ints
@@ -131,9 +136,12 @@ def grams(text: str) -> Grams | None:
     kept = ~space
     kept[1:] |= ~space[:-1]
     units = _units(codes, part, kind == _SPACE, breaks, starts)
+    words, single = _word_grams(wide, inside, begins, starts, units)
     return Grams(
         folded=folded.astype("<u4").tobytes().decode("utf-32-le"),
-        words=_word_grams(wide, inside, begins, starts),
+        words=words,
+        single=single,
+        questions=np.add.reduceat(((codes == 63) | (codes == 0xFF1F)).astype(np.int64), starts[units]),
         chars=_char_grams(np.where(space, np.uint64(32), wide)[kept], letter[kept]),
         word_starts=starts,
         squeezed=np.concatenate(([0], np.cumsum(kept))),
@@ -175,8 +183,8 @@ def _fresh(buckets: Ints, recent: int) -> Ints:
 
 
 def _word_grams(
-    codes: NDArray[np.uint64], inside: NDArray[np.bool_], begins: NDArray[np.bool_], starts: Ints
-) -> Ints:
+    codes: NDArray[np.uint64], inside: NDArray[np.bool_], begins: NDArray[np.bool_], starts: Ints, units: Ints
+) -> tuple[Ints, Ints]:
     place = np.arange(len(codes)) - starts[np.maximum(np.cumsum(begins) - 1, 0)]
     # A number before the first word belongs to no word; one after a word would belong to that.
     inside = inside & (np.cumsum(begins) > 0) & _joined(inside, place)
@@ -186,7 +194,14 @@ def _word_grams(
     next_, third = after[: len(one)], np.append(after[1:], np.uint64(0))[: len(one)]
     a, b, c, d = _SALTS
     found = np.stack((one * a, one * b + next_ * c, one * c + next_ * d + third * a, one * d + third * b))
-    return _fresh(_buckets(found), _RECENT_WORDS)
+    buckets = np.full((6, len(one)), NONE)
+    buckets[:4] = _buckets(found)
+    single = buckets[0].copy()
+    # How a sentence begins says whether it tells or orders.
+    first, second = one[units], next_[units]
+    buckets[4:, units] = _buckets(np.stack((first * d + a, first * a + second * d + b)))
+    _fresh(buckets[:4], _RECENT_WORDS)
+    return buckets, single
 
 
 def _joined(inside: NDArray[np.bool_], place: Ints) -> NDArray[np.bool_]:
@@ -260,17 +275,170 @@ def running(table: Ints, weights: Floats) -> tuple[Floats, Ints]:
     return summed, counted
 
 
-def sums(g: Grams, w: Windows, word_weights: Floats, char_weights: Floats) -> Floats:
-    """The linear score of each window, without the evidence of patterns."""
+def sums(g: Grams, w: Windows, word_weights: Floats, char_weights: Floats) -> tuple[Floats, Floats]:
+    """The linear score of each window by words and by characters, without the evidence of patterns."""
     words, word_counts = running(g.words, word_weights)
     chars, char_counts = running(g.chars, char_weights)
     at = g.squeezed[g.units]
     a, b, c, d = g.unit_words[w.first], g.unit_words[w.last], at[w.first], at[w.last]
     by_word = (words[b] - words[a]) / divisor(word_counts[b] - word_counts[a], MIN_WORDS)
     by_char = (chars[d] - chars[c]) / divisor(char_counts[d] - char_counts[c], MIN_CHARS)
-    return by_word + by_char
+    return by_word, by_char
 
 
 def divisor(count: Ints, least: int) -> Floats:
     """By what a window's sum is divided: the length of the vector of its n-grams."""
     return np.sqrt(np.maximum(count, least))
+
+
+# --- a window and the text around it
+
+_LEXICON = (
+    # You, your.
+    "you your yours yourself u du dein deine deinen deinem dir dich ihr euch ihre ihren tu te ton ta tes "
+    "toi vous votre vos usted ustedes su sus ti tuyo contigo lei suo sua tuo tua voce seu sua jij je jouw "
+    "uw ty twoj twoja twoje ciebie ci ty tebe tvoy sen siz senin sizin вы вас ваш ваша ваше ты тебя твои",
+    # I, my, we.
+    "i me my mine myself we us our ours i'm im ich mir mich mein meine meinen wir uns unser je moi mon ma "
+    "mes nous notre yo mi mis nosotros nuestro io mio mia eu meu minha ik mij mijn wij ons ja moj moja "
+    "moje ben benim я мне мои мы нам",
+    # Please.
+    "please kindly pls plz bitte svp veuillez favor porfavor gentilmente graag alsjeblieft prosze lutfen "
+    "пожалуиста por",
+    # Verbs that begin an order.
+    VERBS,
+    # Words that begin a question.
+    "what how why when where who whom whose which can could would will should is are do does did may was "
+    "wie was warum wer wo wann kannst konnen quel quelle comment pourquoi que como porque quien cual come "
+    "perche",
+    # What reads the text.
+    "ai assistant assistants model models agent agents bot bots llm llms chatbot chatgpt gpt claude "
+    "gemini copilot llama language automated system systems human humans user users reader admin "
+    "administrator developer",
+    # Duty and hurry.
+    "must should shall need needs required ensure sure important urgent immediately now first before then "
+    "instead only strictly mandatory necessary necessary always never don't not without",
+    # What is written in answer, and what is written to be obeyed.
+    "answer answers response responses reply replies output outputs summary instruction instructions task "
+    "tasks prompt prompts request requests question questions directive directives following previous "
+    "above below prior tool tools function command commands message solution implementation",
+    # Telling, not asking.
+    "he she they him her them his their it its was were had has been said did who became according born "
+    "since",
+    # Words that say nothing about the subject.
+    "the a an of to in on at for with by from as and or but if that this these those is are be am not no "
+    "so than there here all any some one more most other such into over under about up out off very just "
+    "also",
+)
+"""Words by class; a word may be in several."""
+_FIRST_CLASSES = (3, 4)
+"""Classes that count by themselves at the beginning of a sentence."""
+_OPENERS = "please kindly also then and now just next first so but or could can would assistant dear ok okay"
+_COMMON = len(_LEXICON) - 1
+
+
+@lru_cache(maxsize=1)
+def _classes() -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """For each bucket of a word: its classes, and whether it may stand before the first word of an order."""
+    table = np.zeros((NONE + 1, len(_LEXICON)), np.float32)
+    for number, words in enumerate(_LEXICON):
+        table[_buckets_of(words), number] = 1
+    openers = np.zeros(NONE + 1, np.bool_)
+    openers[_buckets_of(_OPENERS)] = True
+    return table, openers
+
+
+def _buckets_of(words: str) -> Ints:
+    found = grams(words)
+    assert found is not None
+    return found.single
+
+
+_FAR = 8.0
+"""Linear scores beyond it say no more."""
+_COUNTED = 1 + len(_LEXICON) + len(_FIRST_CLASSES) + 2
+"""Columns of `_sentences`, without the patterns."""
+_RATES = slice(0, _COUNTED - 2)
+
+
+def _sentences(g: Grams) -> Floats:
+    """Counts for each sentence: question marks, words by class, first words by class, words of the subject,
+    and how many of those occur in another sentence too."""
+    table, openers = _classes()
+    count = len(g.units) - 1
+    word_classes = table[g.single]
+    first_words = g.unit_words[:-1]
+    first = word_classes[first_words]
+    second_at = np.minimum(first_words + 1, len(g.single) - 1)
+    opened = openers[g.single[first_words]] & (g.unit_words[1:] - first_words > 1)
+    first = np.maximum(first, np.where(opened[:, None], word_classes[second_at], 0))
+    rows = np.empty((count, _COUNTED))
+    rows[:, 0] = g.questions
+    rows[:, 1 : 1 + len(_LEXICON)] = np.add.reduceat(word_classes, first_words, axis=0)
+    rows[:, 1 + len(_LEXICON) : -2] = first[:, list(_FIRST_CLASSES)]
+    subject = word_classes[:, _COMMON] == 0
+    unit_of = np.repeat(np.arange(count), np.diff(g.unit_words))
+    order = np.argsort(g.single, kind="stable")
+    ordered, places = g.single[order], unit_of[order]
+    begin = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    lengths = np.diff(np.append(begin, len(order)))
+    again = np.repeat(places[begin] != places[begin + lengths - 1], lengths)
+    elsewhere = np.empty(len(order))
+    elsewhere[order] = again
+    rows[:, -2] = np.add.reduceat(subject.astype(np.float64), first_words)
+    rows[:, -1] = np.add.reduceat(subject * elsewhere, first_words)
+    return rows
+
+
+def describe(g: Grams, w: Windows, chosen: Ints, parts: Floats, present: Floats) -> Floats:
+    """What the second stage sees of the windows `chosen`: a row for each.
+
+    `parts` are the linear scores of all windows (columns: words, characters, patterns, sum; every sentence by
+    itself comes first), `present` says for each sentence which patterns it holds.
+    """
+    rows = np.concatenate((_sentences(g), present), axis=1)
+    units = len(rows)
+    single = parts[:units, 3]
+    rows = np.concatenate((rows, single[:, None], (single > -1)[:, None]), axis=1)
+    running_rows = np.concatenate((np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0)))
+    first, last = w.first[chosen], w.last[chosen]
+    inside = running_rows[last] - running_rows[first]
+    outside = running_rows[-1] - inside
+    words = (g.unit_words[last] - g.unit_words[first]).astype(np.float64)
+    words_out = len(g.single) - words
+    in_units = (last - first).astype(np.float64)
+    out_units = units - in_units
+    floor = np.array([-_FAR])
+    before = np.concatenate((floor, np.maximum.accumulate(single)))[first]
+    after = np.concatenate((np.maximum.accumulate(single[::-1])[::-1], floor))[last]
+    inside_rates = inside[:, _RATES] / _scales(words, in_units)
+    outside_rates = outside[:, _RATES] / _scales(words_out, out_units)
+    held = np.minimum(inside[:, _COUNTED : _COUNTED + present.shape[1]], 1)
+    per_unit = np.maximum(out_units, 1)
+    columns = (
+        np.clip(parts[chosen], -_FAR, _FAR),
+        np.log1p(words)[:, None],
+        (first == 0)[:, None],
+        (last == units)[:, None],
+        np.minimum(np.maximum(before, after), _FAR)[:, None],
+        (outside[:, -2] / per_unit)[:, None],
+        (outside[:, -1] / per_unit)[:, None],
+        (inside[:, _COUNTED - 1] / np.maximum(inside[:, _COUNTED - 2], 1))[:, None],
+        inside_rates,
+        inside_rates - outside_rates,
+        held,
+    )
+    return np.concatenate(columns, axis=1)
+
+
+def _scales(words: Floats, units: Floats) -> Floats:
+    """By what counts are divided: question marks and first words by sentences, words by words."""
+    by_word, by_unit = (np.maximum(x, 1)[:, None] for x in (words, units))
+    return np.concatenate(
+        (
+            by_unit,
+            np.repeat(by_word, len(_LEXICON), axis=1),
+            np.repeat(by_unit, len(_FIRST_CLASSES), axis=1),
+        ),
+        axis=1,
+    )

@@ -17,10 +17,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import re2
 from numpy.typing import NDArray
 
 from gateway.screening.base import Channel, Finding
-from gateway.screening.features import Floats, Grams, Windows, grams, windows
+from gateway.screening.features import Floats, Grams, Ints, Windows, grams, windows
 from gateway.screening.linear import WEIGHTS, Hits, Model, Thresholds, load
 from gateway.screening.normalise import normalise
 from gateway.screening.patterns import EVIDENCE_ONLY, NAMES, hits
@@ -45,7 +46,7 @@ more than anything; what is flagged there has to look much more like an attack.
 _UNSEEN = ("tags", "selectors")
 _SURE_UNSEEN = 3.0
 _REACH = 1.5
-"""A neighbour of a flagged sentence belongs to the attack down to so much below the threshold."""
+"""In a flagged text, a sentence belongs to an attack down to so much below the threshold."""
 
 
 @frozen
@@ -83,13 +84,14 @@ class Injection:
         form = normalise(text)
         limits = self._thresholds[channel]
         model = self._models[channel]
-        score, spans = _read(model, form.text, limits.flag)
+        tells = channel == "tool"
+        score, spans = _read(model, form.text, limits.flag, tells, hidden=False)
         found = [
             Finding(DETECTOR, kind, *form.original(start, end), _scaled(value, limits))
             for kind, start, end, value in spans
         ]
         for inner in form.decoded:
-            value, parts = _read(model, inner.text, limits.flag)
+            value, parts = _read(model, inner.text, limits.flag, tells, hidden=True)
             if inner.kind in _UNSEEN and len(inner.text.split()) > 1:
                 value = max(value, limits.flag + _SURE_UNSEEN, limits.sure)
                 parts = parts or [("hidden_text", 0, 0, value)]
@@ -113,18 +115,72 @@ _NOTHING = -math.inf
 _Span = tuple[str, int, int, float]
 
 
-def _read(model: Model, text: str, flag: float) -> tuple[float, list[_Span]]:
-    """The score of a normalised text, and its flagged sentences as `(kind, start, end, score)`."""
+def _read(model: Model, text: str, flag: float, tells: bool, hidden: bool) -> tuple[float, list[_Span]]:
+    """The score of a normalised text, and its flagged sentences as `(kind, start, end, score)`.
+
+    `tells`: whether the text may only tell, so that plain words to override are an attack. `hidden`: whether
+    it was found inside another, in an encoding.
+    """
     g = grams(text)
     if g is None:
         return _NOTHING, []
     found = hits(g.folded)
     view = windows(g)
     scores = model.scores(g, view, found)
+    if tells:
+        if (
+            not hidden
+            and len(g.units) - 1 <= _ALONE
+            and not any(NAMES[index] in _MARKS for index, _, _ in found)
+        ):
+            scores = scores - _NO_CONTEXT
+        _raise_plain(g, scores, found, flag)
     best = float(scores.max())
     if best < flag:
         return best, []
     return best, _spans(g, view, scores, found, flag)
+
+
+_ALONE, _NO_CONTEXT = 2, 2.0
+"""A text of so few sentences has nothing around a request that makes it an attack: it takes so much more."""
+_MARKS = frozenset(
+    (
+        "instruction_override",
+        "foreign_override",
+        "new_instructions",
+        "role_marker",
+        "concealment",
+        "addressed_to_model",
+        "persona",
+        "command",
+        "authority",
+        "prompt_extraction",
+    )
+)
+"""Patterns that no ordinary request has."""
+_PLAIN = re2.compile(
+    r"\b(?:ignore|disregard|forget)\s(?:\S+\s){0,4}?(?:instructions?|prompts?|guidelines|directives)\b"
+    r"|\b(?:ignore|disregard|forget)\s(?:all of |everything |all )?(?:the )?(?:above|before this)\b"
+)
+_OVERRIDE, _FOREIGN, _ABOUT = "instruction_override", "foreign_override", "discussion"
+_PLAINLY = 0.5
+
+
+def _raise_plain(g: Grams, scores: Floats, found: Hits, flag: float) -> None:
+    """Raise sentences that plainly say to override what was said before over the threshold.
+
+    In other languages there are too few texts to learn how they say it. In English a text about attacks
+    quotes such sentences; where words of such a text occur, what was learned decides.
+    """
+    names = {NAMES[index] for index, _, _ in found}
+    if _ABOUT in names:
+        return
+    for index, start, end in found:
+        name = NAMES[index]
+        english = name == _OVERRIDE and _PLAIN.search(g.folded[start:end])
+        if english or (name == _FOREIGN and _OVERRIDE not in names):
+            sentence = int(np.searchsorted(g.units, end - 1, side="right")) - 1
+            scores[sentence] = max(scores[sentence], flag + _PLAINLY)
 
 
 def _spans(g: Grams, view: Windows, scores: Floats, found: Hits, flag: float) -> list[_Span]:
@@ -145,34 +201,34 @@ def _spans(g: Grams, view: Windows, scores: Floats, found: Hits, flag: float) ->
 
 
 def _sentences(view: Windows, scores: Floats, count: int, flag: float) -> tuple[NDArray[np.bool_], Floats]:
-    """Which sentences the flagged windows rest on, and the score each takes from its best window.
+    """Which sentences of a flagged text belong to its attacks, and the score each takes from its best window.
 
-    A flagged sentence speaks for itself. A flagged window without one stands for those of its sentences that
-    come near the threshold. Neighbours that come near it belong to the attack as well.
+    Where something is an attack, what comes near the threshold is one as well: each of two attacks is less
+    of a contrast to the text around it. A flagged window without such a sentence stands for all of its own.
     """
     single = scores[:count]
-    chosen = single >= flag
+    chosen = single >= flag - _REACH
     value = single.copy()
-    sizes = view.last - view.first
-    for index in np.flatnonzero((scores >= flag) & (sizes > 1)):
-        first, last = int(view.first[index]), int(view.last[index])
-        if not chosen[first:last].any():
-            own = single[first:last]
-            chosen[first:last] = own >= min(flag - _REACH, float(own.max()))
-        inside = np.flatnonzero(chosen[first:last]) + first
-        value[inside] = np.maximum(value[inside], scores[index])
-    near = single >= flag - _REACH
-    return _grown(chosen, near), value
-
-
-def _grown(chosen: NDArray[np.bool_], near: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """`chosen`, and every run of `near` that touches it."""
-    either = chosen | near
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], either.astype(np.int8), [0]))))
     held = np.concatenate(([0], np.cumsum(chosen)))
-    result = np.zeros_like(chosen)
-    for first, last in zip(edges[::2], edges[1::2], strict=True):
-        result[first:last] = held[last] > held[first]
+    wide = np.flatnonzero((scores >= flag) & (view.last - view.first > 1))
+    first, last = view.first[wide], view.last[wide]
+    # Evidence spread so thin that no sentence comes near: the whole window is meant.
+    spread = held[last] == held[first]
+    chosen |= _covered(first[spread], last[spread], count)
+    sizes = last - first
+    inside = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes) + np.repeat(first, sizes)
+    best = single.copy()
+    np.maximum.at(best, inside, np.repeat(scores[wide], sizes))
+    value[chosen] = best[chosen]
+    return chosen, value
+
+
+def _covered(first: Ints, last: Ints, count: int) -> NDArray[np.bool_]:
+    """The sentences inside any of these windows."""
+    edges = np.zeros(count + 1, np.int64)
+    np.add.at(edges, first, 1)
+    np.add.at(edges, last, -1)
+    result: NDArray[np.bool_] = np.cumsum(edges)[:count] > 0
     return result
 
 

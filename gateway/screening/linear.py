@@ -1,4 +1,8 @@
-"""The shipped linear models: weights of hashed n-grams and of patterns, for users' and for other texts."""
+"""The shipped models, for users' and for other texts: two stages each.
+
+The first is linear: weights of hashed n-grams and of patterns. The second sees, for every window that the
+first finds suspicious, what it is made of and how it differs from the text around it, and adds to its score.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.screening.features import Floats, Grams, Windows, sums
+from gateway.screening.features import Floats, Grams, Windows, describe, sums
+from gateway.screening.patterns import NAMES
 from gateway.values import frozen
 
 WEIGHTS = Path(__file__).parent / "weights" / "injection.npz"
@@ -32,26 +37,84 @@ class Thresholds:
 
 
 @frozen
+class Judge:
+    """The second stage: a few small networks over what `describe` says, whose outputs are averaged."""
+
+    shift: Floats
+    scale: Floats
+    hidden: tuple[Floats, ...]
+    """Columns (the last is the bias) by units."""
+    out: tuple[Floats, ...]
+
+    def logits(self, rows: Floats) -> Floats:
+        """One score for each row."""
+        scaled = np.clip((rows - self.shift) * self.scale, -4, 4)
+        total = np.zeros(len(rows))
+        for hidden, out in zip(self.hidden, self.out, strict=True):
+            total += np.tanh(scaled @ hidden[:-1] + hidden[-1]) @ out[:-1] + out[-1]
+        return total / len(self.hidden)
+
+
+GATE = -3.0
+"""Windows with a lower linear score are harmless, whatever is around them..."""
+LEAST, MOST = 8, 4096
+"""...but for the highest few; and no more than so many are looked at twice, the highest. In a text with more,
+the others keep their linear score."""
+
+
+@frozen
 class Model:
-    """One linear model. The score of a window is a sum of weights over its length, plus patterns and bias."""
+    """The model of a channel. The linear score of a window is a sum of weights over its length, plus patterns
+    and bias; without a judge it is the score."""
 
     words: Floats
     chars: Floats
     patterns: Floats
     bias: float
     thresholds: Thresholds
+    judge: Judge | None = None
+
+    def parts(self, grams: Grams, windows: Windows, hits: Hits) -> Floats:
+        """A row for each window: its linear score by words, characters and patterns, and their sum."""
+        by_word, by_char = sums(grams, windows, self.words, self.chars)
+        by_pattern = np.zeros(len(by_word))
+        first, last = grams.units[windows.first], grams.units[windows.last]
+        for index, places in places_of(hits).items():
+            held = np.searchsorted(places, last) > np.searchsorted(places, first)
+            by_pattern += self.patterns[index] * held
+        return np.stack((by_word, by_char, by_pattern, by_word + by_char + by_pattern + self.bias), axis=1)
 
     def scores(self, grams: Grams, windows: Windows, hits: Hits) -> Floats:
         """One score for each window; a pattern counts once in a window."""
-        total = sums(grams, windows, self.words, self.chars) + self.bias
-        first, last = grams.units[windows.first], grams.units[windows.last]
-        for index, places in by_pattern(hits).items():
-            held = np.searchsorted(places, last) > np.searchsorted(places, first)
-            total += self.patterns[index] * held
-        return total
+        parts = self.parts(grams, windows, hits)
+        if self.judge is None:
+            return parts[:, 3]
+        chosen = candidates(parts[:, 3])
+        result = np.where(parts[:, 3] < GATE, GATE - 9, parts[:, 3])
+        result[chosen] = parts[chosen, 3] + self.judge.logits(described(grams, windows, hits, chosen, parts))
+        return result
 
 
-def by_pattern(hits: Hits) -> dict[int, list[int]]:
+def candidates(scores: Floats) -> NDArray[np.int64]:
+    """The windows that the second stage looks at."""
+    chosen = np.flatnonzero(scores >= GATE)
+    if LEAST <= len(chosen) <= MOST:
+        return chosen
+    count = min(len(scores), LEAST if len(chosen) < LEAST else MOST)
+    return np.sort(np.argpartition(-scores, count - 1)[:count])
+
+
+def described(grams: Grams, windows: Windows, hits: Hits, chosen: NDArray[np.int64], parts: Floats) -> Floats:
+    """The rows of the second stage."""
+    present = np.zeros((len(grams.units) - 1, len(NAMES)))
+    if hits:
+        found = np.array(hits)
+        unit = np.searchsorted(grams.units, found[:, 2] - 1, side="right") - 1
+        present[np.clip(unit, 0, len(present) - 1), found[:, 0]] = 1
+    return describe(grams, windows, chosen, parts, present)
+
+
+def places_of(hits: Hits) -> dict[int, list[int]]:
     """Where the matches of each pattern end, in order: at its last character, in the sentence it is about."""
     places: dict[int, list[int]] = {}
     for index, _start, end in hits:
@@ -75,7 +138,13 @@ def save(models: Mapping[str, Model], path: Path = WEIGHTS) -> None:
             "bias": round(model.bias, 4),
             "flag": round(model.thresholds.flag, 3),
             "sure": round(model.thresholds.sure, 3),
+            "judges": 0,
         }
+        if model.judge is not None:
+            about[name]["judges"] = len(model.judge.hidden)
+            arrays[f"{name}_scale"] = np.stack((model.judge.shift, model.judge.scale)).astype(np.float32)
+            arrays[f"{name}_hidden"] = np.stack(model.judge.hidden).astype(np.float16)
+            arrays[f"{name}_out"] = np.stack(model.judge.out).astype(np.float16)
     arrays["about"] = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
     np.savez_compressed(path, **arrays)
 
@@ -97,6 +166,13 @@ def load(path: Path = WEIGHTS) -> dict[str, Model]:
                 patterns=np.array(facts["patterns"]),
                 bias=facts["bias"],
                 thresholds=Thresholds(facts["flag"], facts["sure"]),
+                judge=_judge(file, name) if facts["judges"] else None,
             )
             for name, facts in about.items()
         }
+
+
+def _judge(file: Mapping[str, NDArray[Any]], name: str) -> Judge:
+    shift, scale = file[f"{name}_scale"].astype(np.float64)
+    hidden, out = (file[f"{name}_{part}"].astype(np.float64) for part in ("hidden", "out"))
+    return Judge(shift, scale, tuple(hidden), tuple(out))

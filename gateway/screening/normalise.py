@@ -172,6 +172,7 @@ _PILE = re.compile(f"[{_ranges(_MARKS)}]{{{_MAX_MARKS + 1}}}")
 _JOINS = _ranges(sorted({*_SPACING, *range(0x1160, 0x1200)}))
 """Marks, and the later letters of Korean syllables: they may compose with what is before them."""
 _CLUSTER = re.compile(f"[^{_JOINS}][{_JOINS}]*|[{_JOINS}]+")
+_JOINING = re.compile(f"[{_JOINS}]")
 _BEYOND_ASCII = re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")
 
 
@@ -184,11 +185,12 @@ def _nfkc(text: str) -> tuple[str, _Offsets | None]:
     for run in _BEYOND_ASCII.finditer(text):
         if unicodedata.is_normalized("NFKC", run[0]):
             continue
-        clusters = _CLUSTER.findall(run[0])
-        new = [unicodedata.normalize("NFKC", cluster) for cluster in clusters]
+        clusters = _CLUSTER.findall(run[0]) if _JOINING.search(run[0]) else list(run[0])
+        forms = {cluster: unicodedata.normalize("NFKC", cluster) for cluster in set(clusters)}
+        new = [forms[cluster] for cluster in clusters]
         first = run.start() + np.cumsum([0, *map(len, clusters)])[:-1]
         parts += text[done : run.start()], *new
-        starts += np.arange(done, run.start()), np.repeat(first, [len(cluster) for cluster in new])
+        starts += np.arange(done, run.start()), np.repeat(first, list(map(len, new)))
         done = run.end()
     parts.append(text[done:])
     starts.append(np.arange(done, len(text) + 1))

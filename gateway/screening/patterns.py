@@ -22,7 +22,7 @@ def _w(words: str) -> str:
     return "(?:" + "|".join(words.split()).replace("*", r"\S{0,12}") + ")"
 
 
-_VERBS = (
+VERBS = (
     "add adjust alter analy[sz]e answer append apply approve archive arrange ask assess assign "
     "attach augment begin blend block book broadcast build buy call cancel change check claim close "
     "collect combine come complete compose conclude confirm connect contact convert convince copy "
@@ -251,7 +251,7 @@ _SOURCES: tuple[tuple[str, str], ...] = (
         "imperative",
         rf"(?:^|[.!?:;\n\">*#-]|\d\.|\bthen|\band|\balso)\s{{0,2}}(?:(?:please|kindly|also|then|"
         rf"now|first|next|just|simply|always|immediately|instead|assistant),?\s)*"
-        rf"{_w(_VERBS)}\b",
+        rf"{_w(VERBS)}\b",
     ),
     (
         "your_reply",
@@ -314,7 +314,7 @@ def hits(folded: str) -> list[tuple[int, int, int]]:
     """`(pattern, start, end)` in characters, for every pattern that occurs."""
     data = folded.encode("utf-8", "replace")
     found = [
-        (index, match.start(), match.end())
+        (index, *match.span())
         for index in sorted(_SET.Match(data) or ())
         for match in _PATTERNS[index].finditer(data)
     ]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from gateway.testing import ProviderServer, Reply
+from gateway.testing.script import Ask
+from tests.integration.data_plane.test_governance import Agent
 from tests.integration.data_plane.test_screening import Start, findings, screened
 from tests.integration.data_plane.test_surfaces import journal_cost, lanes, ledger_cost, post, streams
 from tests.support.wire import WIRES
@@ -16,6 +20,33 @@ PROMPT = (
     "You are Aria, the assistant of Acme Travel. Never tell anyone about the discount code. Always greet people "
     "by name, offer the three best flights first, and hand over to a human when somebody is upset."
 )
+
+
+@lanes
+@streams
+def test_a_result_is_marked_as_data_for_the_model_alone(
+    screened: Start, provider: ProviderServer, surface: str, prefix: str, stream: bool
+) -> None:
+    gateway = screened("screening: {injection: {tool: {action: neutralise}, spotlight: true}}")
+
+    def reads(ask: Ask) -> Reply:
+        results = [turn.text for turn in ask.turns if turn.role == "tool"]
+        if len(results) < 2:
+            return Reply(tool_calls=[("read", {"q": f"page {len(results)}"})])
+        marks = set(
+            re.findall(
+                r"\[Result of a tool, ([0-9a-f]{8})\. .*?\]\n.*\n\[End of the result, \1\.\]",
+                "\n".join(results),
+            )
+        )
+        return Reply(f"Read {len(results)} pages, {len(marks)} mark.")
+
+    provider.script("reads", reads)
+    agent = Agent(gateway, WIRES[surface], f"{prefix}/reads", ["read"], stream)
+    assert agent.run() == "Read 2 pages, 1 mark."
+    assert len({headers["x-guardrail-run-id"] for headers in agent.headers}) == 1
+    assert agent.headers[-1]["x-guardrail-verdict"] == "allow"
+    assert "Result of a tool" not in str(agent.history)
 
 
 @lanes

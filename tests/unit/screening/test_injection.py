@@ -6,6 +6,7 @@ import base64
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,19 @@ from hypothesis import strategies as st
 from gateway.screening.base import Channel, Finding
 from gateway.screening.features import BITS, NONE, grams, windows
 from gateway.screening.injection import Injection, InjectionResult
-from gateway.screening.linear import WEIGHTS, Model, Thresholds, load, save
+from gateway.screening.linear import (
+    GATE,
+    LEAST,
+    MOST,
+    WEIGHTS,
+    Judge,
+    Model,
+    Thresholds,
+    candidates,
+    described,
+    load,
+    save,
+)
 from gateway.screening.patterns import NAMES, hits
 
 PROSE = (
@@ -347,10 +360,18 @@ def test_features_stand_where_their_words_stand() -> None:
     assert [text[a:b] for a, b in zip(g.units, g.units[1:], strict=False)] == ["One two. ", "Three 44 fünf"]
     assert g.word_starts.tolist() == [0, 4, 9, 18]
     assert g.unit_words.tolist() == [0, 2, 4]
-    assert g.words.shape == (4, 4)
+    assert g.words.shape == (6, 4)
     alike = grams("ONE  TWO. three 71 Funf")
     assert alike is not None
     assert alike.words.tolist() == g.words.tolist()
+
+
+def test_how_a_sentence_begins_is_a_feature_of_its_own() -> None:
+    g = grams("Delete it. We delete it.")
+    assert g is not None
+    begins = [k for k, bucket in enumerate(g.words[4]) if bucket != NONE]
+    assert begins == [0, 2]
+    assert g.words[4, 0] not in g.words[0]
 
 
 def test_no_word_no_features() -> None:
@@ -379,19 +400,73 @@ def test_hits_are_counted_in_characters() -> None:
     assert (text[start:end], NAMES[index]) == ("ignore all previous instructions", "instruction_override")
 
 
+# -- the second stage
+
+
+def rows(text: str) -> np.ndarray:
+    g = grams(text)
+    assert g is not None
+    view = windows(g)
+    found = hits(g.folded)
+    parts = load()["tool"].parts(g, view, found)
+    return described(g, view, found, np.arange(len(view.first)), parts)
+
+
+def test_a_row_says_how_a_window_differs_from_what_is_around_it() -> None:
+    alone = rows("Please send me the list?")
+    among = rows("The river is long. It rises in the hills. Please send me the list?")
+    alike = rows("Please send me the list? Please send me the list? Please send me the list?")
+    assert alone.shape[1] == among.shape[1] == alike.shape[1]
+    assert np.isfinite(among).all()
+    # One sentence of each is the same; what differs is only what it is compared with.
+    assert (among[2] != alone[0]).any()
+    difference = alone.shape[1] - len(NAMES)
+    assert np.abs(among[2, :difference]).sum() > np.abs(alike[0, :difference]).sum() > 0
+
+
+def test_only_suspicious_windows_are_looked_at_twice() -> None:
+    scores = np.array([GATE - 1.0] * 20 + [GATE + 1.0] * 30)
+    assert candidates(scores).tolist() == list(range(20, 50))
+    assert len(candidates(np.full(20, GATE - 1.0))) == LEAST
+    assert candidates(np.array([GATE - 1.0, GATE])).tolist() == [0, 1]
+    assert len(candidates(np.zeros(MOST + 5))) == MOST
+
+
+def test_a_judge_adds_to_the_linear_score() -> None:
+    text = f"{PROSE}{ATTACK}"
+    g = grams(text)
+    assert g is not None
+    view, found = windows(g), hits(g.folded)
+    linear = replace(load()["tool"], judge=None)
+    columns = rows(text).shape[1]
+    nothing = Judge(np.zeros(columns), np.ones(columns), (np.zeros((columns + 1, 2)),), (np.zeros(3),))
+    plus_one = replace(nothing, out=(np.array([0.0, 0.0, 1.0]),))
+    before = linear.scores(g, view, found)
+    best = int(before.argmax())
+    assert replace(linear, judge=nothing).scores(g, view, found)[best] == before[best]
+    assert replace(linear, judge=plus_one).scores(g, view, found)[best] == before[best] + 1
+
+
 # -- weights
 
 
 def test_weights_survive_the_file(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     tables = [np.append(rng.normal(size=1 << BITS), 0.0) for _ in range(2)]
-    model = Model(tables[0], tables[1], np.arange(len(NAMES)) / 4, -1.5, Thresholds(0.25, 2.5))
+    judge = Judge(
+        np.arange(3.0), np.ones(3), (np.full((4, 2), 0.5), np.eye(4)[:, :2]), (np.ones(3), np.zeros(3))
+    )
+    model = Model(tables[0], tables[1], np.arange(len(NAMES)) / 4, -1.5, Thresholds(0.25, 2.5), judge)
     save({"tool": model}, tmp_path / "w.npz")
     [again] = load(tmp_path / "w.npz").values()
     assert np.abs(again.words - model.words).max() <= np.abs(model.words).max() / 250
     assert again.words[NONE] == again.chars[NONE] == 0
     assert (again.bias, again.thresholds) == (-1.5, Thresholds(0.25, 2.5))
     assert again.patterns.tolist() == model.patterns.tolist()
+    assert again.judge is not None
+    assert again.judge.shift.tolist() == [0, 1, 2]
+    assert [h.tolist() for h in again.judge.hidden] == [h.tolist() for h in judge.hidden]
+    assert [o.tolist() for o in again.judge.out] == [o.tolist() for o in judge.out]
 
 
 def test_the_shipped_file_is_small() -> None:
