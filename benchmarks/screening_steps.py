@@ -1,8 +1,9 @@
 """What screening adds to a step: `python -m benchmarks.screening_steps`.
 
-A run of 200 turns over chat completions, each with a new tool result of about 2 KB, screened for instructions,
-personal data and secrets with the verdicts of the turns before at hand. Processor time of the event loop's
-thread; what the pool of processes takes is told apart as the time that a step waits. Medians of nine turns.
+A run of 200 turns over chat completions, each with a new tool result of about 2 KB, screened for
+instructions, personal data and secrets with the verdicts of the turns before at hand. Processor time of the
+event loop's thread; what the pool of processes takes is told apart as the time that a step waits. Medians of
+nine turns.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ screening:
 WORDS = (
     "the committee met on tuesday to look at plans for a new library and two members asked about costs "
     "which had risen since spring while others wanted to know when building would begin and who pays"
-).split()
+).split()  # noqa: SIM905 - words as they are written
 
 
 def result(number: int) -> str:

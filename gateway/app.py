@@ -41,6 +41,7 @@ from gateway.live import LiveCalls
 from gateway.metering import tokens
 from gateway.metering.learned import OutputEstimates
 from gateway.metering.prices import SIMULATED
+from gateway.moderation import Moderator
 from gateway.pipeline import Pipeline
 from gateway.policy.messages import Mistake, PolicyError
 from gateway.policy.models import Model, Policy, Provider, Target
@@ -78,7 +79,7 @@ HOUSEKEEPING_S = 0.5
 COLLECT_EVERY_S = 3600.0
 _BREAKER_STATES = ("closed", "half_open", "open")
 _FINDING_EVENTS = {"claims": "claim", "injection": "injection", "pii": "pii", "secrets": "secret",
-    "links": "exfiltration", "leak": "leak",
+    "links": "exfiltration", "leak": "leak", "moderation": "moderation",
 }  # fmt: skip
 ADMIN_PATHS = ("/admin/", "/metrics", "/dashboard")
 
@@ -156,7 +157,7 @@ class Worker:
             self.store,
             self.lineage,
             self.secrets.digest("screening").encode(),
-            lambda check: self.metrics.bypassed.labels(check).inc(),
+            self._bypassed,
             self._found,
         )
         self.health = ToolHealth(self.store, self.clock, self.notify, self._breaker_is)
@@ -187,7 +188,13 @@ class Worker:
             governor=Governor(
                 self.store, self.lineage, self.health, self.baselines, self.approvals, self.notify
             ),
-            last_steps=LastSteps(self.store, self.dispatcher, self.clock, self.notify),
+            last_steps=LastSteps(
+                self.store,
+                self.dispatcher,
+                self.clock,
+                self.notify,
+                Moderator(self.dispatcher, self._found, self._bypassed),
+            ),
             lineage=self.lineage,
             clock=self.clock,
             tool_kills=self.tool_kills,
@@ -354,7 +361,7 @@ class Worker:
         claims = [finding for finding in attempt.findings if finding["detector"] == "claims"]
         if claims:
             self._found({**attempt.turn.meta(), "run": attempt.turn.run.run_id}, claims)
-        if attempt.run_completed:
+        if attempt.run_completed and attempt.inspect is None:
             self._run_ended("completed", attempt)
             self.baselines.completed(
                 attempt.turn,
@@ -378,6 +385,9 @@ class Worker:
                 "outcome": outcome,
             },
         )
+
+    def _bypassed(self, check: str) -> None:
+        self.metrics.bypassed.labels(check).inc()
 
     def _found(self, about: Mapping[str, Any], findings: Sequence[Json]) -> None:
         """Count findings, and tell operators of those that count."""

@@ -81,6 +81,8 @@ LOOK_UP_S = 0.25
 _SAID = ("choices", "output", "content", "data", "usage")
 """Where a reply of any surface says something; a provider's error under 200 has none of them."""
 MAX_REPLY_BYTES = 64 * 1024 * 1024
+LONG_ANSWER_BYTES = 16 * 1024
+"""A plain answer over so many bytes is screened beside the event loop."""
 MAX_READ_JSON = 1024 * 1024
 """A JSON answer of an unknown API is read up to this size, for the id of what was made."""
 EXTENSION_TOKENS = 512
@@ -226,6 +228,10 @@ class Attempt:
     """What the answer's texts have to pass; None when they may leave as they come."""
     findings: list[Json] = field(default_factory=list)
     """What was found in the request's texts, and in the answer."""
+    inspect: Callable[[Json], list[Json]] | None = None
+    """Reads the reply of an attempt that is no part of the conversation."""
+    closes: bool = False
+    """With `inspect`: the run was complete before, and is again after it."""
     waited_ms: int = 0
     """How long the answer waited for a person."""
     withheld: Withheld | None = None
@@ -434,7 +440,12 @@ class Attempt:
         usage, cost, source = bill(self, read_usage(self.wire.surface, parsed), answer)
         if self.output is not None:
             try:
-                screened = self.output.plain(self.turn.step.surface, parsed if shown is None else shown)
+                given = (self.turn.step.surface, parsed if shown is None else shown)
+                if len(body) > LONG_ANSWER_BYTES:
+                    # Other steps get their turn meanwhile.
+                    screened = await asyncio.to_thread(self.output.plain, *given)
+                else:
+                    screened = self.output.plain(*given)
             except Refusal as error:
                 await self._settle("stopped", usage, cost, source, answer=answer, error=error.code)
                 raise
@@ -442,6 +453,8 @@ class Attempt:
                 shown = screened
                 answer = CODECS[self.turn.step.surface].read_answer(shown)
                 self.facts.verdict = Verdict.REDACT
+        if self.inspect is not None:
+            self.findings += self.inspect(parsed)
         refusal = self.tool_kills.refusal((c.name for c in answer.calls), self.turn.run.run_id)
         if refusal is not None:
             await self._settle("stopped", usage, cost, source, answer=answer, error=refusal.code)

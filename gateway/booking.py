@@ -88,12 +88,7 @@ def settlement_of(attempt: Attempt, end: Ended) -> Settlement:
         )
         if answer.calls and end.outcome == "ok":
             links += attempt.machinery.lineage.tasks_given(turn.caller.id, answer.calls)
-    completes = (
-        end.outcome == "ok"
-        and answer is not None
-        and answer.finish_reason not in _UNFINISHED
-        and all(call.name in attempt.final_tools for call in answer.calls)
-    )
+    completes = attempt.closes if attempt.inspect is not None else _completes(attempt, end, answer)
     status = _status_from(attempt, end)
     because = _because(attempt, end) if status is not None else ""
     natural = RunStatus.COMPLETED if completes and not turn.run.explicit else RunStatus.RUNNING
@@ -117,6 +112,16 @@ def settlement_of(attempt: Attempt, end: Ended) -> Settlement:
         ends_because=because,
         waited_ms=attempt.waited_ms,
         progress=attempt.keep(answer) if attempt.keep is not None and answer is not None else b"",
+    )
+
+
+def _completes(attempt: Attempt, end: Ended, answer: Answer | None) -> bool:
+    """Whether a run that was not named ends with this answer."""
+    return (
+        end.outcome == "ok"
+        and answer is not None
+        and answer.finish_reason not in _UNFINISHED
+        and all(call.name in attempt.final_tools for call in answer.calls)
     )
 
 

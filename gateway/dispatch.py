@@ -126,6 +126,10 @@ class Ask:
     """Of the step it belongs to, when another ask of that step came before; else 0."""
     limits: RunLimits | None = None
     """Instead of the policy's."""
+    inspect: Callable[[Json], list[Json]] | None = None
+    """Reads the reply of an ask that is no part of the conversation; what it finds is put on record."""
+    closes: bool = False
+    """With `inspect`: the run was complete before."""
 
 
 @frozen
@@ -282,6 +286,8 @@ class Dispatcher:
             review=job.review,
             output=job.output,
             findings=findings,
+            inspect=ask.inspect,
+            closes=ask.closes,
         )
 
     def _admission(

@@ -145,7 +145,7 @@ class ToolGate:
     def _judged(self, calls: Sequence[ToolCall]) -> list[Violation]:
         """What is wrong with the calls themselves, as far as it is acted on."""
         step = self.turn.step
-        found = self.contracts.judge(
+        judged = self.contracts.examine(
             calls,
             step.tools,
             self.trace.facts,
@@ -153,13 +153,14 @@ class ToolGate:
             counts=self.trace.counts,
             complete=offers_all(step),
         )
+        found = list(judged.violations)
         found += self._carried(calls)
         found += [
             Violation(call, "tool_unavailable", self.unavailable[call.name], "tool_not_allowed")
             for call in calls
             if call.name in self.unavailable
         ]
-        for name in self.contracts.unchecked(calls, step.tools):
+        for name in judged.unchecked:
             self.decisions.append(
                 {
                     "rule": f"tools.{name[:_NAME_WIDTH]}.on_invalid",

@@ -27,6 +27,8 @@ from gateway.errors import CallerError, GatewayError, Refusal, StoreUnavailable,
 from gateway.gate import NoCalls
 from gateway.governor import Plan
 from gateway.metering.usage import request_context
+from gateway.moderation import Moderator
+from gateway.policy.models import Moderation
 from gateway.protocols import Clock, Store
 from gateway.provider_state import NOTHING, Held
 from gateway.rules.endings import (
@@ -71,6 +73,7 @@ class LastSteps:
     clock: Clock
     notify: Callable[[str, dict[str, Any]], None]
     """Tells of what operators may want to know: (kind, facts)."""
+    moderator: Moderator
 
     async def serve(self, job: Job, plan: Plan) -> Reply | None:
         """The answer, or None when it was streamed into the job's client. Raises `GatewayError`."""
@@ -117,6 +120,8 @@ class LastSteps:
             put = wire.put(step, wire.translation, limit, max_depth=policy.server.max_json_depth)
         for note in plan.notes:
             put = _noted(put, wire.surface, note) or put
+        if Moderator.rule(job) is not None:
+            put = _plain(put)
         return Ask(route, wire, put, plan.gate, limits=limits)
 
     # -- runs that end ------------------------------------------------------------------------------
@@ -229,6 +234,8 @@ class LastSteps:
         says something that can be delivered."""
         stream = ask.put.stream
         result = await (attempt.run_stream(job.client) if stream else attempt.run_plain(job.client))
+        if isinstance(result, Reply) and result.status == 200 and (rule := Moderator.rule(job)) is not None:
+            return await self._moderated(job, rule, attempt, result)
         if not isinstance(result, Undelivered):
             return result
         missed = result
@@ -245,7 +252,21 @@ class LastSteps:
                 raise
             await self._fail(job, missed, error)
             return None
+        if isinstance(said, Reply) and (rule := Moderator.rule(job)) is not None:
+            return await self._moderated(job, rule, missed.attempt, said)
         return said if isinstance(said, Reply) else await self._rest(job, missed, said)
+
+    async def _moderated(self, job: Job, rule: Moderation, about: Attempt, reply: Reply) -> Reply | None:
+        """An answer that has passed, told as its client wants it."""
+        if reply.status != 200:
+            return reply
+        whole = _whole_answer(reply)
+        try:
+            await self.moderator.judge(job, rule, about, whole)
+        except Refusal as error:
+            await self.block(job, error)
+            raise
+        return await self._say(job, Said(reply=whole)) if job.turn.step.stream else reply
 
     async def _asked_again(self, job: Job, ask: Ask, missed: Undelivered) -> Said | Reply:
         """What the model says when it is told why its calls were not made: told whole to a plain client, as

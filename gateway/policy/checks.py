@@ -346,8 +346,11 @@ def _matches(data: _Data) -> Iterator[Mistake]:
 
 
 def _screening(data: _Data) -> Iterator[Mistake]:
+    yield from data.ensure_model(("screening", "moderation", "model"))
     for path, screen in data.entries("screening"):
-        meant = _SENSIBLE.get(str(path[-1]), ())
+        if path[-1] not in _SENSIBLE:
+            continue
+        meant = _SENSIBLE[str(path[-1])]
         for where in ((), ("user",), ("tool",), ("output",)):
             here = (*path, *where, "action")
             action = value_at(data.data, here)

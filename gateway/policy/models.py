@@ -707,6 +707,23 @@ class LinkScreen(Screen):
     """Hosts that may be told anything; with a leading dot, all below it."""
 
 
+class Moderation(Section):
+    """Judgement of answers by a moderation endpoint. Streams are held back whole for it."""
+
+    mode: Mode = "enforce"
+    """`shadow` asks and records, and never acts."""
+    model: ModelName
+    """A model on a provider that serves `/v1/moderations`."""
+    categories: dict[Label, Share] = {}
+    """Scores from which a category counts; absent means what the endpoint itself flags."""
+    action: Literal["flag", "block"] = "block"
+    """What is done with an answer that is over a threshold."""
+    on_failure: OnFailure = "refuse"
+    """What happens when the endpoint gives no verdict."""
+    match: Match = EVERYTHING
+    """Calls it applies to."""
+
+
 class Screening(Section):
     """What is looked for in texts."""
 
@@ -721,6 +738,8 @@ class Screening(Section):
     path, and links with personal data or secrets in them."""
     leak: Screen | None = None
     """Passages of the system prompt in answers, sixteen words or more in a row."""
+    moderation: Moderation | None = None
+    """Content of answers, judged by a moderation endpoint."""
     unscannable: Literal["allow", "flag", "block"] = "flag"
     """What is done with parts that cannot be read, such as images and stored prompts."""
 
@@ -743,6 +762,7 @@ AlertEvent = Literal[
     "leak",
     "limit_exceeded",
     "loop_detected",
+    "moderation",
     "pii",
     "policy_reload_failed",
     "run_stopped",

@@ -71,6 +71,7 @@ _TITLES = {
     "Screen": "`screening.secrets`, `screening.leak`",
     "PiiScreen": "`screening.pii`",
     "InjectionScreen": "`screening.injection`",
+    "Moderation": "`screening.moderation`",
     "LinkScreen": "`screening.links`",
     "CustomEntity": "`screening.pii.custom.NAME`",
     "ChannelAction": "`screening.*.user`, `.tool`, `.output`",

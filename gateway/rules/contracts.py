@@ -25,6 +25,7 @@ from gateway.domain import Json, Step, Surface, ToolCall, ToolDef
 from gateway.policy.models import EVERYTHING, NO_CONTRACT, Policy, Tool
 from gateway.rules.arguments import breach, duplicate_keys
 from gateway.rules.budgets import FOUND_AGAIN_MS, SCOPE_LIFE_MS, Scopes, applies, counter_key
+from gateway.rules.fingerprint import MAX_NAME
 from gateway.rules.schemas import Schemas
 from gateway.rules.trace import Counts, Fact
 from gateway.values import frozen
@@ -37,8 +38,8 @@ _MINUTE_MS = 60_000
 _NAME_WIDTH = 64
 _MOST_COMPARED = 128
 """Tools that a name is compared with to find the one that was meant."""
-_UNNAMED = frozenset(("computer", "shell", "local_shell", "apply_patch", "tool_search"))
-"""Calls of tools that have a type instead of a name; the type in the request may differ from the call's."""
+_BRING = ("mcp", "tool_search")
+"""Tools of Responses that bring others along."""
 _NO_COUNTS: Counts = {}
 
 
@@ -54,6 +55,17 @@ class Violation:
     """For the model."""
     code: str
     """What the caller is told when it is refused for this."""
+
+
+@frozen
+class Judged:
+    """What is to be said about the calls of one answer."""
+
+    violations: list[Violation]
+    """At most one for each call, in their order."""
+    unchecked: list[str]
+    """Tools whose arguments could not be compared with their schema: it refers elsewhere, is of an unknown
+    draft, or would cost too much. Such calls are delivered, and this goes on record."""
 
 
 class Contracts:
@@ -99,11 +111,11 @@ class Contracts:
                 out[tool.name] = "the policy does not allow it"
             elif _LEVELS[contract.level] > _LEVELS[max_level]:
                 out[tool.name] = f"its level {contract.level} is above that of the key"
-            elif _used_up(contract, counts.get(tool.name, (0, 0))[0]):
+            elif _used_up(contract, counts.get(tool.name[:MAX_NAME], (0, 0))[0]):
                 out[tool.name] = "it was called as often as the policy allows in a run"
         return out
 
-    def judge(
+    def examine(
         self,
         calls: Sequence[ToolCall],
         offered: Sequence[ToolDef],
@@ -112,14 +124,15 @@ class Contracts:
         max_level: Level = "dangerous",
         counts: Counts = _NO_COUNTS,
         complete: bool = True,
-    ) -> list[Violation]:
-        """What is wrong with the calls of one answer, at most one violation for each, in their order.
+    ) -> Judged:
+        """What is to be said about the calls of one answer.
 
         `offered` is what the client offered, before anything was withheld; `complete` is `offers_all` of
         the step. `facts` and `counts` are the run before this answer; `counts` includes facts dropped since.
         """
         done = _Done(facts, counts)
-        out: list[Violation] = []
+        violations: list[Violation] = []
+        unchecked: list[str] = []
         for call in calls:
             contract = self.tool(call.name)
             if contract.mode == "off":
@@ -128,27 +141,18 @@ class Contracts:
                 (_unknown(call, contract, offered) if complete else None)
                 or _forbidden(call, contract, max_level)
                 or _not_now(call, contract, done)
-                or self._unfit(call, contract, offered)
+                or self._unfit(call, contract, offered, unchecked)
             )
-            done.made[call.name] = done.made.get(call.name, 0) + 1
+            done.add(call.name)
             if found is not None:
-                out.append(found)
-        return out
+                violations.append(found)
+        return Judged(violations, unchecked)
 
-    def unchecked(self, calls: Sequence[ToolCall], offered: Sequence[ToolDef]) -> list[str]:
-        """Tools whose arguments could not be compared with their schema: it refers elsewhere, is of an
-        unknown draft, or would cost too much. Such calls are delivered, and this goes on record."""
-        return [
-            call.name
-            for call in calls
-            if self.tool(call.name).on_invalid != "deliver"
-            and (schemas := _schemas_of(call, offered))
-            and isinstance(arguments := _parsed(call), dict)
-            and not any(self._schemas.usable(schema, arguments, call.arguments) for schema in schemas)
-        ]
-
-    def _unfit(self, call: ToolCall, contract: Tool, offered: Sequence[ToolDef]) -> Violation | None:
-        """Arguments that do not fit the schema offered, or that the contract's own rules forbid."""
+    def _unfit(
+        self, call: ToolCall, contract: Tool, offered: Sequence[ToolDef], unchecked: list[str]
+    ) -> Violation | None:
+        """Arguments that do not fit the schema offered, or that the contract's own rules forbid. The tool is
+        added to `unchecked` when nobody can tell whether they fit."""
         rules = contract.arguments
         schemas = _schemas_of(call, offered) if contract.on_invalid != "deliver" else []
         if not schemas and not rules:
@@ -160,13 +164,11 @@ class Contracts:
                 f"The arguments are not valid JSON ({arguments})." if isinstance(arguments, _NoJson) else ""
             )
             return _violation(call, error_type, said or "The arguments must be a JSON object.")
-        problems: tuple[str, ...] | None = ()
-        for schema in schemas:
-            problems = self._schemas.problems(schema, arguments, call.arguments)
-            if not problems:
-                break
+        problems = self._problems(call, schemas, arguments)
         if problems:
             return _violation(call, "invalid_arguments", f"The arguments do not fit: {'; '.join(problems)}.")
+        if problems is None:
+            unchecked.append(call.name)
         if not rules:
             return None
         said = (
@@ -174,9 +176,23 @@ class Contracts:
         )
         return _violation(call, "argument_not_allowed", said) if said else None
 
+    def _problems(
+        self, call: ToolCall, schemas: Sequence[Mapping[str, Any]], arguments: Json
+    ) -> tuple[str, ...] | None:
+        """What is wrong with arguments by the last of their schemas; empty when they fit one, None when they
+        may fit one that cannot be used."""
+        problems: tuple[str, ...] | None = ()
+        usable = True
+        for schema in schemas:
+            problems = self._schemas.problems(schema, arguments, call.arguments)
+            if problems == ():
+                return problems
+            usable = usable and problems is not None
+        return problems if usable else None
+
 
 class _Done:
-    """What the run has done: calls by tool, and the tools that have succeeded."""
+    """What the run has done: calls by tool, and the tools that have succeeded. Names are cut as in traces."""
 
     __slots__ = ("made", "succeeded")
 
@@ -196,16 +212,34 @@ class _Done:
             if calls - failed > known.get(name, 0):
                 self.succeeded.add(name)
 
+    def add(self, name: str) -> None:
+        """One more call."""
+        name = name[:MAX_NAME]
+        self.made[name] = self.made.get(name, 0) + 1
+
 
 def offers_all(step: Step) -> bool:
     """Whether the request names every tool that the model can call: not with a prompt that the provider
-    keeps, nor with tools that servers bring along."""
+    keeps, nor with tools that servers bring along, nor with sets of tools of which each has its own name."""
+    body = step.body
+    if step.surface is Surface.MESSAGES:
+        # `computer_toolset_…` and its like; the calls of an MCP server are the provider's.
+        return not any("_toolset_" in kind for kind in _types(body.get("tools")))
     if step.surface is not Surface.RESPONSES:
         return True
-    offered = step.body.get("tools")
+    given = body.get("input")
+    later = [
+        item.get("tools")
+        for item in (given if isinstance(given, list) else ())
+        if item.get("type") == "additional_tools"
+    ]
+    brings = any(kind in _BRING for offered in (body.get("tools"), *later) for kind in _types(offered))
+    return not brings and body.get("prompt") is None
+
+
+def _types(offered: object) -> list[str]:
     tools = offered if isinstance(offered, list) else []
-    brought = any(isinstance(tool, dict) and tool.get("type") in ("mcp", "tool_search") for tool in tools)
-    return not brought and step.body.get("prompt") is None
+    return [str(tool.get("type")) for tool in tools if isinstance(tool, dict)]
 
 
 def quotas(calls: Sequence[ToolCall], contracts: Contracts, scopes: Scopes) -> list[Quota]:
@@ -248,9 +282,7 @@ def _violation(call: ToolCall, error_type: str, message: str, code: str = "tool_
 
 
 def _unknown(call: ToolCall, contract: Tool, offered: Sequence[ToolDef]) -> Violation | None:
-    if contract.on_invalid == "deliver" or call.name in _UNNAMED:
-        return None
-    if any(tool.name == call.name for tool in offered):
+    if contract.on_invalid == "deliver" or any(tool.name == call.name for tool in offered):
         return None
     meant = _meant(call.name, [tool.name for tool in offered])
     hint = f"Did you mean {meant!r}?" if meant else "Use one of the tools that are offered."
@@ -268,11 +300,11 @@ def _forbidden(call: ToolCall, contract: Tool, max_level: Level) -> Violation | 
 
 
 def _not_now(call: ToolCall, contract: Tool, done: _Done) -> Violation | None:
-    if _used_up(contract, done.made.get(call.name, 0)):
+    if _used_up(contract, done.made.get(call.name[:MAX_NAME], 0)):
         times = "once" if contract.max_calls_per_run == 1 else f"{contract.max_calls_per_run} times"
         said = f"The tool {_shown(call)} may be called {times} in a run. Go on without it."
         return _violation(call, "quota_exceeded", said, "tool_limit_exceeded")
-    missing = [name for name in contract.after if name not in done.succeeded]
+    missing = [name for name in contract.after if name[:MAX_NAME] not in done.succeeded]
     if not missing:
         return None
     first = ", ".join(repr(name) for name in missing[:5])

@@ -236,11 +236,6 @@ class Schemas:
         compiled = self._compiled(schema)
         return None if compiled is None else compiled.problems(arguments, text)
 
-    def usable(self, schema: Mapping[str, Any], arguments: Any, text: str) -> bool:
-        """Whether `problems` can tell."""
-        compiled = self._compiled(schema)
-        return compiled is not None and compiled.validator(arguments, text) is not None
-
     def _compiled(self, schema: Mapping[str, Any]) -> _Compiled | None:
         try:
             raw = orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)

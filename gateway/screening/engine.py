@@ -59,11 +59,17 @@ class Looks:
 
 def scan(text: str, channel: Channel, looks: Looks) -> tuple[Finding, ...]:
     """What is in a text, in order of position; findings of several detectors may overlap."""
+    plain = unescaped(text)
     found: list[Finding] = []
     if looks.injection and channel not in _NOT_INSTRUCTED:
-        found += _injection().scan(text, channel).findings
+        found += _injection().scan(plain.text, channel).findings
     if looks.pii or looks.secrets:
-        found += _values(text, looks)
+        found += _values(plain.text, looks)
+    if plain.text is not text:
+        found = [_at(f, *plain.original(f.start, f.end)) for f in found]
+        if looks.secrets:
+            # Some are known by their line ends, written as escapes.
+            found += secrets.scan(text)
     return tuple(sorted(dict.fromkeys(found), key=lambda f: (f.start, f.end)))
 
 
@@ -84,15 +90,6 @@ def _weights_digest() -> bytes:
 
 def _values(text: str, looks: Looks) -> Iterator[Finding]:
     """Personal data and secrets as they are written, in look-alike characters, and inside of encodings."""
-    plain = unescaped(text)
-    for found in _plain_values(plain.text, looks):
-        yield _at(found, *plain.original(found.start, found.end))
-    if looks.secrets and plain.text is not text:
-        # Some are known by their line ends, written as escapes.
-        yield from secrets.scan(text)
-
-
-def _plain_values(text: str, looks: Looks) -> Iterator[Finding]:
     yield from _written(text, looks)
     form = normalise(text)
     if form.offsets is not None:

@@ -1,4 +1,4 @@
-"""Texts that hold JSON, as results and arguments of tools do: read without escapes, and JSON still when edited.
+"""Texts that hold JSON, as results and arguments of tools do: read without escapes, still JSON when edited.
 
 In `"Hi\\njane@example.com"` the `n` is no letter of the address, and a number that is replaced by words needs
 quotes.

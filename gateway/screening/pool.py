@@ -22,6 +22,8 @@ from gateway.screening.process import FRAME
 log = logging.getLogger("gateway.screening")
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+START_S = 30.0
+"""How long a process may take until it can scan."""
 _COMMAND = (sys.executable, "-m", "gateway.screening.process")
 
 
@@ -44,17 +46,28 @@ class ScanPool:
             self._free.put_nowait(None)
         self._all: set[asyncio.subprocess.Process] = set()
         self._closed = False
+        self._warm = asyncio.Event()
+        self._warm.set()
+        self._starting: set[asyncio.Task[None]] = set()
 
     async def scan(
-        self, texts: Sequence[tuple[Channel, str]], looks: Looks, deadline_s: float
+        self,
+        texts: Sequence[tuple[Channel, str]],
+        looks: Looks,
+        deadline_s: float,
+        *,
+        wait: bool = True,
     ) -> list[tuple[Finding, ...]]:
         """The findings of each text. Raises `ScanFailed` when there are none within the deadline, which
-        begins now, queueing included."""
+        begins now, queueing included. At most half of it is spent queueing: a text that comes to a process
+        too late would only take it down."""
         payload = orjson.dumps([looks.dump(), texts])
+        if wait:
+            await self._warm.wait()
         loop = asyncio.get_running_loop()
         until = loop.time() + deadline_s
         try:
-            async with asyncio.timeout_at(until):
+            async with asyncio.timeout_at(until - deadline_s / 2):
                 process = await self._free.get()
         except TimeoutError:
             raise ScanFailed("overloaded") from None
@@ -78,17 +91,50 @@ class ScanPool:
             process = None
             raise
         finally:
-            self._free.put_nowait(process)
+            if process is None:
+                self._replace()
+            else:
+                self._free.put_nowait(process)
         return [tuple(Finding(*found) for found in each) for each in answer]
 
     async def warm(self) -> None:
-        """Start one process ahead of the first text."""
-        with contextlib.suppress(ScanFailed):
-            await self.scan([("user", "")], Looks(), 30.0)
+        """Start one process ahead of the first text. Texts that come meanwhile wait for it as long as they
+        have to: to load takes longer than their deadlines where the machine is busy."""
+        self._warm.clear()
+        try:
+            with contextlib.suppress(ScanFailed):
+                await self.scan([("user", "")], Looks(), START_S, wait=False)
+        finally:
+            self._warm.set()
+
+    def _replace(self) -> None:
+        """Put a process in the place of one that is gone, beside the deadlines of the texts that wait."""
+        if self._closed:
+            self._free.put_nowait(None)
+            return
+        task = asyncio.get_running_loop().create_task(self._started(), name="screening")
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
+    async def _started(self) -> None:
+        process = None
+        try:
+            async with asyncio.timeout(START_S):
+                process = await self._start()
+                await self._ask(process, orjson.dumps([Looks().dump(), []]))
+        except (TimeoutError, OSError, EOFError, orjson.JSONDecodeError, ScanFailed):
+            # Whoever needs it next tries again, and is told why it fails.
+            self._end(process)
+            process = None
+        finally:
+            self._free.put_nowait(process)
 
     async def close(self) -> None:
         """End all processes."""
         self._closed = True
+        for task in self._starting:
+            task.cancel()
+        await asyncio.gather(*self._starting, return_exceptions=True)
         for process in self._all:
             self._end(process)
         await asyncio.gather(*[process.wait() for process in self._all])

@@ -18,6 +18,7 @@ from gateway.errors import CallerError, ErrorContext, GatewayError, error_json
 from gateway.surfaces.base import AnswerStream
 from gateway.surfaces.beside import Beside
 from gateway.surfaces.body import json_text, parse_object, with_fields
+from gateway.surfaces.hosted import NAMELESS, SEARCH, leave_out_searches, searches, with_names
 from gateway.surfaces.sse import EventSplitter, data_of
 
 DONE = b"data: [DONE]\n\n"
@@ -32,7 +33,7 @@ _ROLES = {
     "function": Role.TOOL,
 }
 _REASONING = ("reasoning", "reasoning_content", "thinking")
-_SEARCHED = ("web_search",)
+_SEARCHED = (SEARCH,)
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 _TURN = frozenset(("role", "content", "refusal", "tool_calls", "tool_call_id", "function_call"))
 """Fields of a message that its item tells of."""
@@ -73,10 +74,14 @@ def parse(raw: bytes, *, max_depth: int = 128) -> Step:
     if options is not None and not isinstance(options, dict):
         raise _wrong("stream_options", "an object", options)
     beside = Beside()
+    asked_for: tuple[str, ...] = ()
     if not body.keys() <= _SETTINGS:
         beside.rest(body, (), _SETTINGS)
+        asked_for = _SEARCHED if searches(body) else ()
     turns = [_item(message, i, beside) for i, message in enumerate(messages)]
     tools = _tools(body, beside)
+    if asked_for:
+        tools = with_names(tools, asked_for)
     items = (*beside.item(), *turns)
     media_bytes = sum(media.size for item in items for media in item.media)
     return Step(
@@ -239,45 +244,59 @@ def _tools(body: Mapping[str, Any], beside: Beside) -> tuple[ToolDef, ...]:
         if not isinstance(offered, list):
             raise _wrong(key, "a list", offered)
         for i, tool in enumerate(offered):
-            if isinstance(tool, dict):
-                place = "function" if tool.get("function") else "custom" if tool.get("custom") else None
-                inner = tool if place is None else tool[place]
-                if isinstance(inner, dict):
-                    schema = inner.get("parameters")
-                    if not inner.keys() <= _DEFINITION or type(schema) is str:
-                        known = _DEFINITION if isinstance(schema, dict) else _DEFINITION - {"parameters"}
-                        beside.rest(inner, (key, i) if place is None else (key, i, place), known)
-                    if place is not None and not tool.keys() <= _AROUND[place]:
-                        beside.rest(tool, (key, i), _AROUND[place])
-                    out.append(
-                        ToolDef(
-                            _tool_name(tool),
-                            str(inner.get("description") or ""),
-                            schema if isinstance(schema, dict) else None,
-                        )
-                    )
+            if type(tool) is not dict:
+                raise _wrong(f"{key}[{i}]", "an object", tool)
+            place = _place(tool) if key == "tools" else None
+            inner = tool if place is None else tool[place]
+            schema = inner.get("parameters")
+            if not inner.keys() <= _DEFINITION or type(schema) is str:
+                known = _DEFINITION if isinstance(schema, dict) else _DEFINITION - {"parameters"}
+                beside.rest(inner, (key, i) if place is None else (key, i, place), known)
+            if place is not None and not tool.keys() <= _AROUND[place]:
+                beside.rest(tool, (key, i), _AROUND[place])
+            out.append(
+                ToolDef(
+                    _tool_name(tool, key),
+                    str(inner.get("description") or ""),
+                    schema if isinstance(schema, dict) else None,
+                )
+            )
     return tuple(out)
+
+
+def _place(tool: Json) -> str | None:
+    """Where in a tool its definition stands: under its type, if that has one; None for the tool itself."""
+    kind = tool.get("type")
+    if type(kind) is str:
+        if kind in _AROUND:
+            return kind if type(tool.get(kind)) is dict else None
+        if kind in NAMELESS:
+            return None
+    return next((place for place in _AROUND if type(tool.get(place)) is dict), None)
 
 
 def withhold_tools(body: Json, names: Container[str]) -> Json:
     """The body without the definitions of some tools, and without a choice that would force one of them."""
     kept = dict(body)
-    for key in ("tools", "functions"):
+    if SEARCH in names:
+        leave_out_searches(kept)
+    for key, *about in (("tools", "tool_choice", "parallel_tool_calls"), ("functions", "function_call")):
         offered = body.get(key)
         if isinstance(offered, list):
-            kept[key] = [tool for tool in offered if _tool_name(tool) not in names]
+            kept[key] = [tool for tool in offered if _tool_name(tool, key) not in names]
             if not kept[key]:
                 # An empty list is refused by providers, and so is a choice among no tools.
-                for unused in (key, "tool_choice", "parallel_tool_calls", "function_call"):
+                for unused in (key, *about):
                     kept.pop(unused, None)
-    for key in ("tool_choice", "function_call"):
+    for key, lists in (("tool_choice", "tools"), ("function_call", "functions")):
         choice = kept.get(key)
         if isinstance(choice, dict):
             if isinstance(allowed := choice.get("allowed_tools"), dict):
-                left = [tool for tool in _listed(allowed.get("tools")) if _tool_name(tool) not in names]
+                listed = _listed(allowed.get("tools"))
+                left = [tool for tool in listed if _tool_name(tool, lists) not in names]
                 # With none of the allowed left, no other tool becomes allowed by that.
                 kept[key] = {**choice, "allowed_tools": {**allowed, "tools": left}} if left else "none"
-            elif _tool_name(choice) in names:
+            elif _tool_name(choice, lists) in names:
                 del kept[key]
     return kept
 
@@ -286,13 +305,15 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _tool_name(tool: Any) -> str:
-    """Its name; a tool that the provider hosts has only a type."""
+def _tool_name(tool: Any, key: str) -> str:
+    """The name of an entry of `tools` or `functions`; a tool that the provider hosts has only a type."""
     if not isinstance(tool, dict):
         return ""
-    inner = tool.get("function") or tool.get("custom") or tool
-    name = inner.get("name") if isinstance(inner, dict) else None
-    return str(name or tool.get("type") or "")
+    place = _place(tool) if key == "tools" else None
+    inner = tool if place is None else tool[place]
+    kind = tool.get("type")
+    nameless = key == "tools" and type(kind) is str and kind in NAMELESS
+    return str((None if nameless else inner.get("name")) or kind or "")
 
 
 def forward(

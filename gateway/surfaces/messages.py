@@ -30,6 +30,7 @@ from gateway.metering.usage import merge_usage
 from gateway.surfaces.base import AnswerStream
 from gateway.surfaces.beside import Beside
 from gateway.surfaces.body import json_text, parse_object, with_fields
+from gateway.surfaces.hosted import SEARCH, leave_out_searches, searches, with_names
 from gateway.surfaces.sse import EventSplitter, data_of
 
 MAX_MODEL_CHARS = 256
@@ -79,6 +80,7 @@ _NOT_BESIDE = ("authorization_token", "effort")
 _FREE = ("input", "input_schema", "definition")
 """Below these keys the names are not Anthropic's, so that every one may hold a text."""
 _NOTHING: frozenset[str] = frozenset()
+_TOOLSET = "mcp_toolset"
 
 Pointer = tuple[str | int, ...]
 
@@ -115,9 +117,14 @@ def _step(raw: bytes, body: Json, *, stream: bool, output_limit: int | None) -> 
     reader.system(body.get("system"))
     for i, message in enumerate(messages):
         reader.message(message, i)
-    tools = _tools(body.get("tools"), reader.beside)
+    tools = (*_tools(body.get("tools"), reader), *reader.tools)
     if not body.keys() <= _SETTINGS:
         reader.beside.rest(body, (), _SETTINGS, _NOT_BESIDE)
+        reader.more_tools += _servers(body.get("mcp_servers"))
+        if searches(body):
+            reader.more_tools.append(SEARCH)
+    if reader.more_tools:
+        tools = with_names(tools, reader.more_tools)
     references = [*_container(body.get("container")), *reader.references]
     items = (*reader.beside.item(), *reader.items)
     media_bytes = sum(media.size for item in items for media in item.media)
@@ -128,7 +135,7 @@ def _step(raw: bytes, body: Json, *, stream: bool, output_limit: int | None) -> 
         body=body,
         raw=raw,
         items=items,
-        tools=(*tools, *reader.tools),
+        tools=tools,
         output_limit=output_limit,
         choices=1,
         wants_usage=True,
@@ -180,7 +187,7 @@ def _container(container: Any) -> Iterator[str]:
                 yield skill_id
 
 
-def _tools(offered: Any, beside: Beside) -> list[ToolDef]:
+def _tools(offered: Any, reader: _Reader) -> list[ToolDef]:
     if offered is None:
         return []
     if not isinstance(offered, list):
@@ -190,8 +197,9 @@ def _tools(offered: Any, beside: Beside) -> list[ToolDef]:
         if type(tool) is not dict:
             raise _wrong(("tools", i), "an object", tool)
         tools.append(_tool(tool))
+        reader.more_tools += _names(tool)[1:]
         if not tool.keys() <= _DEFINITION:
-            beside.rest(tool, ("tools", i), _DEFINITION, ("cache_control",))
+            reader.beside.rest(tool, ("tools", i), _DEFINITION, ("cache_control",))
     return tools
 
 
@@ -204,7 +212,40 @@ def _tool(tool: Mapping[str, Any]) -> ToolDef:
 
 def _tool_name(tool: Any) -> str:
     """Its name; sets of tools have only a type."""
-    return str(tool.get("name") or tool.get("type") or "") if isinstance(tool, dict) else ""
+    if not isinstance(tool, dict):
+        return ""
+    kind = tool.get("type")
+    return _TOOLSET if kind == _TOOLSET else str(tool.get("name") or kind or "")
+
+
+def _names(tool: Any) -> tuple[str, ...]:
+    """All that an offer of tools, or a reference to them, goes by: an MCP server's by their type and by the
+    server's name."""
+    kind = tool.get("type") if isinstance(tool, dict) else None
+    if kind == _TOOLSET:
+        return _named_server(tool.get("mcp_server_name"))
+    if kind == "mcp_toolset_reference" or kind == "mcp_tool_reference":
+        return _named_server(tool.get("server_name"))
+    return (_tool_name(tool),)
+
+
+def _named_server(name: Any) -> tuple[str, ...]:
+    return (_TOOLSET, name) if isinstance(name, str) and name else (_TOOLSET,)
+
+
+def _servers(servers: Any) -> list[str]:
+    """What the servers of `mcp_servers` go by. In the older form of the API they need no toolset to be used:
+    https://platform.claude.com/docs/en/agents-and-tools/mcp-connector"""
+    if servers is None:
+        return []
+    if not isinstance(servers, list):
+        raise _wrong(("mcp_servers",), "a list", servers)
+    names: list[str] = []
+    for i, server in enumerate(servers):
+        if type(server) is not dict:
+            raise _wrong(("mcp_servers", i), "an object", server)
+        names += _named_server(server.get("name"))
+    return names
 
 
 @dataclass(slots=True)
@@ -216,7 +257,7 @@ class _Parts:
 class _Reader:
     """Makes the items of one request; `references` and `tools` are what is found in them on the way."""
 
-    __slots__ = ("beside", "items", "references", "tools")
+    __slots__ = ("beside", "items", "more_tools", "references", "tools")
 
     def __init__(self) -> None:
         self.items: list[Item] = []
@@ -224,6 +265,8 @@ class _Reader:
         """Files that the provider keeps."""
         self.tools: list[ToolDef] = []
         """Tools that are defined in the middle of the conversation."""
+        self.more_tools: list[str] = []
+        """Further names by which tools are known, and those of tools that nothing defines."""
         self.beside = Beside()
 
     def system(self, system: Any) -> None:
@@ -336,6 +379,7 @@ class _Reader:
             self._every_text(part, at, into, _NOT_TEXT)
             if kind == "tool_addition" and (definition := _definition(part)) is not None:
                 self.tools.append(_tool(definition))
+                self.more_tools += _names(definition)[1:]
         else:
             into.media.append(_other(part))
 
@@ -427,12 +471,22 @@ def thinking(body: Json) -> Iterator[Text]:
 
 
 def withhold_tools(body: Json, names: Container[str]) -> Json:
-    """The body without the definitions of some tools, without a choice that would force one of them, and
-    without the references to them that agents with many tools have in their messages."""
+    """The body without the definitions of some tools and the servers that have them, without a choice that
+    would force one of them, and without the references to them that agents with many tools have in their
+    messages."""
     kept = dict(body)
+    if SEARCH in names:
+        leave_out_searches(kept)
+    servers = body.get("mcp_servers")
+    if isinstance(servers, list):
+        kept["mcp_servers"] = [
+            server for server in servers if not _any_of(_named_server(server.get("name")), names)
+        ]
+        if not kept["mcp_servers"]:
+            del kept["mcp_servers"]
     offered = body.get("tools")
     if isinstance(offered, list):
-        kept["tools"] = [tool for tool in offered if _tool_name(tool) not in names]
+        kept["tools"] = [tool for tool in offered if not _any_of(_names(tool), names)]
         if not kept["tools"]:
             # A choice among no tools is refused.
             del kept["tools"]
@@ -448,7 +502,7 @@ def withhold_tools(body: Json, names: Container[str]) -> Json:
 
 def _unreferenced(value: Any, names: Container[str]) -> Any:
     if type(value) is list:
-        return [_unreferenced(part, names) for part in value if _referred(part) not in names]
+        return [_unreferenced(part, names) for part in value if not _any_of(_referred(part), names)]
     if type(value) is dict:
         return {
             key: _unreferenced(inner, names) if key in ("content", "tool_references") else inner
@@ -457,16 +511,20 @@ def _unreferenced(value: Any, names: Container[str]) -> Any:
     return value
 
 
-def _referred(block: Any) -> str | None:
-    """The tool that a block only refers to, if it does."""
+def _any_of(these: tuple[str, ...], names: Container[str]) -> bool:
+    return any(name in names for name in these)
+
+
+def _referred(block: Any) -> tuple[str, ...]:
+    """What the tools go by that a block only refers to."""
     if type(block) is not dict:
-        return None
+        return ()
     kind = block.get("type")
     if kind == "tool_reference":
-        return str(block.get("tool_name") or "")
+        return (str(block.get("tool_name") or ""),)
     if kind == "tool_addition" or kind == "tool_removal":
-        return _tool_name(_definition(block) or block.get("tool"))
-    return None
+        return _names(_definition(block) or block.get("tool"))
+    return ()
 
 
 def forward(

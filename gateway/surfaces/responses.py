@@ -19,6 +19,7 @@ from gateway.domain import Item, Json, Media, Role, Step, Surface, Text, ToolCal
 from gateway.errors import CallerError
 from gateway.surfaces.beside import Beside, is_word
 from gateway.surfaces.body import parse_object, with_fields
+from gateway.surfaces.hosted import NAMELESS, SEARCH, leave_out_searches, searches, with_names
 from gateway.surfaces.responses_answers import (
     CALLS,
     ResponsesStream,
@@ -116,6 +117,11 @@ _SETTINGS = frozenset(
 )  # fmt: skip
 """Fields of a request that are read by themselves, or that hold no text but the API's own words, names of
 what is told elsewhere and hashes of who asks. Every other one is taken to hold texts."""
+_MCP = "mcp"
+_COMPUTER = "computer"
+_FAMILIES = (SEARCH, _COMPUTER, _MCP)
+"""How the types of tools begin that have several versions, or that servers bring. Such a tool goes by this as
+well as by its own name: its calls do, and no other version and no label is to escape a contract."""
 _URLS = ("url", "image_url", "file_url", "file_data")
 """Where content may stand as a data URL; anywhere else text that looks like one is text."""
 
@@ -151,6 +157,8 @@ def parse(raw: bytes, *, max_depth: int = 128) -> Step:
     history.read_tools(body.get("tools"), ("tools",))
     if not body.keys() <= _SETTINGS:
         history.beside.rest(body, (), _SETTINGS)
+        if searches(body):
+            history.more_tools.append(SEARCH)
     options = body.get("prompt_cache_options")
     if isinstance(options, dict):
         history.refer(options.get("comparison_response_id"))
@@ -162,7 +170,7 @@ def parse(raw: bytes, *, max_depth: int = 128) -> Step:
         body=body,
         raw=raw,
         items=items,
-        tools=tuple(history.tools),
+        tools=with_names(history.tools, history.more_tools) if history.more_tools else tuple(history.tools),
         output_limit=limit,
         choices=1,
         wants_usage=True,
@@ -215,11 +223,24 @@ def _state(body: Json) -> tuple[str, ...]:
 class _History:
     """Reads the items of one request in order."""
 
-    __slots__ = ("_calls", "_hosted", "_media", "_open", "_texts", "beside", "items", "references", "tools")
+    __slots__ = (
+        "_calls",
+        "_hosted",
+        "_media",
+        "_open",
+        "_texts",
+        "beside",
+        "items",
+        "more_tools",
+        "references",
+        "tools",
+    )
 
     def __init__(self) -> None:
         self.items: list[Item] = []
         self.tools: list[ToolDef] = []
+        self.more_tools: list[str] = []
+        """Further names by which they are known."""
         self.references: list[str] = []
         self.beside = Beside()
         self._open = False
@@ -428,6 +449,8 @@ class _History:
                     schema if isinstance(schema, dict) else None,
                 )
             )
+            if (family := _family(tool)) is not None:
+                self.more_tools.append(family)
             if not told and (not tool.keys() <= _DEFINITION or type(schema) is str):
                 self._tool_more(tool, (*at, j))
             if _is_namespace(tool):
@@ -450,6 +473,9 @@ class _History:
                 self._environment(value, (*at, name))
             elif name in _FREE:
                 self.beside.read(value, (*at, name))
+            elif name == "environment" and _is_computer(tool):
+                if type(value) is not str or not is_word(value):
+                    self.beside.read(value, (*at, name), _NOT_IN_TOOLS)
             elif not (name in _PLACES and type(value) is str) and not (
                 name == "tools" and _is_namespace(tool)
             ):
@@ -473,23 +499,38 @@ class _History:
         mask = tool.get("input_image_mask")
         if isinstance(mask, dict):
             self.refer(mask.get("file_id"))
-        for place in (tool.get(name) for name in _PLACES):
+        for name in _PLACES:
+            place = tool.get(name)
             if not isinstance(place, dict):
-                self.refer(place)
+                # That of a computer is a word for its system, such as `linux`.
+                if name != "environment" or not _is_computer(tool):
+                    self.refer(place)
                 continue
             self.refer(place.get("container_id"))
             files, skills = place.get("file_ids"), place.get("skills")
             for file in files if isinstance(files, list) else ():
                 self.refer(file)
             for skill in skills if isinstance(skills, list) else ():
-                name = skill.get("skill_id") if isinstance(skill, dict) else None
+                skill_id = skill.get("skill_id") if isinstance(skill, dict) else None
                 # OpenAI's own skills belong to everybody.
-                if isinstance(name, str) and not name.startswith("openai-"):
-                    self.refer(name)
+                if isinstance(skill_id, str) and not skill_id.startswith("openai-"):
+                    self.refer(skill_id)
 
 
 def _is_namespace(tool: Json) -> bool:
     return tool.get("type") == "namespace"
+
+
+def _is_computer(tool: Json) -> bool:
+    return _family(tool) == _COMPUTER
+
+
+def _family(tool: Json) -> str | None:
+    """The name that a tool of the provider has in all versions, or that all servers have."""
+    kind = tool.get("type")
+    if type(kind) is not str or not kind.startswith(_FAMILIES):
+        return None
+    return next((family for family in _FAMILIES if kind.startswith(family)), None)
 
 
 def _path(at: Pointer) -> str:
@@ -528,6 +569,8 @@ def _media(kind: Any, payload: Any, detail: str | None) -> Media:
 def withhold_tools(body: Json, names: Container[str]) -> Json:
     """The body without the definitions of some tools, and without a choice that would force one of them."""
     kept = dict(body)
+    if SEARCH in names:
+        leave_out_searches(kept)
     more = False
     given = body.get("input")
     if isinstance(given, list):
@@ -555,20 +598,35 @@ def withhold_tools(body: Json, names: Container[str]) -> Json:
     if isinstance(choice, dict):
         allowed = choice.get("tools")
         if choice.get("type") == "allowed_tools" and isinstance(allowed, list):
-            left = [tool for tool in allowed if _tool_name(tool) not in names]
+            left = [tool for tool in allowed if not _is_withheld(tool, names)]
             # With none of the allowed left, no other tool becomes allowed by that.
             kept["tool_choice"] = {**choice, "tools": left} if left else "none"
-        elif _tool_name(choice) in names:
+        elif _is_withheld(choice, names) or (_is_computer(choice) and not _has_computer(kept)):
             del kept["tool_choice"]
     return kept
+
+
+def _has_computer(body: Json) -> bool:
+    """Whether a choice of the computer, which may be by another type than its own, has one to choose."""
+    offered = body.get("tools")
+    return isinstance(offered, list) and any(
+        isinstance(tool, dict) and _is_computer(tool) for tool in offered
+    )
+
+
+def _is_withheld(tool: Any, names: Container[str]) -> bool:
+    """Whether an offer or a choice goes by a name that is withheld."""
+    if _tool_name(tool) in names:
+        return True
+    return isinstance(tool, dict) and (family := _family(tool)) is not None and family in names
 
 
 def _without(tools: Sequence[Any], names: Container[str]) -> list[Any]:
     left: list[Any] = []
     for tool in tools:
-        if _tool_name(tool) in names:
+        if _is_withheld(tool, names):
             continue
-        if isinstance(tool, dict) and tool.get("type") == "namespace" and isinstance(tool.get("tools"), list):
+        if isinstance(tool, dict) and _is_namespace(tool) and isinstance(tool.get("tools"), list):
             tool = {**tool, "tools": _without(tool["tools"], names)}
             if not tool["tools"]:
                 continue
@@ -581,7 +639,11 @@ def _tool_name(tool: Any) -> str:
     if not isinstance(tool, dict):
         return ""
     kind = tool.get("type")
-    name = tool.get("server_label" if kind == "mcp" else "name") or kind
+    if kind == _MCP:
+        name = tool.get("server_label")
+    else:
+        name = None if type(kind) is str and kind in NAMELESS else tool.get("name")
+    name = name or kind
     return name if isinstance(name, str) else ""
 
 

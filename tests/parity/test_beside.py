@@ -103,7 +103,7 @@ def test_chat_shows_settings_names_and_grammars() -> None:
         ("tools", 1, "function", "parameters"): "no schema",
         ("tools", 1, "custom", "x"): "y",
     }
-    assert [tool.name for tool in step.tools] == ["g", "f"]
+    assert [tool.name for tool in step.tools] == ["g", "f", "web_search"]
 
 
 def test_what_clients_add_to_an_answer_leaves_the_conversation_as_it_was() -> None:

@@ -17,6 +17,7 @@ from gateway.policy.loading import load_text
 from gateway.rules.budgets import Scopes, scopes_of
 from gateway.rules.contracts import (
     Contracts,
+    Judged,
     Violation,
     definition_digest,
     drift,
@@ -24,9 +25,10 @@ from gateway.rules.contracts import (
     quotas,
     result_json,
 )
+from gateway.rules.fingerprint import MAX_NAME
 from gateway.rules.schemas import MAX_NODES, Schemas
 from gateway.rules.trace import Fact
-from gateway.surfaces import chat, responses
+from gateway.surfaces import chat, messages, responses
 
 HEAD = """
 version: 1
@@ -66,7 +68,7 @@ def fact(name: str, status: str = "ok") -> Fact:
 
 def judged(tools: str, *calls: ToolCall, facts: Sequence[Fact] = (), **more: Any) -> list[str]:
     """`error_type: message` of each violation."""
-    found = contracts(tools).judge(calls, TOOLS, facts, **more)
+    found = contracts(tools).examine(calls, TOOLS, facts, **more).violations
     return [f"{violation.error_type}: {violation.message}" for violation in found]
 
 
@@ -135,7 +137,21 @@ def test_a_tool_that_is_not_offered_is_unknown_and_the_one_meant_is_named() -> N
 def test_unknown_tools_pass_where_the_contract_delivers_or_the_list_is_not_complete() -> None:
     assert judged("  defaults: {on_invalid: deliver}", call("other")) == []
     assert judged("  search: {}", call("other"), complete=False) == []
-    assert judged("  search: {}", call("local_shell")) == []
+
+
+@pytest.mark.parametrize("name", ["computer", "shell", "local_shell", "apply_patch", "tool_search"])
+def test_a_function_with_the_name_of_a_hosted_tool_is_unknown_unless_that_is_offered(name: str) -> None:
+    (said,) = judged("  search: {}", call(name))
+    assert said.startswith(f"unknown_tool: There is no tool {name!r}.")
+    offered = responses.parse(json.dumps({"model": "m", "input": "x", "tools": [{"type": name}]}).encode())
+    assert contracts().examine([call(name)], offered.tools, ()).violations == []
+
+
+def test_the_call_of_a_computer_may_come_of_a_tool_of_another_type() -> None:
+    preview = {"type": "computer_use_preview", "environment": "linux"}
+    offered = responses.parse(json.dumps({"model": "m", "input": "x", "tools": [preview]}).encode())
+    assert contracts().examine([call("computer")], offered.tools, ()).violations == []
+    assert contracts().examine([call("shell")], offered.tools, ()).violations != []
 
 
 def test_a_request_offers_all_its_tools_unless_servers_bring_more() -> None:
@@ -148,6 +164,17 @@ def test_a_request_offers_all_its_tools_unless_servers_bring_more() -> None:
     assert step()
     assert not step(tools=[function, mcp])
     assert not step(prompt={"id": "pmpt_1"}, tools=[function])
+    assert not step(input=[{"role": "user", "content": "x"}, {"type": "additional_tools", "tools": [mcp]}])
+    assert step(tools=[{**function, "name": name} for name in ("mcp", "tool_search", "a_toolset_b")])
+
+
+def test_a_set_of_tools_on_messages_brings_names_that_nobody_offered() -> None:
+    def step(*tools: object) -> bool:
+        body = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}], "tools": tools}
+        return offers_all(messages.parse(json.dumps(body).encode()))
+
+    assert not step({"type": "computer_toolset_20260801"})
+    assert step({"type": "mcp_toolset", "mcp_server_name": "s"}, {"name": "my_toolset_1"})
 
 
 def test_a_forbidden_tool_and_one_above_the_keys_level_are_not_delivered() -> None:
@@ -167,8 +194,28 @@ def test_a_quota_counts_what_the_run_has_done_and_calls_of_the_same_answer() -> 
     assert judged(tools, *(call("search") for _ in range(4))) == [told, told]
     assert judged(tools, call("search"), call("search"), facts=[fact("search", "error")]) == [told]
     assert judged(tools, call("search"), counts={"search": (2, 0)}) == [told]
-    found = contracts(tools).judge([call("search")] * 3, TOOLS, ())
+    found = contracts(tools).examine([call("search")] * 3, TOOLS, ()).violations
     assert [violation.code for violation in found] == ["tool_limit_exceeded"]
+
+
+def test_names_longer_than_a_trace_keeps_are_counted_all_the_same() -> None:
+    long = "n" * (MAX_NAME + 1)
+    tool = ToolDef(long, "", None)
+    for tools in ("  defaults: {max_calls_per_run: 2}", f"  {long}: {{max_calls_per_run: 2}}"):
+        book = contracts(tools)
+        counts = {long[:MAX_NAME]: (2, 0)}
+        assert book.withheld([tool], "dangerous", counts) == {
+            long: "it was called as often as the policy allows in a run"
+        }
+        for facts, known in (([], counts), ([fact(long[:MAX_NAME])] * 2, {})):
+            found = book.examine([call(long)], [tool], facts, counts=known).violations
+            assert [violation.error_type for violation in found] == ["quota_exceeded"]
+        found = book.examine([call(long)] * 3, [tool], ()).violations
+        assert [violation.error_type for violation in found] == ["quota_exceeded"]
+        (quota,) = quotas([call(long)] * 2, book, scopes())
+        assert (quota.amount, quota.limit) == (2, 2)
+    book = contracts(f"  search: {{after: [{long}]}}")
+    assert book.examine([call("search")], TOOLS, [fact(long[:MAX_NAME])]).violations == []
 
 
 def test_a_tool_waits_for_the_success_of_those_before_it_in_an_earlier_step() -> None:
@@ -240,8 +287,37 @@ def test_free_text_and_tools_without_a_schema_have_nothing_to_fit() -> None:
 def test_a_name_offered_twice_fits_if_one_definition_takes_it() -> None:
     twice = (SEARCH, ToolDef("search", "", {"type": "object", "required": ["z"]}))
     for tools in (twice, twice[::-1]):
-        assert contracts().judge([call("search", {"z": 1})], tools, ()) == []
-    assert contracts().judge([call("search", {"q": 1})], twice, ()) != []
+        assert contracts().examine([call("search", {"z": 1})], tools, ()) == Judged([], [])
+    assert contracts().examine([call("search", {"q": 1})], twice, ()).violations != []
+
+
+def test_what_no_usable_definition_takes_may_fit_one_that_cannot_be_used() -> None:
+    foreign = ToolDef("search", "", {"$ref": "http://127.0.0.1:9/x.json"})
+    strict = ToolDef("search", "", {"type": "object", "required": ["z"]})
+    for tools in ((foreign, strict), (strict, foreign)):
+        assert contracts().examine([call("search", {"q": 1})], tools, ()) == Judged([], ["search"])
+        assert contracts().examine([call("search", {"z": 1})], tools, ()) == Judged([], [])
+
+
+def test_what_is_not_delivered_or_not_judged_is_not_told_to_be_unchecked() -> None:
+    tool = ToolDef("search", "", {"$ref": "http://127.0.0.1:9/x.json"})
+    for contract in ('mode: "off"', "on_invalid: deliver", "allow: false"):
+        book = contracts(f"  search: {{{contract}}}")
+        assert book.examine([call("search")], [tool], ()).unchecked == []
+    assert contracts().examine([call("search", "[]")], [tool], ()).unchecked == []
+
+
+def test_a_call_is_compared_with_its_schema_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    problems = Schemas.problems
+
+    def counted(self: Schemas, schema: Any, arguments: Any, text: str) -> tuple[str, ...] | None:
+        compared.append(text)
+        return problems(self, schema, arguments, text)
+
+    monkeypatch.setattr(Schemas, "problems", counted)
+    contracts().examine([call("send_email", {"to": "a"}), call("search", {"q": "b"})], TOOLS, ())
+    assert compared == ['{"to": "a"}', '{"q": "b"}']
 
 
 @pytest.mark.parametrize(
@@ -366,8 +442,7 @@ def test_a_hostile_schema_is_left_alone_at_once_and_its_calls_are_delivered(name
     asked = call("t", arguments)
     book = contracts()
     begun = time.thread_time()
-    assert book.judge([asked], (tool,), ()) == []
-    assert book.unchecked([asked], (tool,)) == ["t"]
+    assert book.examine([asked], (tool,), ()) == Judged([], ["t"])
     assert time.thread_time() - begun < 0.25
 
 
@@ -399,12 +474,11 @@ def test_a_hundred_kilobytes_of_arguments_take_a_few_milliseconds() -> None:
     book = contracts()
     asked = call("t", {"rows": [{"id": i, "name": f"row number {i}"} for i in range(2600)]})
     assert len(asked.arguments) > 100_000
-    assert book.judge([asked], (tool,), ()) == []
+    assert book.examine([asked], (tool,), ()) == Judged([], [])
     begun = time.thread_time()
     for _ in range(5):
-        assert book.judge([asked], (tool,), ()) == []
+        book.examine([asked], (tool,), ())
     assert (time.thread_time() - begun) / 5 < 0.02
-    assert book.unchecked([asked], (tool,)) == []
 
 
 def test_compiled_schemas_are_kept_within_bounds() -> None:
@@ -447,7 +521,7 @@ SCHEMA = st.recursive(
 @given(st.dictionaries(KEYWORDS, SCHEMA, max_size=4), SCHEMA)
 def test_no_schema_and_no_arguments_raise(schema: dict[str, Any], arguments: object) -> None:
     contracts_ = contracts()
-    found = contracts_.judge([call("t", arguments)], (ToolDef("t", "", schema),), ())
+    found = contracts_.examine([call("t", arguments)], (ToolDef("t", "", schema),), ()).violations
     assert all(len(violation.message) < 600 for violation in found)
 
 
@@ -459,7 +533,7 @@ def rule(path: str, body: str, *values: object) -> list[bool]:
     book = contracts(f'  search: {{on_invalid: deliver, arguments: {{"{path}": {{{body}}}}}}}')
     out = []
     for value in values:
-        found = book.judge([call("search", value)], TOOLS, ())
+        found = book.examine([call("search", value)], TOOLS, ()).violations
         assert [violation.error_type for violation in found] in ([], ["argument_not_allowed"])
         out.append(not found)
     return out

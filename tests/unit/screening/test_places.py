@@ -11,7 +11,7 @@ import pytest
 
 from gateway.domain import Surface
 from gateway.screening.base import Finding
-from gateway.screening.places import MOST_JOINED, SEAM, Place, is_unreadable, places, seams, with_texts
+from gateway.screening.places import MOST_JOINED, SEAM, Key, Place, is_unreadable, places, seams, with_texts
 from gateway.surfaces import CODECS
 
 Json = dict[str, Any]
@@ -162,3 +162,65 @@ def test_channels_do_not_run_together_and_growing_rows_keep_their_windows() -> N
     after = [seam.text for seam in seams(long)]
     assert after[: len(before) - 1] == before[:-1]
     assert all(len(text) <= MOST_JOINED + 2 * SEAM for text in after)
+
+
+def test_keys_are_read_and_renamed_where_they_stand() -> None:
+    body: Json = {
+        "max_tokens": 9,
+        "messages": [
+            {"role": "user", "content": "go"},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "mail",
+             "input": {"who": {"a@acme.com": {"b@acme.com": "c d"}, "x": 1}}}]},
+        ],
+    }  # fmt: skip
+    found = read(Surface.MESSAGES, body)
+    outer, inner = found["a@acme.com"].pointer, found["b@acme.com"].pointer
+    assert outer[-1] == Key("a@acme.com")
+    assert found["c d"].label == "b@acme.com: "
+    changed = with_texts(body, {outer: "A", found["c d"].pointer: "C D", inner: "B"})
+    assert changed["messages"][1]["content"][0]["input"] == {"who": {"A": {"B": "C D"}, "x": 1}}
+    assert body["messages"][1]["content"][0]["input"] == {
+        "who": {"a@acme.com": {"b@acme.com": "c d"}, "x": 1}
+    }
+    # A name that is taken loses nothing.
+    assert with_texts({"a": 1, "b": 2, "c": 3}, {(Key("a"),): "b"}) == {"b (2)": 1, "b": 2, "c": 3}
+
+
+def test_schemas_are_read_but_for_plain_names() -> None:
+    schema = {
+        "type": "object", "properties": {"user_name": {"type": "string", "default": "a@acme.com"}, "k 1": {}},
+        "required": ["user_name"], "description": "Ignore\nall", "enum": ["ghp_a8Kd03", "plain"],
+    }  # fmt: skip
+    tool = {"type": "function", "function": {"name": "f", "description": "word", "parameters": schema}}
+    found = read(Surface.CHAT, {"messages": [{"role": "user", "content": "go"}], "tools": [tool]})
+    assert {text for text, place in found.items() if place.channel == "definition"} == {
+        "a@acme.com", "k 1", "Ignore\nall", "ghp_a8Kd03",
+    }  # fmt: skip
+
+
+def test_definitions_are_read_wherever_tools_are_told_of() -> None:
+    inner = {
+        "type": "function",
+        "name": "f",
+        "description": "Inner one.",
+        "parameters": {"title": "Inner schema."},
+    }
+    space = {"type": "namespace", "name": "n", "description": "A space.", "tools": [inner]}
+    found = read(
+        Surface.RESPONSES,
+        {
+            "input": [{"role": "user", "content": "go"}, {"type": "additional_tools", "tools": [space]}],
+            "tools": [space],
+        },
+    )
+    assert {text for text, place in found.items() if place.channel == "definition"} == {
+        "Inner one.", "Inner schema.", "A space.",
+    }  # fmt: skip
+
+
+def test_whom_it_is_asked_for_is_read() -> None:
+    said = {"messages": [{"role": "user", "content": "go"}]}
+    found = read(Surface.CHAT, {**said, "user": "a b", "safety_identifier": "c d", "prompt_cache_key": "e f"})
+    assert {"a b", "c d", "e f"} <= found.keys()
+    step = CODECS[Surface.EMBEDDINGS].parse(orjson.dumps({"model": "m", "input": "x", "user": "a@acme.com"}))
+    assert [place.text for place in places(step)] == ["x", "a@acme.com"]

@@ -55,10 +55,13 @@ async def test_answers_do_not_get_mixed_up() -> None:
 async def test_there_is_no_verdict_without_an_answer(command: tuple[str, ...], reason: str) -> None:
     pool = ScanPool(1, command)
     try:
-        for _ in range(2):
-            with pytest.raises(ScanFailed) as failed:
-                await pool.scan([("user", "text")], ALL, 0.6 if reason == "timeout" else 20)
-            assert failed.value.reason == reason
+        with pytest.raises(ScanFailed) as failed:
+            await pool.scan([("user", "text")], ALL, 0.6 if reason == "timeout" else 20)
+        assert failed.value.reason == reason
+        # The next one has to wait for a process that starts, and is told so.
+        with pytest.raises(ScanFailed) as failed:
+            await pool.scan([("user", "text")], ALL, 0.6 if reason == "timeout" else 20)
+        assert failed.value.reason == ("overloaded" if reason == "timeout" else "crashed")
     finally:
         await pool.close()
 
@@ -88,6 +91,56 @@ async def test_too_much_at_once_is_told() -> None:
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
+    finally:
+        await pool.close()
+
+
+async def test_a_text_that_comes_too_late_takes_no_process_down() -> None:
+    pool = ScanPool(1)
+    long = ("user", "some words, and 12 numbers 4111 1111 1111 1111 too. " * 8_000)
+    try:
+        await pool.warm()
+        (before,) = [p.pid for p in psutil.Process().children() if "gateway.screening.process" in p.cmdline()]
+        first = asyncio.create_task(pool.scan([long], ALL, 60))  # type: ignore[list-item]
+        await asyncio.sleep(0.05)
+        with pytest.raises(ScanFailed, match="overloaded"):
+            await pool.scan([("user", "b")], ALL, 0.1)
+        assert len(await first) == 1
+        (after,) = [p.pid for p in psutil.Process().children() if "gateway.screening.process" in p.cmdline()]
+        assert after == before
+    finally:
+        await pool.close()
+
+
+async def test_texts_wait_for_the_first_process_as_long_as_it_takes() -> None:
+    pool = ScanPool(1)
+    try:
+        warming = asyncio.create_task(pool.warm())
+        await asyncio.sleep(0)
+        # No process starts in so little time.
+        (found,) = await pool.scan([("user", "a@acme.com")], ALL, 0.5)
+        assert found
+        await warming
+    finally:
+        await pool.close()
+
+
+async def test_a_process_that_was_too_slow_is_replaced_beside_the_deadlines() -> None:
+    pool = ScanPool(1)
+    hard = ("user", "some words, and 12 numbers 4111 1111 1111 1111 too. " * 20_000)
+    try:
+        await pool.warm()
+        with pytest.raises(ScanFailed, match="timeout"):
+            await pool.scan([hard], ALL, 0.1)  # type: ignore[list-item]
+        until = time.monotonic() + 20
+        while True:
+            try:
+                (found,) = await pool.scan([("user", "a@acme.com")], ALL, 0.3)
+                break
+            except ScanFailed as failed:
+                if failed.reason != "overloaded" or time.monotonic() > until:
+                    raise
+        assert found
     finally:
         await pool.close()
 

@@ -204,6 +204,114 @@ def test_a_hosted_tool_is_withheld_by_its_type() -> None:
     assert chat.withhold_tools(body, {"web_search"}) == {"tools": tools[1:]}
 
 
+SAID = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+
+
+def offered(**fields: Any) -> list[str]:
+    return [tool.name for tool in chat.parse(orjson.dumps({**SAID, **fields})).tools]
+
+
+def function(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("web_search_options", {}),
+        ("web_search_options", {"search_context_size": "high"}),
+        ("web_search_options", True),
+        ("search_parameters", {"mode": "auto"}),
+        ("enable_search", True),
+        ("plugins", [{"id": "web", "max_results": 3}]),
+    ],
+)
+def test_a_search_that_is_asked_for_beside_the_tools_is_the_tool_web_search(field: str, value: Any) -> None:
+    asked = {**SAID, field: value}
+    assert offered(**{field: value}) == ["web_search"]
+    assert offered(**{field: value}, tools=[function("a")]) == ["a", "web_search"]
+    assert offered(**{field: value}, tools=[function("web_search")]) == ["web_search"]
+    assert chat.withhold_tools(asked, {"web_search"}) == SAID
+    assert chat.withhold_tools(asked, {"a", "Web_Search"}) == asked
+    raw = orjson.dumps(asked)
+    options: dict[str, Any] = {
+        "model": "m",
+        "limit_field": "max_tokens",
+        "output_limit": None,
+        "inject_usage": False,
+    }
+    assert orjson.loads(chat.forward(chat.parse(raw), withheld={"web_search"}, **options)) == SAID
+    assert chat.forward(chat.parse(raw), **options) == raw
+
+
+def test_fields_that_ask_for_no_search_are_no_tool() -> None:
+    pdf = {"id": "file-parser"}
+    assert offered(web_search_options=None, enable_search=False, search_parameters=None) == []
+    assert offered(plugins=[pdf, 3, {"id": "web", "enabled": False}]) == offered(plugins={"id": "web"}) == []
+    mixed = {**SAID, "plugins": [{"id": "web"}, pdf]}
+    assert chat.withhold_tools(mixed, {"web_search"}) == {**SAID, "plugins": [pdf]}
+    assert chat.withhold_tools({**SAID, "plugins": []}, {"web_search"}) == {**SAID, "plugins": []}
+
+
+@pytest.mark.parametrize(
+    ("key", "tool", "name"),
+    [
+        ("tools", {"type": "web_search", "name": "good"}, "web_search"),
+        ("tools", {"type": "web_search", "function": {"name": "good"}}, "web_search"),
+        ("tools", {"type": "web_search", "function": "good"}, "web_search"),
+        ("tools", {"type": "mcp", "server_label": "good", "name": "good"}, "mcp"),
+        ("tools", {"type": "custom", "function": {"name": "good"}, "custom": {"name": "evil"}}, "evil"),
+        ("tools", {"type": "function", "function": {"name": "evil"}, "custom": {"name": "good"}, "name": "good"}, "evil"),
+        ("tools", {"type": "function", "function": 5, "custom": {"name": "good"}}, "function"),
+        ("tools", {"type": "function", "name": "evil"}, "evil"),
+        ("tools", {"function": {"name": "evil"}}, "evil"),
+        ("tools", {"type": "builtin_function", "function": {"name": "$web_search"}}, "$web_search"),
+        ("tools", {"type": ["web_search"], "name": "evil"}, "evil"),
+        ("functions", {"name": "evil", "function": {"name": "good"}}, "evil"),
+        ("functions", {"type": "web_search", "name": "evil"}, "evil"),
+    ],
+)  # fmt: skip
+def test_a_tool_cannot_hide_behind_the_name_of_another(key: str, tool: dict[str, Any], name: str) -> None:
+    body = {**SAID, key: [tool, tool]}
+    assert offered(**{key: [tool, tool]}) == [name, name]
+    assert chat.withhold_tools(body, {name}) == SAID
+    assert chat.withhold_tools(body, {"good", name.upper()}) == body
+
+
+@pytest.mark.parametrize("key", ["tools", "functions"])
+@pytest.mark.parametrize("tool", ["web_search", None, 3, [function("a")]])
+def test_what_is_no_tool_is_refused(key: str, tool: Any) -> None:
+    with pytest.raises(CallerError) as refused:
+        offered(**{key: [tool]})
+    assert refused.value.param == f"{key}[0]"
+
+
+def test_the_choice_among_functions_outlives_the_tools_and_the_other_way_round() -> None:
+    both = {"tools": [function("a")], "tool_choice": "required", "parallel_tool_calls": False,
+            "functions": [{"name": "b"}], "function_call": "none"}  # fmt: skip
+    assert chat.withhold_tools(both, {"a"}) == {"functions": [{"name": "b"}], "function_call": "none"}
+    assert chat.withhold_tools(both, {"b"}) == {
+        "tools": [function("a")],
+        "tool_choice": "required",
+        "parallel_tool_calls": False,
+    }
+    assert chat.withhold_tools(both, {"a", "b"}) == {}
+    forced = {**both, "function_call": {"name": "b"}, "functions": [{"name": "b"}, {"name": "c"}]}
+    assert "function_call" not in chat.withhold_tools(forced, {"b"})
+
+
+def test_a_choice_of_hosted_tools_is_withheld_with_them() -> None:
+    search = {"type": "web_search"}
+    body = {"tools": [search, function("a")]}
+    allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [search, function("a")]}}
+    assert chat.withhold_tools({**body, "tool_choice": allowed}, {"web_search"})["tool_choice"] == {
+        "type": "allowed_tools",
+        "allowed_tools": {"mode": "auto", "tools": [function("a")]},
+    }
+    hidden = {"type": "web_search", "name": "a"}
+    assert "tool_choice" not in chat.withhold_tools({**body, "tool_choice": hidden}, {"web_search"})
+
+
 def test_a_tool_without_a_name_can_be_withheld() -> None:
     body: dict[str, Any] = {"tools": [{"function": {"description": "x"}}, {"function": {"name": "a"}}]}
     assert chat.withhold_tools(body, {""}) == {"tools": [body["tools"][1]]}

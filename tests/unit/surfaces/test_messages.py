@@ -136,7 +136,7 @@ class TestRequest:
         step = read(RICH)
         assert (step.surface, step.model, step.stream) == (Surface.MESSAGES, "claude-x", True)
         assert (step.output_limit, step.choices, step.wants_usage) == (64, 1, True)
-        assert [tool.name for tool in step.tools] == ["weather", "web_search", "mcp_toolset", "late"]
+        assert [tool.name for tool in step.tools] == ["weather", "web_search", "mcp_toolset", "late", "wiki"]
         assert (step.tools[0].description, step.tools[0].schema) == ("Tells the weather.", {"type": "object"})
         assert (step.tools[1].description, step.tools[1].schema) == ("", None)
         assert step.state == ("msg_before",)
@@ -414,6 +414,78 @@ class TestForward:
         assert sent({"weather", "other"}, tool_choice={"type": "any"}) == {}
         hosted = read(request(user(text("a")), tools=[{"type": "mcp_toolset", "mcp_server_name": "w"}]))
         assert "tools" not in orjson.loads(forward(hosted, withheld={"mcp_toolset"}))
+
+    def test_a_server_goes_with_its_toolset_and_the_other_way_round(self) -> None:
+        def server(name: str) -> dict[str, Any]:
+            return {"type": "url", "name": name, "url": f"https://{name}.example"}
+
+        def toolset(name: str) -> dict[str, Any]:
+            return {"type": "mcp_toolset", "mcp_server_name": name, "name": "weather"}
+
+        def added(**tool: Any) -> dict[str, Any]:
+            return {"role": "system", "content": [{"type": "tool_addition", "tool": tool}]}
+
+        late = added(type="tool_definition", definition=toolset("late"))
+        told = [
+            added(type="mcp_toolset_reference", server_name="a"),
+            added(type="mcp_tool_reference", server_name="a", name="ask"),
+        ]
+        step = read(
+            request(
+                user(text("hi")),
+                *told,
+                late,
+                tools=[TOOL, toolset("a"), toolset("a")],
+                mcp_servers=[server("a"), server("b"), server("a"), server("late")],
+            )
+        )
+        names = ["weather", "mcp_toolset", "mcp_toolset", "mcp_toolset", "late", "a", "b"]
+        assert [tool.name for tool in step.tools] == names
+
+        def sent(*withheld: str) -> tuple[list[str], list[str], int]:
+            body = orjson.loads(forward(step, withheld=set(withheld)))
+            tools = [tool.get("mcp_server_name", "") for tool in body["tools"]]
+            return tools, [each["name"] for each in body.get("mcp_servers", [])], len(body["messages"])
+
+        assert sent("weather") == (["a", "a"], ["a", "b", "a", "late"], 4)
+        assert sent("a") == ([""], ["b", "late"], 2)
+        assert sent("b") == (["", "a", "a"], ["a", "a", "late"], 4)
+        assert sent("late") == (["", "a", "a"], ["a", "b", "a"], 3)
+        assert sent("A", "MCP_TOOLSET") == (["", "a", "a"], ["a", "b", "a", "late"], 4)
+        assert sent("mcp_toolset") == ([""], [], 1)
+        assert "mcp_servers" not in orjson.loads(forward(step, withheld={"mcp_toolset"}))
+
+    def test_a_server_without_a_toolset_or_a_name_is_withheld_too(self) -> None:
+        for server, names in (
+            ({"name": "s"}, ["mcp_toolset", "s"]),
+            ({}, ["mcp_toolset"]),
+            ({"name": 5}, ["mcp_toolset"]),
+        ):
+            step = read(
+                request(user(text("a")), mcp_servers=[{"type": "url", "url": "https://s.example", **server}])
+            )
+            assert [tool.name for tool in step.tools] == names
+            for name in names:
+                assert "mcp_servers" not in orjson.loads(forward(step, withheld={name}))
+
+    @pytest.mark.parametrize(
+        ("servers", "param"),
+        [
+            ({}, "mcp_servers"),
+            ("s", "mcp_servers"),
+            (["s"], "mcp_servers[0]"),
+            ([{}, None], "mcp_servers[1]"),
+        ],
+    )
+    def test_what_are_no_servers_is_refused(self, servers: Any, param: str) -> None:
+        with pytest.raises(CallerError) as refused:
+            read(request(user(text("a")), mcp_servers=servers))
+        assert refused.value.param == param
+
+    def test_a_plugin_that_searches_is_the_tool_web_search(self) -> None:
+        step = read(request(user(text("a")), plugins=[{"id": "web"}]))
+        assert [tool.name for tool in step.tools] == ["web_search"]
+        assert "plugins" not in orjson.loads(forward(step, withheld={"web_search"}))
 
     def test_references_to_withheld_tools_go_with_them(self) -> None:
         def added(**tool: Any) -> dict[str, Any]:
