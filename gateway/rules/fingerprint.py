@@ -6,8 +6,8 @@ where nothing suggests that it names a thing:
 
 - In arguments: keys such as `nonce` and `request_id` are dropped; clocks are masked; an opaque token is
   masked when it is the whole value under a key that is not a name (`order_id`, `path`, `since`, `cursor`).
-- In results: the same keys, durations and counters of attempts are dropped, clocks and every opaque token
-  masked. Schedules are kept: a time on the full minute is no clock.
+- In results: the same keys, durations, ages, ranks and counters of attempts are dropped, clocks, handles of
+  elements and every opaque token masked. Schedules are kept: a time on the full minute is no clock.
 
 Everything is computed once for each content (`Fingerprints`), in time linear in its length and bounded for
 huge values: beyond the bounds a value stands for itself, which can only hide a loop, never invent one.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from array import array
 from collections.abc import Collection, Iterable
 from functools import lru_cache
 from hashlib import blake2b
@@ -28,6 +29,7 @@ import orjson
 import re2
 
 from gateway.domain import Item, ToolCall
+from gateway.rules.tool_names import acts_on_a_page, hands_over, names_an_identifier, words_of
 from gateway.rules.tool_results import ResultHealth, read_result
 from gateway.values import frozen
 
@@ -42,6 +44,7 @@ _MAX_NODES = 4_096
 _MAX_DEPTH = 24
 _MAX_UNITS = 128
 _MAX_TOKENS = 128
+_MAX_SHAPE = 48
 _MAX_LEAVES = 8
 _MAX_KEY = 64
 """Characters of a key that are looked at: what is remembered of keys has to be bounded too."""
@@ -52,11 +55,6 @@ _MIN_TOTAL_BITS = 8
 _TOKEN_BITS = 3
 _MASK = "~"
 _SORTED = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
-
-
-def words_of(text: str) -> frozenset[str]:
-    """A set of words."""
-    return frozenset(text.split())
 
 
 # --- which keys are volatile, and which name things
@@ -71,8 +69,16 @@ _VOLATILE = words_of(
     requestedat calledat"""
 )
 """Keys of arguments and results, lower case without separators."""
-_ALONE = words_of("timestamp ts tstamp attempt counter random")
-"""Kept where they are the only argument: then they are what is asked for."""
+_VOLATILE_ENDS = ("nonce", "cachebuster", "cachebust")
+_IDENTIFIERS = words_of(
+    "requestid xrequestid reqid traceid spanid correlationid xcorrelationid callid toolcallid invocationid"
+)
+_OPTIONS = (
+    "include", "with", "field", "format", "limit", "verbose", "pretty", "expand", "timeout", "detail", "lang",
+    "locale", "maxresults", "depth",
+)  # fmt: skip
+_ALONE = _IDENTIFIERS | words_of("timestamp ts tstamp attempt counter random")
+"""Kept where nothing else says what is asked for: then they do."""
 _COMPANY = words_of("""uuid guid explanation thought thoughts reasoning rationale justification""")
 """Dropped from arguments as well, unless they are all there is: the commentary that a model gives with a
 call, and ids without a name."""
@@ -80,8 +86,11 @@ _RESULT_VOLATILE = _VOLATILE | words_of(
     """elapsed elapsedms elapseds elapsedseconds elapsedtime duration durationms durations durationseconds
     took tookms latency latencyms responsetime responsetimems executiontime executiontimems processingtime
     processingtimems runtime runtimems querytime querytimems walltime servertime generatedat checkedat
-    fetchedat retrievedat queriedat polledat lastchecked lastpolled cachedat servedat"""
+    fetchedat retrievedat queriedat polledat lastchecked lastpolled cachedat servedat etag seed randomseed
+    servedby handledby renderedby processedby"""
 )
+_RANKS = words_of("score similarity distance relevance relevancescore certainty rankscore")
+"""Dropped from the entries of a list that say what they are: the same finds, ranked a little differently."""
 _NAMING = words_of(
     """id ids key sha sha1 sha256 commit hash digest checksum ref revision rev order user account customer
     client ticket item file filename path paths url uri link name title image address wallet tx transaction
@@ -92,11 +101,23 @@ _NAMING = words_of(
     target uid"""
 )
 _PAGING = words_of(
-    """page pageno pagenumber offset skip limit count size pagesize perpage topk maxresults numresults
-    start first cursor nextcursor pagetoken nextpagetoken continuation scrollid"""
+    """page pageno pagenumber offset skip limit pagesize perpage topk maxresults numresults
+    cursor nextcursor pagetoken nextpagetoken continuation scrollid"""
 )
 """Another page is another call, but names no other thing: pages that repeat are no progress."""
+_PAGING_BESIDE = words_of("start first size count")
+"""The same where a key of `_PAGING` stands beside; alone they are a shoe's size or a day."""
+_COORDINATES = words_of("x y coordinate coordinates")
+_GRID = 20
+"""Pixels: a click that misses the last one by a few is the same click."""
+_ADDRESS_KEYS = words_of("url uri href")
+_SHELL_KEYS = words_of("command cmd script commandline")
 _NAMING_ENDS = ("id", "ids", "key", "sha", "hash", "path", "url", "uri", "name", "token", "cursor")
+
+
+@lru_cache(maxsize=4096)
+def _is_volatile(key: str) -> bool:
+    return key in _VOLATILE or key.endswith(_VOLATILE_ENDS)
 
 
 @lru_cache(maxsize=4096)
@@ -138,6 +159,10 @@ _LABELLED = re.compile(
       timestamp|cache_?bust(?:er)?|ts|cb|rand|_)["']?\ ?[=:]\ ?["']?)[0-9A-Za-z._:+/=-]{1,128}+""",
     re.VERBOSE,
 )
+_CACHE_BUSTER = re.compile(
+    r"(?<=[?&])(?i:_|_t|_ts|_dc|cb|cache_?bust(?:er)?|nocache|nonce|rnd|rand)=[^&#\s\"']{1,128}+&?"
+)
+"""In an address it is left out, whatever the key."""
 _EFFORT = re.compile(
     r"""(?<![0-9A-Za-z])(?i:
       (?:took|in|after|for|elapsed|duration|run\ ?time|wall\ time|completed\ in|finished\ in|time|waited)
@@ -147,9 +172,41 @@ _EFFORT = re.compile(
     )(?![0-9A-Za-z])""",
     re.VERBOSE,
 )
+_DURATION = re.compile(
+    # Bare: 0.41s, 37 ms, (3.2 s), 3m24s.
+    r"""[0-9](?<![0-9A-Za-z.:_-][0-9])[0-9]{0,5}+(?:
+      (?P<fine>\.[0-9]{1,9}+\ ?(?:seconds|secs?|s|ms|us|µs)|\ ?(?:ms|us|µs))
+    | (?P<age>[dhm][0-9]{1,3}+(?:\.[0-9]{1,6}+)?[hms](?:[0-9]{1,2}+[ms])?)
+    | (?P<long>\ (?:days?|hours?|minutes?|mins?),?\ (?:and\ )?[0-9]{1,3}[ ]
+        (?:(?:hours?|minutes?|mins?),?\ (?:and\ )?[0-9]{1,3}\ ){0,2}(?:minutes?|mins?|seconds?|secs?))
+    | (?P<whole>\ ?[smhd])
+    )(?![0-9A-Za-z])""",
+    re.VERBOSE,
+)
+_MEASURED = re.compile(r"(?i)(?:[:=<>~]|\b(?:p\d{1,3}|mean|median|avg|average|max|min|rtt|latency|delay)) ?$")
+_LEFT = re.compile(r"(?i)\b(?:eta|remaining|left|ttl|expires in|starts in)[:= ]{1,3}$")
+_HANDLE = re.compile(r"\[ref=[^\]\s]{1,24}\]")
+"""By which a browser's snapshot names an element; every snapshot draws new ones."""
+_SEED = re.compile(r"(?i)\b(?P<label>(?:random[ _]?)?seed[:= ]{1,3}|etag[:= ]{1,3})[\w\"'./+-]{1,80}+")
+_RANK = re.compile(
+    r"(?i)\b(?P<label>(?:score|similarity|distance|relevance) ?[=:] ?)-?[0-9]?\.[0-9]{1,12}+"
+    r"(?=[\])},;|]?[ \t]+\S)"
+)
+_BUILD_STEP = re.compile(
+    r"(?:(?<=\n)|(?<=\\n)|^)#[0-9]{1,3}+"
+    r"(?= (?:\[[^\]\n]{1,40}\] |ERROR|DONE|CACHED|sha256:|transferring |[0-9]))"
+)
+_SERVED_BY = re.compile(
+    r"(?i)\b(?P<label>(?:by|via) (?:web|app|srv|server|node|host|cache|edge|backend|worker|pod)[-_]?)"
+    r"[0-9]{1,5}\b"
+)
+_SHORT_COMMIT = re.compile(
+    r"(?P<label>\b(?:commit|HEAD is now at|on [\w./-]{1,60}+:|\[[\w./-]{1,60}+(?: \(root-commit\))?) )"
+    r"[0-9a-f]{7,12}(?![0-9a-z])"
+)
 _WHOLE_UUID = re.compile(r"\{?[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}\}?")
 _WHOLE_TOKEN = re.compile(r"[0-9A-Za-z+/_-]{16,512}+=*+")
-_CLOCKS, _EFFORTS, _TOKENS, _LABELS = range(4)
+_CLOCKS, _EFFORTS, _TOKENS, _LABELS, _DURATIONS, _HANDLES, _RARE = range(7)
 _LOOKS_LIKE = (
     r"[0-9]:[0-9]{2}:[0-9]{2}|(?:1[2-9]|20)[0-9]{8}",
     r"(?i)(?:took|[iİı]n|after|for|elapsed|durat[iİı]on|t[iİı]me|wa[iİı]ted)"
@@ -157,9 +214,14 @@ _LOOKS_LIKE = (
     r"[0-9A-Za-z]{16}|[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}|0x[0-9a-fA-F]{6}",
     r"(?i)(?:x-request-[iİı]d|request_?[iİı]d|trace_?[iİı]d|correlat[iİı]on_?[iİı]d|[iİı]dempotency-key|nonce"
     r"|t[iİı]mestamp|cache_?bust(?:er)?|ts|cb|rand|_)[\"']? ?[=:]",
+    r"[0-9] ?(?:[smhdu]|µs)(?:[^0-9A-Za-z]|[0-9]|s[^0-9A-Za-z]|ecs?[^a-z]|econds|ays?|ours?|in|\z)",
+    r"\[ref=",
+    r"(?i)(?:seed|etag)[:= ]|(?:score|similarity|distance|relevance) ?[=:]|#[0-9]{1,3} "
+    r"|(?:by|via) (?:web|app|srv|server|node|host|cache|edge|backend|worker|pod)"
+    r"|(?:commit|at|:|\[[\w./-]{1,60}|commit\)) [0-9a-f]{7}",
 )
 """What each of the patterns above needs a text to hold. Most texts hold none of it, and one automaton tells
-so for all four in a twentieth of their time. To Python's `re` a dotted or dotless i is an i, not to RE2."""
+so for all of them in a fraction of their time. To Python's `re` a dotted or dotless i is an i, not to RE2."""
 
 
 def _automaton(patterns: Iterable[str]) -> re2.Set:
@@ -222,6 +284,35 @@ def _without_labels_and_clocks(text: str, looks: Collection[int]) -> str:
     return text
 
 
+def _mask_duration(match: re.Match[str]) -> str:
+    before = match.string[max(0, match.start() - 24) : match.start()]
+    if match["age"] is not None or match["long"] is not None:
+        return match[0] if _LEFT.search(before) else _MASK
+    if match["fine"] is not None:
+        return match[0] if _MEASURED.search(before) else _MASK
+    after = match.string[match.end() : match.end() + 2]
+    if before.endswith("(") and after.startswith(")"):
+        return _MASK
+    column = before.endswith(("  ", "\t", "\\t")) and (
+        not after or after[0] in "\n\t" or after[:2] in ("\\n", "\\t")
+    )
+    return _MASK if column else match[0]
+
+
+def _without_noise(text: str, looks: Collection[int]) -> str:
+    """A result without what a program's output has anew each time: how long it took, how old a thing is,
+    handles of elements, seeds, ranks, numbers of build steps, the server that answered."""
+    if _HANDLES in looks:
+        text = _HANDLE.sub("[ref]", text)
+    if _DURATIONS in looks:
+        text = _DURATION.sub(_mask_duration, text)
+    if _RARE in looks:
+        text = _BUILD_STEP.sub("#", text)
+        for pattern in (_SEED, _RANK, _SERVED_BY, _SHORT_COMMIT):
+            text = pattern.sub(rf"\g<label>{_MASK}", text)
+    return text
+
+
 def _without_tokens(text: str, looks: Collection[int]) -> str:
     return _OPAQUE.sub(_mask_opaque, text) if _TOKENS in looks else text
 
@@ -267,15 +358,21 @@ def _dumps(value: Any, text: str) -> bytes:
 
 
 class _Arguments:
-    """One walk over parsed arguments: what stays of them, and the words and names they consist of."""
+    """One walk over a tool's parsed arguments: what stays of them, and the words and names they are of."""
 
-    def __init__(self) -> None:
+    def __init__(self, tool: str) -> None:
+        self.tool = tool
         self.nodes = 0
+        self.order: list[str] = []
+        """All tokens as they come, but for pages."""
+        self.rest: list[str] = []
+        """What lies beyond the tokens that are looked at."""
         self.names: list[str] = []
         self.words: list[str] = []
         self.pages: list[str] = []
         self.leaves: list[list[str]] = []
         """Words of each value."""
+        self._paged = False
 
     def read(self, value: Any, key: str = "", depth: int = 0) -> Any:
         self.nodes += 1
@@ -292,17 +389,39 @@ class _Arguments:
         return value
 
     def _object(self, value: dict[str, Any], depth: int) -> dict[str, Any]:
-        kept = {k: v for k, v in value.items() if _plain_key(k) not in _VOLATILE}
-        if not kept and not depth and len(value) == 1 and _plain_key(next(iter(value))) in _ALONE:
-            kept = value
-        told = {k: v for k, v in kept.items() if _plain_key(k) not in _COMPANY}
-        return {k: self.read(v, k, depth + 1) for k, v in (told or kept).items()}
+        plain = {k: _plain_key(k) for k in value}
+        kept = {k: v for k, v in value.items() if not _is_volatile(plain[k])}
+        if not depth and len(kept) < len(value) and not self._asks(kept, plain):
+            kept |= {k: v for k, v in value.items() if plain[k] in _ALONE}
+        told = {k: v for k, v in kept.items() if plain[k] not in _COMPANY}
+        beside = self._paged
+        self._paged = not _PAGING.isdisjoint(plain.values())
+        read = {k: self.read(v, k, depth + 1) for k, v in (told or kept).items()}
+        self._paged = beside
+        return read
+
+    def _asks(self, kept: dict[str, Any], plain: dict[str, str]) -> bool:
+        """Whether what is left says what is asked for; options do not."""
+        if names_an_identifier(self.tool) and not _IDENTIFIERS.isdisjoint(plain.values()):
+            return False
+        return any(not plain[k].startswith(_OPTIONS) for k in kept)
+
+    def _is_page(self, key: str) -> bool:
+        plain = _plain_key(key)
+        return plain in _PAGING or (self._paged and plain in _PAGING_BESIDE)
 
     def _number(self, value: float, key: str) -> Any:
         shown = repr(value)
         if not _names_a_thing(key) and _CLOCK.sub(_mask_clock, shown) == _MASK:
             return _MASK
-        (self.pages if _plain_key(key) in _PAGING else self.names).append(shown)
+        if value >= 5 * _GRID and _plain_key(key) in _COORDINATES and acts_on_a_page(self.tool):
+            value = round(value / _GRID) * _GRID
+            shown = repr(value)
+        if self._is_page(key):
+            self.pages.append(shown)
+        else:
+            self.names.append(shown)
+            self.order.append(shown)
         return value
 
     def _text(self, text: str, key: str, depth: int) -> Any:
@@ -312,19 +431,50 @@ class _Arguments:
         if not named and (_WHOLE_UUID.fullmatch(text) or (_WHOLE_TOKEN.fullmatch(text) and _is_random(text))):
             return _MASK
         head = text[:_MASKED_CHARS]
+        if "=" in head and ("?" in head or "&" in head):
+            head = _CACHE_BUSTER.sub("", head).rstrip("?&")
         if not named:
             head = _without_labels_and_clocks(head, _looks(head))
-        if _plain_key(key) in _PAGING and "-" not in text[:64]:
+        if self._is_page(key) and "-" not in text[:64]:
             self.pages.append(text[:64])
         else:
             words: list[str] = []
-            split_tokens(head, self.names, words)
+            shown = _without_options(head) if _plain_key(key) in _SHELL_KEYS else head
+            if _plain_key(key) in _ADDRESS_KEYS:
+                # Another address is another thing, even where only its signs differ.
+                self.names.append(head[:_MASKED_CHARS])
+            whole = split_tokens(shown, self.names, words, self.order)
             self.words += words[:_MAX_TOKENS]
             self.leaves.append(words)
+            if not whole:
+                self.rest.append(text)
         return " ".join((head + text[_MASKED_CHARS:]).split())
 
 
-_TOKEN = re.compile(r"[^\W_]+(?:[.@:/\\_'’-]+[^\W_]+)*+")
+_PAUSE = re.compile(
+    r"""(?:^|[:\[,]\s?)['"]?(?:start-)?sleep[ ,'"]{1,3}[0-9.]{1,8}[smhd]?['"]?(?:[,}\]]|$)""", re.I
+)
+_MAX_PAUSE = 400
+_OPTION = re.compile(
+    r"(?<=\s)--?(?:(?:include|exclude|glob|iglob|color|max-count|exclude-dir)=[^\s]{0,200}|[A-Za-z][\w-]{0,40}+(?!=))"
+)
+"""Those with a value may name what it is about (`-target=module.dns`)."""
+_LOOKING = re.compile(
+    r"(?i)\b(?:[ef]?grep|ripgrep|rg|ag|ack|find|fd|locate|xargs|git grep|git ls-files|ls|cat|head|sort)\b"
+    r"|[0-9&]?>{1,2} ?(?:/dev/null|&1)"
+)
+
+
+def _without_options(command: str) -> str:
+    """A shell's command without its options and the programs that look for something, which do not say what
+    is looked for."""
+    if len(command) > 64 * _MAX_TOKENS:
+        return command
+    return _LOOKING.sub(" ", _OPTION.sub(" ", command))
+
+
+_TOKEN = re.compile(r"[^\W_]+(?:[.@:/\\_'’-]+[^\W_]+)*+|(?<=\[)[ xX](?=\])|[☐☑☒✓✔✗✘]")
+"""The last two are ticks of a list, which are all that changes in it."""
 _FIRST_IDEOGRAPH = "\u2e80"
 _STOP = words_of(
     """a an the of in on for to and or is are was be what how which who please with by at from about me my i
@@ -333,26 +483,43 @@ _STOP = words_of(
 )
 
 
-def split_tokens(text: str, names: list[str], words: list[str]) -> None:
-    """Add a text's tokens: `names` are those with a digit or the form of an address, path or identifier;
-    `words` are the others without the commonest, so that a paraphrase has nearly the same."""
+_OPERATORS = words_of(
+    """from to cc bcc subject has is in label site filetype intitle inurl type repo org author assignee status
+    project"""
+)
+"""Of a search (`from:bob`): they say where a word is looked for, not for what."""
+
+
+def split_tokens(text: str, names: list[str], words: list[str], order: list[str]) -> bool:
+    """Add a text's tokens, each also to `order`: `names` are those with a digit or the form of an address,
+    path or identifier; `words` are the others without the commonest, so that a paraphrase has nearly the
+    same. False where the text is too long to be looked at as a whole."""
     if len(names) + len(words) >= 2 * _MAX_TOKENS:
-        return
+        return False
     for token in _TOKEN.findall(text[: 64 * _MAX_TOKENS]):
         if not token.isascii():
             token = unicodedata.normalize("NFKC", token)
             if len(token) > 2 and token[0] >= _FIRST_IDEOGRAPH and token.isalpha():
                 # No spaces between words, so pairs of characters stand for them.
-                words.extend(token[i : i + 2] for i in range(len(token) - 1))
+                pairs = [token[i : i + 2] for i in range(len(token) - 1)]
+                words += pairs
+                order += pairs
                 continue
         low = token.lower()
-        if token.isalpha():
-            if low not in _STOP:
-                words.append(low[:-1] if len(low) > 3 and low[-1] == "s" else low)
+        if ":" in low and low[: low.index(":")] in _OPERATORS:
+            low = low[low.index(":") + 1 :]
+            token = low
+        if token.isalpha() and low != "x":
+            if low in _STOP:
+                continue
+            low = low[:-1] if len(low) > 3 and low[-1] == "s" else low
+            words.append(low)
         elif any(c in "0123456789@/\\_.:" for c in token):
             names.append(low)
         else:
             words.append(low)
+        order.append(low)
+    return len(text) <= 64 * _MAX_TOKENS and len(order) <= _MAX_TOKENS
 
 
 _LANES = 16
@@ -360,8 +527,14 @@ _SPREAD = [sum(((byte >> bit) & 1) << (_LANES * bit) for bit in range(8)) for by
 """A byte's bits, each in a lane of its own, so that one addition counts all of them."""
 
 
-def near_digest(names: Iterable[str], words: list[str], pages: Iterable[str] = ()) -> bytes:
-    """Two bytes for the names, two for the bag of words and pages, and a simhash of 32 bits of the words."""
+NEAR_BYTES = 12
+_MAX_BAG = 10
+"""Words; more of them would fill the bitmap."""
+
+
+def near_digest(names: Iterable[str], words: list[str], rest: Iterable[str] = ()) -> bytes:
+    """Two bytes for the names; two for the bag of words and the `rest`, exactly; a simhash of 32 bits of the
+    words; and 32 bits with one set for each word, none where there are too many."""
     bag = sorted(set(words))[:_MAX_TOKENS]
     lanes = 0
     for word in bag:
@@ -375,8 +548,12 @@ def near_digest(names: Iterable[str], words: list[str], pages: Iterable[str] = (
         if (lanes >> (_LANES * bit)) & 0xFFFF > half:
             sim |= 1 << bit
     named = blake2b(_utf8("\0".join(sorted(set(names))[:_MAX_TOKENS])), digest_size=2).digest()
-    bagged = blake2b(_utf8("\0".join([*bag, "", *sorted(pages)[:_MAX_TOKENS]])), digest_size=2).digest()
-    return named + bagged + sim.to_bytes(4, "little")
+    bagged = blake2b(_utf8("\0".join([*sorted(words), "", *rest])), digest_size=2).digest()
+    mask = 0
+    if len(bag) <= _MAX_BAG:
+        for word in bag:
+            mask |= 1 << (crc32(_utf8(word)) & 31)
+    return named + bagged + sim.to_bytes(4, "little") + mask.to_bytes(4, "little")
 
 
 def same_bag(a: bytes, b: bytes) -> bool:
@@ -389,7 +566,18 @@ def is_near(a: bytes, b: bytes, distance: int) -> bool:
     words one that is another moves about five."""
     if a[:2] != b[:2]:
         return False
-    return (int.from_bytes(a[4:], "little") ^ int.from_bytes(b[4:], "little")).bit_count() <= distance
+    return (int.from_bytes(a[4:8], "little") ^ int.from_bytes(b[4:8], "little")).bit_count() <= distance
+
+
+def shares_words(a: bytes, b: bytes) -> bool:
+    """Two short texts have the same names, and two thirds of their words in common."""
+    one, other = int.from_bytes(a[8:], "little"), int.from_bytes(b[8:], "little")
+    return a[:2] == b[:2] and 3 * (one & other).bit_count() >= 2 * (one | other).bit_count() > 0
+
+
+def _positions(hashed: int, count: int) -> list[int]:
+    """Of the bits of one hash in a sketch."""
+    return [(hashed + i * (2 * (hashed >> 13) + 1)) % SKETCH_BITS for i in range(count)]
 
 
 def _bits(hashed: int, count: int) -> int:
@@ -400,17 +588,22 @@ def _bits(hashed: int, count: int) -> int:
     return mask
 
 
+def _token_hash(tool: str, token: str) -> int:
+    return crc32(_utf8(f"{tool}\0{token}"))
+
+
 def _token_mask(tool: str, tokens: Iterable[str]) -> int:
     mask = 0
     for token in tokens:
-        mask |= _bits(crc32(_utf8(f"{tool}\0{token}")), _TOKEN_BITS)
+        mask |= _bits(_token_hash(tool, token), _TOKEN_BITS)
     return mask
 
 
 @frozen
 class CallPrint:
     """A tool call. `names` and `words` are the bits of its arguments' tokens in a sketch, `leaves` the words'
-    by value."""
+    by value; `tokens` are hashes of 4 bytes of the tokens in their order; `paged` says that it asks for a
+    page, `pauses` that it is a shell's `sleep`."""
 
     name: str
     call: bytes
@@ -419,13 +612,29 @@ class CallPrint:
     names: int
     words: int
     leaves: tuple[int, ...]
+    tokens: bytes
+    paged: bool
+    pauses: bool
+
+    def shape(self, seen: int) -> int:
+        """The tokens in their order, 16 bits of them, with those that were not seen left open; 0 if all were
+        seen. Calls that do the same for one thing after the other have the same shape, rewordings not."""
+        hashes = array("I", self.tokens)
+        known = seen.to_bytes(SKETCH_BITS // 8, "little")
+        parts: list[int] = []
+        for h in hashes:
+            if all(known[at >> 3] >> (at & 7) & 1 for at in _positions(h, _TOKEN_BITS)):
+                parts.append(h)
+            elif not parts or parts[-1]:
+                parts.append(0)
+        return crc32(array("Q", parts)) & 0xFFFF or 1 if 0 in parts else 0
 
 
 def print_call(name: str, arguments: str) -> CallPrint:
     """Fingerprint of a call; `arguments` is the raw text, usually JSON."""
     if not arguments.isascii():
         arguments = _utf8(arguments).decode()
-    walk = _Arguments()
+    walk = _Arguments(name)
     parsed = _loads(arguments)
     if parsed is None:
         exact = " ".join(arguments.split()).encode()
@@ -433,14 +642,19 @@ def print_call(name: str, arguments: str) -> CallPrint:
     else:
         exact = _dumps(parsed, arguments)
         kept = walk.read(parsed)
+    if hands_over(name):
+        kept = sorted(walk.names)
     tool = _utf8(name)
     return CallPrint(
         intern(name[:MAX_NAME]),
         digest(tool, exact),
         digest(tool, _dumps(kept, arguments)),
-        near_digest(walk.names, walk.words, walk.pages),
+        near_digest(walk.names, walk.words, [*sorted(walk.pages)[:_MAX_TOKENS], *walk.rest]),
         _token_mask(name, walk.names[:_MAX_TOKENS]),
         *_word_masks(name, walk),
+        array("I", [_token_hash(name, token) for token in walk.order[:_MAX_SHAPE]]).tobytes(),
+        bool(walk.pages),
+        len(arguments) <= _MAX_PAUSE and _PAUSE.search(arguments) is not None,
     )
 
 
@@ -463,14 +677,45 @@ _UNIT = re.compile(
     # `[\n,;…]+|[.!?]\s`, with one set of characters in front, so that the search can skip to them.
     r"[\n,;{}\[\]。，、；.!?](?:(?<=[.!?])\s|(?<![.!?])[\n,;{}\[\]。，、；]*+)"
 )
-_PENDING = re.compile(
-    r"""(?i)\b(?:pending|queued|in[ _-]progress|not[ _-](?:yet[ ])?ready|rolling[ _-]out|containercreating
-    |still[ ](?:running|processing|working|building)|deploying|provisioning|creating
-    |initiali[sz]ing|starting|scheduled|syncing|indexing|uploading|transcoding|validating|executing|waiting
-    |running|processing|warming|scaling|installing|en[ ]cours|in[ ]bearbeitung|en[ ]proceso)\b
-    |処理中|进行中|等待中""",
-    re.VERBOSE,
+_WAITING_WORDS = (
+    r"(?:pending|queued|in[ _-]progress|not[ _-](?:yet[ ])?ready|rolling[ _-]out|containercreating"
+    r"|podinitializing|deploying|provisioning|initiali[sz]ing|starting|scheduled|syncing|indexing|uploading"
+    r"|transcoding|validating|executing|waiting|running|processing|warming(?: up)?|scaling|installing"
+    r"|creating|building|en[ ]cours|in[ ]bearbeitung|en[ ]proceso)"
 )
+_PENDING_VALUE = re2.compile(
+    r"(?im)(?:^|[\t:=\"'|(\[]|  )[ \t]*" + _WAITING_WORDS + r"[ \t]*(?:$|[\t,;\"'|)\].]|  |…)"
+    r"|\b0/[1-9][0-9]{0,3} +running\b"
+)
+"""Pending as the value of a field, in a column, or as a line of its own."""
+_PENDING_SAID = re2.compile(
+    r"(?i)(?:^|\W)(?:still[ ](?:running|processing|working|building)|" + _WAITING_WORDS + r")(?:[^\pL\pN_]|$)"
+    r"|处理中|进行中|等待中"
+)
+"""Pending in words, of the last line."""
+_ENDED = re2.compile(
+    r"(?i)\b(?:fail(?:s|ed|ure)?|error|fatal|exception|denied|success(?:ful|fully)?|succeeded|completed?|done|finished|passed"
+    r"|installed|crashloopbackoff|(?:err)?imagepull(?:backoff)?)\b"
+)
+"""A text that tells how a thing ended does not tell that it is under way."""
+_BROKEN = re2.compile(
+    r"(?i)\b(?:failed|failure|fatal|exception|crashloopbackoff|(?:err)?imagepull(?:backoff)?)\b"
+)
+_FAILING = re2.compile(
+    r"\b(?:FAIL|FAILED|FAILURES?)\b|npm ERR!|\*\*\* .*Error [1-9]|Traceback \(most|panicked at|-> 5[0-9]{2}\b"
+    r"|(?im:^[^A-Za-z\n]{0,6}(?:[^\s:(]+[:(][0-9]{1,6}(?:[:,][0-9]{1,6})?\)?:? {1,3})?"
+    r"(?:fatal |type|syntax|value)?error\b ?[\[:( ])"
+    r"|(?i:\b[1-9][0-9]{0,5} (?:tests? |specs? |examples? |checks? )?(?:failed|failing|failures?|errors?)\b)"
+    r"|\b[A-Z][A-Za-z]* ?(?:Error|Exception)\b|\bERRORS?=[1-9]"
+    r"|(?i:\berror (?:TS|CS|E)[0-9]|\b(?:build|compilation|command|job|check|pipeline) failed\b)"
+    r"|(?i:\"(?:conclusion|outcome|result|status|state)\": ?\"(?:failure|failed|error|errored)\")"
+    r"|(?i:\"(?:passed|success|succeeded|ok|valid)\": ?false)"
+    r"|(?i:\bexit(?:ed)?(?: with)?(?: code| status)?:? [1-9])|(?i:backoff\b)"
+)
+"""What the output of a build, a test run or a deployment says when it failed, though the call did not."""
+_LONG_NUMBER = re.compile(r"(?<![0-9A-Za-z.])[0-9]{8,20}(?![0-9A-Za-z.])|(?<=\[)[0-9]{1,5}/[0-9]{1,5}(?=\])")
+"""Of a run, or of the step that was built last; masked in failures alone, where what is measured is
+shorter."""
 _TIMEOUT = re.compile(
     r"(?i)\btimed?[ _-]?out\b|\bdeadline exceeded\b|\bno response\b|\bunreachable\b"
     r"|\bconnection (?:refused|reset|lost)\b"
@@ -481,6 +726,12 @@ _EMPTY = re.compile(
     |unknown|n/a|i[ ](?:do[ ]not|don't)[ ]know|i[ ]am[ ]not[ ]sure)\b|没有|未找到|無|見つかりません)""",
     re.VERBOSE,
 )
+_NOTHING_FOUND = re2.compile(
+    r"(?i)\b(?:no|zero|0) (?:[\w-]+ )?(?:[\w-]+ )?(?:[\w-]+ )?"
+    r"(?:results?|match(?:es)?|documents?|records?|rows?|entries|hits|items|messages)\b"
+    r"|\bdid not match (?:any|anything)|\bnothing (?:was |to be )?found\b"
+    r"|\b(?:returned|found) (?:no|nothing|zero|0)\b|\b(?:could not|couldn't|did not|didn't) find any"
+)
 _LISTS = words_of(
     """results result items hits data matches documents docs records rows entries values messages files"""
 )
@@ -490,10 +741,14 @@ _CLEARED_OF = re.compile(r"(?i)\b(?:tool|output|result|results|content|observati
 
 @frozen
 class ResultPrint:
-    """A tool result. `units` are the bits of its parts in a sketch; `kind` says what novelty goes by: `long`
-    results by their parts, `short` ones by the call, `empty` ones (nothing found, an error) by what was
-    asked for, and `gone` is a result that the client has cleared from its history. `health` is how the call
-    went by what the result says alone; `status` is what follows for counting."""
+    """A tool result.
+
+    `units` are the bits of its parts in a sketch. `kind` says what novelty goes by: `long` results by their
+    parts; `short` ones by the call, and so do `rows`, but that the same for another page are none; `empty`
+    ones (nothing found, an error) by what was asked for; `gone` is a result that the client has cleared from
+    its history. `health` is how the call went by what the result says alone; `status` is what follows for
+    counting. `failing` is a result that tells of a failure, be it of the call or of what it ran.
+    """
 
     digest: bytes
     status: str
@@ -501,27 +756,60 @@ class ResultPrint:
     units: int
     size: int
     health: ResultHealth
+    failing: bool = False
 
 
 class _Results:
-    """One walk over a parsed result that drops volatile keys."""
+    """One walk over a parsed result that drops volatile keys, and sees whether anything is in it."""
 
     def __init__(self) -> None:
         self.nodes = 0
+        self.empty = False
+        """There is an empty list."""
+        self.full = False
+        """There is something in a list, or a value that tells something."""
+        self.rows = False
+        """There is something in a list."""
+        self.texts: list[str] = []
 
-    def read(self, value: Any, depth: int = 0) -> Any:
+    def read(self, value: Any, depth: int = 0, key: str = "") -> Any:
         self.nodes += 1
         if self.nodes > _MAX_NODES or depth > _MAX_DEPTH:
             return value
         if isinstance(value, dict):
             return {
-                k: self.read(v, depth + 1) for k, v in value.items() if _plain_key(k) not in _RESULT_VOLATILE
+                k: self.read(v, depth + 1, k)
+                for k, v in value.items()
+                if (plain := _plain_key(k)) not in _RESULT_VOLATILE and not plain.endswith(_VOLATILE_ENDS)
             }
         if isinstance(value, list):
-            return [self.read(entry, depth + 1) for entry in value]
-        if isinstance(value, str) and value[:1] in ("{", "[") and (parsed := _loads(value)) is not None:
-            return self.read(parsed, depth + 1)
+            self.rows = self.rows or bool(value)
+            self.full = self.full or bool(value)
+            self.empty = self.empty or not value
+            return [self.read(_unranked(entry), depth + 1) for entry in value]
+        if isinstance(value, str):
+            if value[:1] in ("{", "[") and (parsed := _loads(value)) is not None:
+                return self.read(parsed, depth + 1)
+            if len(self.texts) < _MAX_LEAVES:
+                self.texts.append(value[:SHORT])
+            self.full = self.full or len(value) > _SHORT_VALUE
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            self.full = self.full or (value != 0 and not _plain_key(key).endswith(_COUNT_ENDS))
         return value
+
+
+_SHORT_VALUE = 8
+"""Characters: a longer text is something that was found."""
+_COUNT_ENDS = ("page", "limit", "size", "scanned", "version", "status", "code")
+
+
+def _unranked(entry: Any) -> Any:
+    """An entry of a list without its rank, if anything else says what it is."""
+    if isinstance(entry, dict) and any(_plain_key(k) in _RANKS for k in entry):
+        kept = {k: v for k, v in entry.items() if _plain_key(k) not in _RANKS}
+        if any(isinstance(v, (str, dict)) for v in kept.values()):
+            return kept
+    return entry
 
 
 def print_result(text: str, media: Iterable[str] = (), failed: bool = False) -> ResultPrint:
@@ -535,57 +823,104 @@ def print_result(text: str, media: Iterable[str] = (), failed: bool = False) -> 
     if size < SHORT and _CLEARED.search(text) and _CLEARED_OF.search(text):
         return ResultPrint(b"", "", "gone", 0, size, health)
     middle = b""
-    shown = text if parsed is None else _dumps(_Results().read(parsed), text).decode()
+    walk = _Results()
+    shown = text if parsed is None else _dumps(walk.read(parsed), text).decode()
     if len(shown) > _MASKED_CHARS + _TAIL_CHARS:
         middle = _utf8(shown[_MASKED_CHARS:-_TAIL_CHARS])
         shown = shown[:_MASKED_CHARS] + "\n" + shown[-_TAIL_CHARS:]
     looks = _looks(shown)
-    clocked = _without_labels_and_clocks(shown, looks)
+    clocked = _without_noise(_without_labels_and_clocks(shown, looks), looks)
     opaque = _without_tokens(clocked, looks)
+    failing = failed or health.status == "error" or _tells_of_failure(shown)
     masked = " ".join(opaque.split())
+    if failing:
+        masked = _LONG_NUMBER.sub(_MASK, masked)
     images = [_utf8(m) for m in media]
     status: str = health.status
     if status != "error" and len(text) <= 2 * SHORT:
-        if _PENDING.search(text) and not failed:
+        if not failed and _is_pending(shown, walk.texts if parsed is not None else None):
             status = "pending"
         if status == "pending" and _TIMEOUT.search(text):
             # A timeout that is read as "not yet" is waited for all night.
             status = "error"
-    kind = "short" if len(masked) <= SHORT and not images else "long"
-    if (status == "error" and kind == "short") or _is_empty(parsed, masked):
+    kind = "short" if len(masked) <= SHORT and not images and _HANDLES not in looks else "long"
+    if kind == "short" and walk.rows and opaque == clocked:
+        kind = "rows"
+    if (status == "error" and kind in ("short", "rows")) or _is_empty(parsed, masked, walk):
         kind = "empty"
     # The id of a request changes with each; a list of ids is what was asked for.
     few = opaque.count(_MASK) - clocked.count(_MASK) <= _FEW_OPAQUE
     units = _unit_mask(opaque if few else clocked, images)
-    return ResultPrint(digest(_utf8(masked), middle, *images), status, kind, units, size, health)
+    failing = (failing or status == "error") and status != "pending"
+    return ResultPrint(digest(_utf8(masked), middle, *images), status, kind, units, size, health, failing)
 
 
-def _is_empty(parsed: Any, masked: str) -> bool:
+_HEAD, _TAIL = 600, 1200
+"""Characters of a program's output that tell how it went."""
+
+
+def _tells_of_failure(shown: str) -> bool:
+    if len(shown) > _HEAD + _TAIL:
+        shown = shown[:_HEAD] + "\n" + shown[-_TAIL:]
+    return _FAILING.search(_utf8(shown).decode()) is not None
+
+
+def _is_pending(shown: str, values: list[str] | None) -> bool:
+    """Whether a result tells that something is under way; `values` are the texts of a structured one."""
+    if values is not None:
+        return any(
+            len(v) <= 2 * SHORT and not _BROKEN.search(v) and (_PENDING_VALUE.search(v) or _says_pending(v))
+            for v in values
+        )
+    if _BROKEN.search(shown):
+        return False
+    return _PENDING_VALUE.search(shown) is not None or _says_pending(shown)
+
+
+def _says_pending(text: str) -> bool:
+    last = text.rstrip().rsplit("\n", 1)[-1]
+    return _PENDING_SAID.search(last) is not None and _ENDED.search(text) is None
+
+
+def _is_empty(parsed: Any, masked: str, walk: _Results) -> bool:
     """Nothing was found. An empty object is none of these: many tools say `{}` when all went well."""
     if isinstance(parsed, list):
         return not parsed
     if isinstance(parsed, dict):
+        if walk.empty and not walk.full and walk.nodes <= _MAX_NODES:
+            return True
         return any(_plain_key(k) in _LISTS and v in ([], {}, None) for k, v in parsed.items())
-    return len(masked) <= SHORT and _EMPTY.match(masked) is not None
+    if len(masked) > SHORT:
+        return False
+    return _EMPTY.match(masked) is not None or _NOTHING_FOUND.search(masked) is not None
+
+
+_LONG_UNIT = 48
+"""Characters: so long a part weighs as two, and one of three times as many as three."""
 
 
 def _unit_mask(text: str, images: list[bytes]) -> int:
-    hashes = {crc32(unit.encode()) for part in _UNIT.split(text.lower()) if (unit := part.strip())}
-    hashes.update(crc32(image) for image in images)
-    kept = sorted(hashes)[:_MAX_UNITS]
+    sizes = {crc32(unit.encode()): len(unit) for part in _UNIT.split(text.lower()) if (unit := part.strip())}
+    sizes.update((crc32(image), 0) for image in images)
+    kept = sorted(sizes)[:_MAX_UNITS]
     if not kept:
         return 0
     each = -(-_MIN_TOTAL_BITS // len(kept))
-    if each == 1:
-        field = bytearray(SKETCH_BITS // 8)
-        for h in kept:
-            at = h % SKETCH_BITS
-            field[at >> 3] |= 1 << (at & 7)
-        return int.from_bytes(field, "little")
-    mask = 0
+    field = bytearray(SKETCH_BITS // 8)
     for h in kept:
-        mask |= _bits(h, each)
-    return mask
+        at = h % SKETCH_BITS
+        field[at >> 3] |= 1 << (at & 7)
+        size = sizes[h]
+        if size >= _LONG_UNIT:
+            at = (h >> 11) % SKETCH_BITS
+            field[at >> 3] |= 1 << (at & 7)
+            if size >= 3 * _LONG_UNIT:
+                at = (h >> 19) % SKETCH_BITS
+                field[at >> 3] |= 1 << (at & 7)
+        if each > 1:
+            for at in _positions(h, each):
+                field[at >> 3] |= 1 << (at & 7)
+    return int.from_bytes(field, "little")
 
 
 # --- texts
@@ -593,24 +928,82 @@ def _unit_mask(text: str, images: list[bytes]) -> int:
 
 @frozen
 class TextPrint:
-    """What somebody said: equal after normalisation, and nearly equal. `near` is empty for a few words."""
+    """What somebody said: equal after normalisation, and nearly equal."""
 
     digest: bytes
+    """That of the code where a text is mostly that."""
     near: bytes
+    """Eight bytes, compared by `is_near`; empty for a few words."""
+    bag: int
+    """64 bits, two for each word, of a text of one sentence; none of any other."""
+    code: bool
+    """It is mostly code."""
+    facts: int
+    """32 bits, one for each number, code or address of a short text."""
+    courtesy: bool
+    """It is nothing but thanks and good wishes."""
 
 
 _MIN_WORDS = 8
+_SENTENCE = range(4, 15)
+"""Words of a text that are compared one by one."""
+_CODE = "```"
+_MAX_REPLY = 400
+_FACT = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._-]{2,60}+")
+_COURTESIES = words_of(
+    """thank thanks you youre you're are welcome very so much again too have a an great nice good lovely
+    wonderful fantastic day evening night weekend week time rest of the your bye goodbye cheers care take
+    pleasure my anytime always same to and for help all best wishes see soon later ok okay glad happy i i'm am
+    was it's it"""
+)
+_COURTEOUS = words_of("thank thanks welcome bye goodbye pleasure cheers care day")
+_MAX_COURTESY = 120
+"""Characters."""
 
 
 def print_text(text: str) -> TextPrint:
     """Fingerprint of a text that the assistant or the user said."""
-    head = see_through(text[:_MASKED_CHARS])
-    plain = " ".join((head + text[_MASKED_CHARS:]).lower().split())
+    code = _mostly_code(text)
+    head = see_through((code or text)[:_MASKED_CHARS])
+    plain = " ".join((head + (code or text)[_MASKED_CHARS:]).lower().split())
     names: list[str] = []
     words: list[str] = []
-    split_tokens(head, names, words)
-    near = near_digest(names, words) if len(words) >= _MIN_WORDS else b""
-    return TextPrint(digest(_utf8(plain)), near)
+    order: list[str] = []
+    split_tokens(head, names, words, order)
+    near = near_digest(names, words)[:8] if len(words) >= _MIN_WORDS else b""
+    bag = 0
+    for word in order if len(order) in _SENTENCE else ():
+        h = crc32(_utf8(word))
+        bag |= 1 << (h & 63) | 1 << ((h >> 8) & 63)
+    return TextPrint(digest(_utf8(plain)), near, bag, bool(code), _facts(text), _is_courtesy(plain))
+
+
+def _facts(text: str) -> int:
+    """Bits of what an answer to a question of fact consists of: an order's number, an address."""
+    mask = 0
+    for token in _FACT.findall(text) if len(text) <= _MAX_REPLY else ():
+        if any(c in "0123456789@" for c in token):
+            plain = "".join(c for c in token.lower() if c.isalnum())
+            mask |= 1 << (crc32(plain.encode()) & 31)
+    return mask
+
+
+def _is_courtesy(plain: str) -> bool:
+    if len(plain) > _MAX_COURTESY:
+        return False
+    words = set(plain.translate(_NO_POINTS).split())
+    return not words.isdisjoint(_COURTEOUS) and all(w in _COURTESIES or not w.isascii() for w in words)
+
+
+_NO_POINTS = str.maketrans(dict.fromkeys(".,!:;()-~", " "))
+
+
+def _mostly_code(text: str) -> str:
+    """The fenced code of a text that has little else to say; empty for any other text."""
+    if _CODE not in text:
+        return ""
+    code = "".join(text.split(_CODE)[1::2])
+    return code if len(code) >= 60 and 2 * len(code) >= len(text) else ""
 
 
 # --- once for each content

@@ -2,7 +2,8 @@
 
 A rule counts how often something came again that brought nothing, up to the present step, and a ladder says
 what a count leads to. All of them are aware of progress: a call that fails or says the same again counts,
-one whose result changes is work; and where anything new came in between, counting starts anew.
+one whose result changes is work; and where anything new came in between, counting starts anew. The exception
+is the same failure again and again: what was done in between was of no use to it.
 
 Evidence names tools and counts, never what was asked or answered.
 """
@@ -10,12 +11,14 @@ Evidence names tools and counts, never what was asked or answered.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import groupby
 from operator import attrgetter
 
-from gateway.rules.fingerprint import is_near, same_bag, words_of
+from gateway.rules.fingerprint import SHORT, is_near, same_bag
+from gateway.rules.tool_names import acts_on_a_page, is_idle, may_poll, reads, thinks, waits, writes
 from gateway.rules.trace import Fact, Said, Trace
 from gateway.values import frozen
 
@@ -24,6 +27,10 @@ Rungs = tuple[tuple[int, str], ...]
 
 NEW_PERCENT = 10
 """From this novelty on a result is progress."""
+WEAK_PERCENT = 30
+"""Below this novelty a result is weak evidence: it counts where something else repeats as well."""
+WHATEVER_WAS_DONE = 2
+"""How many more equal failures than equal calls it takes where other things were done in between."""
 PATIENCE = 10
 """How many polls count as one call."""
 _MOST_PATIENT = 50
@@ -74,7 +81,7 @@ class _Turn:
         self.news = [fact for fact in facts if _is_new(fact)]
         """Those that brought something."""
         self.idle = all(_is_idle(fact) for fact in facts)
-        """It was nothing but pauses and thoughts, which are neither progress nor the lack of it."""
+        """It was nothing but pauses, thoughts and bookkeeping: neither progress nor the lack of it."""
 
 
 class _Turns:
@@ -102,12 +109,12 @@ class _Turns:
 
 
 def _is_new(fact: Fact) -> bool:
-    """Whether a call brought something; another thought, or a longer pause, did not."""
+    """Whether a call brought something; another thought, note or pause did not."""
     return fact.novelty >= NEW_PERCENT and not _is_idle(fact)
 
 
 def _is_idle(fact: Fact) -> bool:
-    return fact.status != "error" and _pauses(fact.name)
+    return fact.status != "error" and (fact.pauses or is_idle(fact.name))
 
 
 def detect(trace: Trace, rules: LoopRules) -> list[Detection]:
@@ -115,6 +122,8 @@ def detect(trace: Trace, rules: LoopRules) -> list[Detection]:
 
     At most one detection for each rule, in the order of the rules.
     """
+    if trace.repeats:
+        rules = _after(rules, trace.repeats)
     every = trace.facts
     facts = every
     if rules.ignore_tools:
@@ -125,10 +134,10 @@ def detect(trace: Trace, rules: LoopRules) -> list[Detection]:
     if called:
         now = next(iter(turns)).facts
         found += [
-            _same_call(now, turns, rules),
-            _near_duplicate(now, turns, rules),
+            _same_call(now, turns, rules) or _same_failure(now, facts, rules),
+            _near_duplicate(now, turns, rules) or _same_failure_of_others(now, facts, rules),
             _cycle(turns, rules),
-            _no_progress(turns, rules),
+            _no_progress(turns, rules) or _same_thought(turns, rules),
         ]
     if every and every[-1].step == trace.step:
         found.append(_errors(turns if facts is every else _Turns(every), rules))
@@ -141,26 +150,6 @@ def detect(trace: Trace, rules: LoopRules) -> list[Detection]:
 
 # --- patience with tools that poll
 
-_POLLS = words_of(
-    """poll polling status progress check watch monitor ready readiness health await describe inspect job jobs
-    logs tail queue state get list wait fetch result results"""
-)
-"""Words in names of tools that poll. Alone they say nothing: the result has to say that it is pending."""
-_SHELLS = words_of("bash shell sh terminal exec execute command powershell ssh kubectl")
-_WAITS = words_of("sleep wait delay pause")
-_IDLE = _WAITS | words_of("think thinking thought reflect sequentialthinking")
-_NAME_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
-
-
-@lru_cache(maxsize=4096)
-def _name_words(name: str) -> frozenset[str]:
-    return frozenset(word.lower() for word in _NAME_WORD.findall(name[:128]))
-
-
-@lru_cache(maxsize=4096)
-def _pauses(name: str) -> bool:
-    return not _IDLE.isdisjoint(_name_words(name))
-
 
 def is_patient(fact: Fact, rules: LoopRules) -> bool:
     """Whether a call is a poll or a pause, of which many are in order; never while it fails."""
@@ -168,10 +157,9 @@ def is_patient(fact: Fact, rules: LoopRules) -> bool:
         return False
     if fact.name in rules.polling_tools:
         return True
-    words = _name_words(fact.name)
-    if words & _WAITS:
+    if fact.pauses or waits(fact.name):
         return True
-    return fact.status == "pending" and bool(words & (_POLLS | _SHELLS))
+    return fact.status == "pending" and may_poll(fact.name)
 
 
 def _weighed(impatient: int, patient: int) -> int:
@@ -186,6 +174,25 @@ def _rung(rungs: Rungs, count: int) -> str | None:
         if count >= threshold:
             reached = action
     return reached
+
+
+def _later(rungs: Rungs, by: int) -> Rungs:
+    return tuple((n + by, action) for n, action in rungs)
+
+
+@lru_cache(maxsize=256)
+def _after(rules: LoopRules, repeats: int) -> LoopRules:
+    """The rules for a task in which something is to be done so many times."""
+    return replace(
+        rules,
+        same_call=_later(rules.same_call, repeats),
+        near_duplicate=_later(rules.near_duplicate, repeats),
+        cycle=_later(rules.cycle, repeats),
+        no_progress=_later(rules.no_progress, repeats),
+        consecutive_tool_errors=_later(rules.consecutive_tool_errors, repeats),
+        repeated_text=_later(rules.repeated_text, repeats),
+        context_growth=_later(rules.context_growth, repeats),
+    )
 
 
 def _patient_rungs(rungs: Rungs) -> Rungs:
@@ -238,6 +245,46 @@ def _equal_to(now: Fact) -> Callable[[Fact], bool]:
     return lambda fact: fact.coarse == now.coarse and _again(now, fact)
 
 
+def _same_failure(now: Sequence[Fact], facts: Sequence[Fact], rules: LoopRules) -> Detection | None:
+    """The same call failed in the same way again, whatever was done in between: that was of no use."""
+    for fact in now:
+        if not fact.failing or reads(fact.name) or is_patient(fact, rules):
+            continue
+        count = _equal_results(fact, (f for f in reversed(facts) if f.coarse == fact.coarse))
+        action = _rung(_later(rules.same_call, WHATEVER_WAS_DONE), count)
+        if action is not None:
+            line = f"{_shown([fact.name])} failed {count} times in the same way, whatever was done in between"
+            return Detection("same_call", count, action, (fact.name,), line)
+    return None
+
+
+def _same_failure_of_others(now: Sequence[Fact], facts: Sequence[Fact], rules: LoopRules) -> Detection | None:
+    """The same for calls of one tool that differ, as those for the build of each commit do. Their result has
+    to be long enough to tell that it is the same failure, and others have to have been called in between."""
+    for fact in now:
+        if not fact.failing or fact.size <= SHORT or reads(fact.name) or is_patient(fact, rules):
+            continue
+        alike = [f for f in reversed(facts) if f.name == fact.name]
+        count = _equal_results(fact, alike, 2)
+        action = _rung(rules.near_duplicate, count)
+        if action is not None:
+            line = f"{_shown([fact.name])} failed {count} times in the same way, whatever was done in between"
+            return Detection("near_duplicate", count, action, (fact.name,), line)
+    return None
+
+
+def _equal_results(now: Fact, facts: Iterable[Fact], apart: int = 1) -> int:
+    """In how many steps in a row, from the newest back and so far apart, a call had this result."""
+    count, last = 0, now.step + apart
+    for fact in facts:
+        if fact.result != now.result:
+            break
+        if fact.step <= last - apart:
+            count += 1
+            last = fact.step
+    return count
+
+
 def _near_duplicate(now: Sequence[Fact], turns: _Turns, rules: LoopRules) -> Detection | None:
     best: Detection | None = None
     for fact in {f.near: f for f in now}.values():
@@ -285,21 +332,41 @@ def _count_back(turns: _Turns, matches: Callable[[Fact], bool]) -> int:
     return count
 
 
-Signature = frozenset[tuple[bytes, bytes]]
+Sign = tuple[bytes, bytes]
+Signature = frozenset[Sign]
+Signer = Callable[[Fact], Sign]
 
 
-def _signature(turn: _Turn) -> Signature:
-    return frozenset(
-        (f.coarse, b"error" if f.status == "error" else f.result or b"gone")
-        for f in turn.facts
-        if not _is_idle(f)
-    )
+def _by_call(fact: Fact) -> Sign:
+    return fact.coarse, b"error" if fact.status == "error" else fact.result or b"gone"
+
+
+def _by_failure(fact: Fact) -> Sign:
+    """A failing call goes by what it says, whatever it was tried with."""
+    return (
+        fact.name.encode("utf-8", "replace") if fact.status == "error" else fact.coarse
+    ), fact.result or b"gone"
+
+
+def _by_change(fact: Fact) -> Sign:
+    """What is looked at may be a little different each time: what counts is what is done about it."""
+    return fact.coarse, fact.result or b"gone" if writes(fact.name) else b""
 
 
 def _cycle(turns: _Turns, rules: LoopRules) -> Detection | None:
-    busy = _Busy(turns)
+    if not rules.cycle:
+        return None
+    return (
+        _cycle_by(_by_call, turns, rules)
+        or _cycle_by(_by_failure, turns, rules)
+        or _cycle_by(_by_change, turns, rules)
+    )
+
+
+def _cycle_by(sign: Signer, turns: _Turns, rules: LoopRules) -> Detection | None:
+    busy = _Busy(turns, sign)
     newest = busy.signature(0)
-    if not rules.cycle or newest is None or any(turns.calls_like(coarse) < 2 for coarse, _ in newest):
+    if newest is None or (sign is not _by_failure and any(turns.calls_like(c) < 2 for c, _ in newest)):
         return None
     for length in (2, 3, 4):
         count = 1 + busy.repeated(length) // length
@@ -309,8 +376,11 @@ def _cycle(turns: _Turns, rules: LoopRules) -> Detection | None:
         if any(result == b"gone" for signature in block for _, result in signature):
             continue
         facts = [fact for turn in reversed(busy.turns[:length]) for fact in turn.facts]
+        if sign is _by_change and not _undoes(facts):
+            continue
         patient = all(is_patient(fact, rules) for fact in facts)
-        action = _rung(_patient_rungs(rules.cycle) if patient else rules.cycle, count)
+        rungs = _later(rules.cycle, 1) if sign is _by_failure else rules.cycle
+        action = _rung(_patient_rungs(rungs) if patient else rungs, count)
         if action is not None:
             names = _names(facts)
             line = (
@@ -320,13 +390,23 @@ def _cycle(turns: _Turns, rules: LoopRules) -> Detection | None:
     return None
 
 
+def _undoes(facts: Sequence[Fact]) -> bool:
+    """Whether a round sets one thing to and fro: the same tool that changes something, in two ways."""
+    ways: dict[str, set[bytes]] = {}
+    for fact in facts:
+        if writes(fact.name) and not acts_on_a_page(fact.name):
+            ways.setdefault(fact.name, set()).add(fact.coarse)
+    return any(len(coarse) > 1 for coarse in ways.values())
+
+
 class _Busy:
     """The turns that are more than pauses and thoughts, newest first, with their signatures; made as they
     are asked for."""
 
-    def __init__(self, turns: _Turns) -> None:
+    def __init__(self, turns: _Turns, sign: Signer) -> None:
         self.turns: list[_Turn] = []
         self.signatures: list[Signature] = []
+        self._sign = sign
         self._older = (turn for turn in turns if not turn.idle)
 
     def repeated(self, length: int) -> int:
@@ -343,7 +423,7 @@ class _Busy:
             if turn is None:
                 return None
             self.turns.append(turn)
-            self.signatures.append(_signature(turn))
+            self.signatures.append(frozenset(self._sign(fact) for fact in turn.facts if not _is_idle(fact)))
         return self.signatures[at]
 
 
@@ -374,6 +454,21 @@ def _no_progress(turns: _Turns, rules: LoopRules) -> Detection | None:
     return Detection("no_progress", len(stale), action, names, line)
 
 
+def _same_thought(turns: _Turns, rules: LoopRules) -> Detection | None:
+    """Thoughts in a row with hardly a new word."""
+    stale: list[_Turn] = []
+    for turn in turns:
+        if not turn.idle or not all(thinks(f.name) and f.novelty < WEAK_PERCENT for f in turn.facts):
+            break
+        stale.append(turn)
+    action = _rung(rules.near_duplicate, len(stale))
+    if action is None:
+        return None
+    names = _names([fact for turn in stale for fact in turn.facts])
+    line = f"{len(stale)} steps in a row brought nothing new ({_shown(names)})"
+    return Detection("no_progress", len(stale), action, names, line)
+
+
 def _errors(turns: _Turns, rules: LoopRules) -> Detection | None:
     failed: list[_Turn] = []
     for turn in turns:
@@ -389,19 +484,29 @@ def _errors(turns: _Turns, rules: LoopRules) -> Detection | None:
 
 
 def _repeated_text(said: Sequence[Said], turns: _Turns, rules: LoopRules) -> Detection | None:
-    """The same text counts where it got the same reply, or stood beside calls that brought nothing new."""
+    """The same text counts where it got the same reply, or stood beside calls that brought nothing new; and
+    in a row, without any call in between, whatever the reply."""
+    by_step: dict[int, _Turn] = {}
     last = said[-1]
     same = [text for text in said if _says_the_same(text, last)]
-    if _rung(rules.repeated_text, len(same)) is None:
-        return None
-    by_step = {turn.step: turn for turn in turns}
-    count = sum(_got_nowhere(text, last, by_step) for text in same)
+    count = len(same)
+    if _rung(rules.repeated_text, count) is not None:
+        by_step = {turn.step: turn for turn in turns}
+        count = sum(_weights(same, last, by_step)) // _WHOLE
     action = _rung(rules.repeated_text, count)
+    for rungs, found in _without_calls(said, rules) if action is None and last.reply else ():
+        if (action := _rung(rungs, found)) is not None:
+            count = found
+            break
     if action is None:
         return None
     beside = by_step.get(last.step)
     names = _names(beside.facts) if beside else ()
     return Detection("repeated_text", count, action, names, f"the assistant said the same {count} times")
+
+
+_WHOLE = 6
+"""Weight of a text that counts in full."""
 
 
 def _says_the_same(text: Said, last: Said) -> bool:
@@ -410,11 +515,74 @@ def _says_the_same(text: Said, last: Said) -> bool:
     return bool(text.near) and bool(last.near) and is_near(text.near, last.near, _TEXT_DISTANCE)
 
 
-def _got_nowhere(text: Said, last: Said, turns: dict[int, _Turn]) -> bool:
-    if last.reply or text.reply:
-        return text.reply == last.reply
-    turn = turns.get(text.step)
-    return turn is not None and not turn.news
+def _weights(same: Sequence[Said], last: Said, turns: dict[int, _Turn]) -> Iterator[int]:
+    first = True
+    for text in same:
+        if last.reply or text.reply:
+            if text.reply == last.reply:
+                # What is told after a call that succeeded is most likely true each time.
+                yield _WHOLE // 3 if text.acted and not first else _WHOLE
+                first = False
+            continue
+        turn = turns.get(text.step)
+        if turn is None:
+            continue
+        if not turn.news:
+            yield _WHOLE
+        elif text.near and all(f.novelty < WEAK_PERCENT for f in turn.news):
+            yield _WHOLE // 2
+
+
+def _without_calls(said: Sequence[Said], rules: LoopRules) -> Iterator[tuple[Rungs, int]]:
+    """Counts of texts in a row with nothing but replies between them, each with its rungs.
+
+    Who asks, is told the same number or address, and asks again, or hands the same code over again, is stuck
+    sooner than who says something else again. Two agents can thank each other without end, and announce what
+    they never do.
+    """
+    rungs = rules.repeated_text
+    last = said[-1]
+    count = thanks = 0
+    told: list[int] = []
+    row: list[Said] = []
+    for text in reversed(said):
+        if not text.reply or text.acted:
+            break
+        row.append(text)
+    for text in row:
+        if text.text != last.text:
+            break
+        count += 1
+        told.append(text.told)
+    for text in row:
+        if not text.courtesy:
+            break
+        thanks += 1
+    yield _later(rungs, 1), count if last.code else sum(bool(facts & last.told) for facts in told)
+    if last.near:
+        yield tuple((2 * n, action) for n, action in rungs), count
+    yield _later(rungs, 1), thanks
+    yield rungs, _rewordings(row)
+
+
+def _rewordings(row: Sequence[Said]) -> int:
+    """How many sentences in a row, given newest first, got the same reply, share most words with the last,
+    and but for the first bring no word that was not said before: an enumeration has one for each thing."""
+    last = row[0].bag if row else 0
+    if not last:
+        return 0
+    alike: list[int] = []
+    for text in row:
+        if text.reply != row[0].reply or 2 * (text.bag & last).bit_count() < (text.bag | last).bit_count():
+            break
+        alike.append(text.bag)
+    known = alike.pop()
+    count, stale = 1, False
+    for bag in reversed(alike):
+        stale = not bag & ~known
+        count += stale
+        known |= bag
+    return count if stale else 0
 
 
 def _context_growth(trace: Trace, turns: _Turns, rules: LoopRules) -> Detection | None:

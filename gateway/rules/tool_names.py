@@ -25,13 +25,14 @@ _THINKS = words_of("think thinking thought reflect sequentialthinking")
 _WRITES = words_of(
     """write edit update create set save put patch replace insert append add delete remove apply modify upsert
     upload move rename copy assign tag label grant revoke approve reject cancel charge pay refund book order
-    schedule complete close mark toggle switch turn fill submit commit merge"""
+    schedule complete close mark toggle switch turn fill submit commit merge
+    scale deploy rollback restart start stop enable disable lock unlock transition"""
 )
+_ASKS = words_of("get list search find query fetch check show look lookup read view describe count")
 _READS = words_of("read view open cat")
-_PAGE_ACTS = words_of(
-    """click tap type press key keys fill select hover drag drop scroll toggle check uncheck computer mouse
-    keyboard touch swipe"""
-)
+_PAGE_ACTS = words_of("click tap type press fill hover drag scroll computer mouse keyboard swipe")
+_PAGES = words_of("browser page playwright puppeteer")
+_PAGE_CHOICES = words_of("select key check uncheck toggle drop choose")
 _NAME_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _BOOKS = re.compile(
     r"(?:add|write|take|save|make|create|set|update|append)?(?:note|notes|memo|todo|todos|plan)"
@@ -48,11 +49,9 @@ def _words(name: str) -> frozenset[str]:
     return frozenset(word.lower() for word in _NAME_WORD.findall(name[:128]))
 
 
-@lru_cache(maxsize=4096)
-def _plain(name: str) -> str:
-    """The name without its server's, lower case without separators."""
-    last = name[:128].replace(".", "__").replace("/", "__").rsplit("__", 1)[-1]
-    return "".join(_NAME_WORD.findall(last)).lower()
+def _last(name: str) -> str:
+    """The name without that of its server."""
+    return name[:128].replace(".", "__").replace("/", "__").rsplit("__", 1)[-1]
 
 
 def waits(name: str) -> bool:
@@ -69,7 +68,8 @@ def thinks(name: str) -> bool:
 def is_idle(name: str) -> bool:
     """It pauses, thinks or keeps books (notes, plans, a log, the time of day): that is neither progress nor
     the lack of it."""
-    return waits(name) or thinks(name) or _BOOKS.fullmatch(_plain(name)) is not None
+    plain = "".join(_NAME_WORD.findall(_last(name))).lower()
+    return waits(name) or thinks(name) or _BOOKS.fullmatch(plain) is not None
 
 
 def may_poll(name: str) -> bool:
@@ -79,9 +79,14 @@ def may_poll(name: str) -> bool:
     return not (_POLLS.isdisjoint(words) and _SHELLS.isdisjoint(words))
 
 
+@lru_cache(maxsize=4096)
 def writes(name: str) -> bool:
     """It changes something, so that a call with other arguments did something else, whatever it answers."""
-    return not _WRITES.isdisjoint(_words(name))
+    if _WRITES.isdisjoint(_words(name)):
+        return False
+    # An order that is asked for is a thing.
+    first = _NAME_WORD.search(_last(name))
+    return first is None or first[0].lower() not in _ASKS
 
 
 def reads(name: str) -> bool:
@@ -91,7 +96,10 @@ def reads(name: str) -> bool:
 
 def acts_on_a_page(name: str) -> bool:
     """It clicks, types or scrolls, and shows the page that comes of it."""
-    return not _PAGE_ACTS.isdisjoint(_words(name))
+    words = _words(name)
+    if not _PAGE_ACTS.isdisjoint(words):
+        return True
+    return not (_PAGES.isdisjoint(words) or _PAGE_CHOICES.isdisjoint(words))
 
 
 def names_an_identifier(name: str) -> bool:

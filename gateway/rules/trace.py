@@ -12,6 +12,7 @@ Counts of calls go on over the whole run.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
@@ -24,14 +25,17 @@ from zlib import error as ZlibError  # noqa: N812
 from gateway.domain import Answer, Item, Role, ToolCall
 from gateway.rules.fingerprint import (
     MAX_NAME,
+    NEAR_BYTES,
     SKETCH_BITS,
     CallPrint,
     Fingerprints,
     ResultPrint,
     TextPrint,
     digest,
+    shares_words,
 )
 from gateway.rules.lineage import MIN_ID_CHARS
+from gateway.rules.tool_names import acts_on_a_page, thinks, writes
 from gateway.values import frozen
 
 MAX_FACTS = 64
@@ -56,11 +60,11 @@ class Fact:
     name: str
     """At most `MAX_NAME` characters of it."""
     call: bytes
-    """Name and canonical arguments; this and the next three are 8 bytes each."""
+    """Name and canonical arguments; 8 bytes, as the next and the result."""
     coarse: bytes
     """The same with volatile values seen through."""
     near: bytes
-    """For near-duplicates; compared by `fingerprint.is_near`."""
+    """For near-duplicates; `NEAR_BYTES`, compared by `fingerprint.is_near`."""
     result: bytes
     """Result with volatile values seen through; empty when it is not known any more."""
     status: str
@@ -69,9 +73,16 @@ class Fact:
     """Ordinal of the step whose request first showed it; below 1 for what was before the run was known."""
     novelty: int
     """0 to 100: how much of this was not known before in the task. By its parts for a long result; a short
-    one ("ok") is news if the call is, and nothing found (or an error) if something else was asked for."""
+    one ("ok") is news unless the same was asked for in other words, and nothing found (or an error) if
+    something else was asked for."""
     size: int
     """Bytes of the result."""
+    shape: int = 0
+    """Of the arguments, see `CallPrint.shape`; 16 bits."""
+    failing: bool = False
+    """The result tells of a failure, be it of the call or of what it ran."""
+    pauses: bool = False
+    """A shell's `sleep`."""
 
 
 @frozen
@@ -85,6 +96,16 @@ class Said:
     """What the user said to it; empty for a text beside tool calls."""
     step: int
     """Ordinal of the step whose request first showed it."""
+    bag: int = 0
+    """Words of a sentence, see `TextPrint.bag`."""
+    code: bool = False
+    """It is mostly code."""
+    acted: bool = False
+    """It came after a call that succeeded, so it tells of work."""
+    courtesy: bool = False
+    """It and the reply are nothing but thanks and good wishes."""
+    told: int = 0
+    """What the reply told, see `TextPrint.facts`."""
 
 
 @frozen
@@ -98,6 +119,8 @@ class Asked:
     near: bytes
     news: int
     """0 to 100: how much of what it asks for was not asked before."""
+    shape: int = 0
+    pauses: bool = False
 
 
 @frozen
@@ -147,6 +170,9 @@ class Trace:
     """Of the whole run, also of facts that have dropped out."""
     seen: Seen = Seen()
     asked: tuple[Asked, ...] = ()
+    repeats: int = 0
+    """How many times the user asked for something to be done, at most `MAX_REPEATS`; 0 without such an
+    order."""
 
 
 EMPTY = Trace()
@@ -288,6 +314,12 @@ class _Reader:
 # --- from turns to facts
 
 
+_ANOTHER_PAGE = 1
+"""News of a call that differs in the page alone: an acknowledgement of it is new, finding nothing is not."""
+_NEW_WORDS = 55
+"""Percentage of words of a call that have to be new for it to ask for something else."""
+
+
 class _Memory:
     """What a task knows, fact by fact."""
 
@@ -296,55 +328,100 @@ class _Memory:
         self.calls: set[bytes] = set(map(_COARSE, facts))
         self._pairs: set[bytes] = set()
         """Calls with their results, but for those of `_facts`."""
+        self._given: dict[tuple[str, bytes], list[bytes]] = {}
+        """By tool and result: the calls that got it, as they are compared with others; but for `_facts`."""
+        self._shapes: dict[str, int] = {}
+        """By tool: that of the last call."""
         self._facts = facts
 
-    def _came(self, pair: bytes) -> bool:
-        """Whether this call got this result before. Only of a call that was made before is it asked."""
-        if self._facts:
-            self._pairs.update([fact.coarse + fact.result for fact in self._facts])
-            self._facts = ()
-        return pair in self._pairs
+    def _remember(self) -> None:
+        """Read the facts. Only where a call or a result came before is it asked what they are."""
+        for fact in self._facts:
+            self._pairs.add(fact.coarse + fact.result)
+            self._given.setdefault((fact.name, fact.result), []).append(fact.near)
+            self._shapes[fact.name] = fact.shape
+        self._facts = ()
 
-    def news(self, call: CallPrint) -> int:
-        """How much of what a call asks for is new: all, if it names something new, if one of its values is
-        of new words alone, or most of its words are new."""
+    def news(self, call: CallPrint) -> tuple[int, int]:
+        """How much of what a call asks for is new, and its shape. It is all new if it names something new, if
+        one of its values is of new words alone, if most of its words are new, or if it differs from the
+        last call of this tool in the same place as that one from those before."""
         if call.coarse in self.calls:
-            return 0
+            return 0, 0
+        if thinks(call.name):
+            return self.seen.share_new(call.names | call.words), 0
+        shape = call.shape(self.seen.new | self.seen.old)
+        if self._is_new(call):
+            return 100, shape
+        self._remember()
+        if shape and self._shapes.get(call.name) == shape:
+            return 100, shape
+        return _ANOTHER_PAGE if call.paged else 0, shape
+
+    def _is_new(self, call: CallPrint) -> bool:
         if call.names and self.seen.share_new(call.names):
-            return 100
+            return True
         if not call.words:
-            return 0 if self.calls else 100
+            return not self.calls
         if any(self.seen.share_new(leaf) > 90 for leaf in call.leaves):
-            return 100
-        return 100 if self.seen.share_new(call.words) >= 50 else 0
+            return True
+        return self.seen.share_new(call.words) >= _NEW_WORDS
 
-    def heard(self, call: CallPrint) -> None:
+    def heard(self, call: CallPrint, shape: int) -> None:
         self.seen = self.seen.add(call.names | call.words)
+        if shape:
+            self._remember()
+            self._shapes[call.name] = shape
 
-    def learn(self, coarse: bytes, news: int, result: ResultPrint) -> int:
+    def learn(self, call: CallPrint | Asked, news: int, result: ResultPrint) -> int:
         """Novelty of one result, which is known from now on. `news` is that of its call."""
-        novelty = self._novelty(coarse, news, result)
-        self.calls.add(coarse)
+        novelty = self._novelty(call, news, result)
+        self.calls.add(call.coarse)
         if result.digest:
-            self._pairs.add(coarse + result.digest)
+            self._pairs.add(call.coarse + result.digest)
+            self._given.setdefault((call.name, result.digest), []).append(call.near)
             self.seen = self.seen.add(result.units)
         return novelty
 
-    def _novelty(self, coarse: bytes, news: int, result: ResultPrint) -> int:
+    def _novelty(self, call: CallPrint | Asked, news: int, result: ResultPrint) -> int:
         if not result.digest:
             return 100
-        known = coarse in self.calls
-        if known and self._came(coarse + result.digest):
-            return 0
-        if result.kind == "short":
-            return 100
+        if thinks(call.name):
+            return news
+        known = call.coarse in self.calls
+        if known:
+            self._remember()
+            if call.coarse + result.digest in self._pairs:
+                return 0
+        if result.kind in ("short", "rows"):
+            if known or news > _ANOTHER_PAGE:
+                return 100
+            if news:
+                return 0 if result.kind == "rows" and self._was_given(call, result) else 100
+            return 0 if self._is_paraphrase(call, result) else 100
         parts = self.seen.share_new(result.units)
         if result.kind == "empty" and not known:
             return max(news, parts) if result.status == "error" else news
+        if acts_on_a_page(call.name) and result.status != "error" and not self._was_given(call, result):
+            # A page that looks like none before: a field is filled in, a row is gone.
+            return 100
         return parts
 
+    def _was_given(self, call: CallPrint | Asked, result: ResultPrint) -> list[bytes]:
+        self._remember()
+        return self._given.get((call.name, result.digest), [])
 
-def _fact(call: CallPrint | Asked, result: ResultPrint, step: int, novelty: int) -> Fact:
+    def _is_paraphrase(self, call: CallPrint | Asked, result: ResultPrint) -> bool:
+        """Whether a call like this one got this result. What writes did something else with other words."""
+        if writes(call.name):
+            return False
+        return any(shares_words(call.near, near) for near in self._was_given(call, result)[-_MAX_ALIKE:])
+
+
+_MAX_ALIKE = 16
+
+
+def _fact(call: CallPrint | Asked, result: ResultPrint, step: int, novelty: int, shape: int) -> Fact:
     return Fact(
         call.name,
         call.call,
@@ -355,6 +432,9 @@ def _fact(call: CallPrint | Asked, result: ResultPrint, step: int, novelty: int)
         step,
         novelty,
         result.size,
+        shape,
+        result.failing,
+        call.pauses,
     )
 
 
@@ -362,15 +442,16 @@ def _read_turn(
     turn: _Turn, step: int, memory: _Memory, prints: Fingerprints, asked: Sequence[Asked] = ()
 ) -> Iterator[Fact]:
     """The facts of one turn. `asked` are calls whose news was told when the model made them."""
-    told = {a.call: a.news for a in asked}
+    told = {a.call: (a.news, a.shape) for a in asked}
     for at in turn.positions()[1]:
         call = prints.call(turn.calls[at])
         result = prints.result(turn.results[at])
-        news = told.get(call.call)
-        if news is None:
-            news = memory.news(call)
-            memory.heard(call)
-        yield _fact(call, result, step, memory.learn(call.coarse, news, result))
+        asks = told.get(call.call)
+        if asks is None:
+            asks = memory.news(call)
+            memory.heard(call, asks[1])
+        news, shape = asks
+        yield _fact(call, result, step, memory.learn(call, news, result), shape)
 
 
 def _read_turns(
@@ -451,9 +532,21 @@ def _said(story: _Story, step: int, prints: Fingerprints) -> list[Said]:
         if spoken is None or not turn.answered:
             continue
         heard = None if turn.calls else _joined(turn.replies, prints)
-        reply = heard.digest if heard is not None else b""
-        found.append(Said(spoken.digest, spoken.near, reply, step - (last - i)))
+        before = story.turns[i - 1].results.values() if i and not turn.calls else ()
+        acted = any(prints.result(item).status != "error" for item in before)
+        found.append(_replied(_text_said(spoken, step - (last - i), acted), heard))
     return found
+
+
+def _text_said(spoken: TextPrint, step: int, acted: bool) -> Said:
+    return Said(spoken.digest, spoken.near, b"", step, spoken.bag, spoken.code, acted, spoken.courtesy)
+
+
+def _replied(text: Said, heard: TextPrint | None) -> Said:
+    if heard is None:
+        return text
+    courtesy = text.courtesy and heard.courtesy
+    return replace(text, reply=heard.digest, courtesy=courtesy, told=heard.facts)
 
 
 def _joined(items: Sequence[Item], prints: Fingerprints) -> TextPrint | None:
@@ -474,6 +567,47 @@ def _task(boundary: Sequence[Item]) -> bytes:
         for media in item.media:
             h.update(media.digest.encode("utf-8", "replace"))
     return h.digest()
+
+
+# --- what the user ordered
+
+MAX_REPEATS = 50
+_NUMBERS = {
+    "twice": 2, "zwei": 2, "deux": 2, "dos": 2, "three": 3, "thrice": 3, "drei": 3, "trois": 3, "tres": 3,
+    "four": 4, "vier": 4, "quatre": 4, "cuatro": 4, "five": 5, "fünf": 5, "cinq": 5, "cinco": 5, "several": 5,
+    "six": 6, "sechs": 6, "seis": 6, "seven": 7, "sieben": 7, "sept": 7, "siete": 7, "eight": 8, "acht": 8,
+    "huit": 8, "ocho": 8, "nine": 9, "neun": 9, "neuf": 9, "nueve": 9, "ten": 10, "zehn": 10, "dix": 10,
+    "diez": 10, "dozen": 12, "fifteen": 15, "twenty": 20, "zwanzig": 20, "vingt": 20, "veinte": 20,
+    "fifty": 50, "hundred": 100,
+}  # fmt: skip
+_ORDER = re.compile(
+    r"""(?imx)(?:^|[.!?:;,]\s+|\b(?:please|to|and|then|you|us|bitte)\s+)
+    (?:re-?run|run|repeat|execute|perform|do|try|retry|call|test|measure|check|time|roll|flip|throw|toss|spin|draw
+    |blink|press|click|ping|poll|sample|benchmark|ask|play|take|make|start|launch|use|führe|starte|wiederhole
+    |teste|mache|würfle|lancez?|répétez?|ejecuta|repite|bitte)\b
+    (?:[^.?!\n]|[.?!](?=\S)){0,80}?\b(?:(?P<n>[0-9]{1,4}|[a-zü]{3,8}?)
+    (?:[- ](?:more|consecutive|separate|independent|full))?[- ]?
+    (?:times|runs|repetitions|iterations|rounds|trials|repeats|rolls|throws|flips|mal|fois|veces)\b
+    (?![ ]out\b)
+    |(?P<word>twice|thrice)\b)"""
+)
+"""An order, as opposed to a report ("it prints everything twice")."""
+_ORDER_CHARS = 2000
+"""Of the beginning and the end of what the user said."""
+
+
+def _repeats(boundary: Sequence[Item]) -> int:
+    """How many times the user wants something done, as "run it ten times" says."""
+    ordered = 0
+    for item in boundary:
+        for text in item.texts:
+            said = text.text
+            if len(said) > 2 * _ORDER_CHARS:
+                said = said[:_ORDER_CHARS] + "\n" + said[-_ORDER_CHARS:]
+            for found in _ORDER.finditer(said):
+                word = (found["n"] or found["word"]).lower()
+                ordered = max(ordered, int(word) if word.isdecimal() else _NUMBERS.get(word, 0))
+    return min(ordered, MAX_REPEATS)
 
 
 # --- joining with what was recorded
@@ -507,7 +641,8 @@ def merged(
     tail = [f for f in own if f.step >= step]
     counts = _counts(recorded, story, tail, step) if recorded.counts else own_counts
     spoken = _spoken(recorded, story, items, step, prints, whole=True)
-    return Trace(step, task, tuple(own[-MAX_FACTS:]), spoken, sizes, counts, memory.seen)
+    repeats = _repeats(story.boundary) if story.boundary else recorded.repeats
+    return Trace(step, task, tuple(own[-MAX_FACTS:]), spoken, sizes, counts, memory.seen, repeats=repeats)
 
 
 def _appended(
@@ -534,6 +669,7 @@ def _appended(
         _counts(recorded, story, tail, step),
         memory.seen,
         recorded.asked,
+        _repeats(story.boundary) if story.boundary else recorded.repeats,
     )
 
 
@@ -691,7 +827,7 @@ def _read_loose(
         call = next((a for a in waiting if a.id == call_id), waiting[0])
         waiting.remove(call)
         result = prints.result(item)
-        yield _fact(call, result, step, memory.learn(call.coarse, call.news, result))
+        yield _fact(call, result, step, memory.learn(call, call.news, result), call.shape)
 
 
 def _spoken(
@@ -710,8 +846,7 @@ def _spoken(
         return before
     replies = [item for item in items if item.role is Role.USER and not item.aside]
     heard = None if story.loose else _joined(replies, prints)
-    reply = heard.digest if heard is not None else b""
-    return (*before, replace(last, step=step, reply=reply))
+    return (*before, _replied(replace(last, step=step), heard))
 
 
 def _counts(recorded: Trace, story: _Story, tail: Sequence[Fact], step: int) -> dict[str, tuple[int, int]]:
@@ -736,14 +871,25 @@ def answered(trace: Trace, answer: Answer, prints: Fingerprints | None = None) -
     asked = []
     for call in answer.calls[:_MAX_PENDING]:
         printed = prints.call(call)
-        news = memory.news(printed)
-        memory.heard(printed)
+        news, shape = memory.news(printed)
+        memory.heard(printed, shape)
         asked.append(
-            Asked(_id_digest(call.id), printed.name, printed.call, printed.coarse, printed.near, news)
+            Asked(
+                _id_digest(call.id),
+                printed.name,
+                printed.call,
+                printed.coarse,
+                printed.near,
+                news,
+                shape,
+                printed.pauses,
+            )
         )
     spoken = trace.said
     if answer.texts and (text := prints.said(answer.texts[0])) is not None:
-        spoken = (*spoken, Said(text.digest, text.near, b"", trace.step + 1))[-_MAX_SAID:]
+        now = [fact for fact in trace.facts[-_MAX_PENDING:] if fact.step == trace.step]
+        acted = not answer.calls and any(fact.status != "error" for fact in now)
+        spoken = (*spoken, _text_said(text, trace.step + 1, acted))[-_MAX_SAID:]
     return replace(trace, asked=tuple(asked), said=spoken, seen=memory.seen)
 
 
@@ -753,12 +899,13 @@ def _id_digest(call_id: str | None) -> bytes:
 
 # --- as bytes, for the store
 
-_VERSION = 1
+_VERSION = 2
 _COUNT = struct.Struct("<HII")
-_FACT = struct.Struct("<H8s8s8s8sBiBI")
-_SAID = struct.Struct("<8s8s8sBi")
+_FACT = struct.Struct(f"<H8s8s{NEAR_BYTES}s8sBiBIH")
+_SAID = struct.Struct("<8s8s8sBiQI")
 _SIZE = struct.Struct("<iI")
-_ASKED = struct.Struct("<8sH8s8s8sB")
+_ASKED = struct.Struct(f"<8sH8s8s{NEAR_BYTES}sBH")
+_LENGTHS = struct.Struct("<HHBBBBHB")
 _MAX_U32 = 0xFFFF_FFFF
 _MAX_I32 = 0x7FFF_FFFF
 _SKETCH = SKETCH_BITS // 8
@@ -801,17 +948,21 @@ def _pack(trace: Trace) -> bytes:
                 f.coarse,
                 f.near,
                 f.result,
-                _CODES[f.status] | bool(f.result) << 4,
+                _CODES[f.status] | bool(f.result) << 4 | f.failing << 5 | f.pauses << 6,
                 f.step,
                 f.novelty,
                 f.size,
+                f.shape,
             )
             for f in trace.facts
         ]
     )
-    asked = b"".join(_ASKED.pack(a.id, index(a.name), a.call, a.coarse, a.near, a.news) for a in trace.asked)
+    asked = b"".join(
+        _ASKED.pack(a.id, index(a.name), a.call, a.coarse, a.near, a.news | a.pauses << 7, a.shape)
+        for a in trace.asked
+    )
     texts = b"".join(
-        _SAID.pack(s.text, s.near, s.reply, bool(s.near) | bool(s.reply) << 1, s.step) for s in trace.said
+        _SAID.pack(s.text, s.near, s.reply, _flags(s), s.step, s.bag, s.told) for s in trace.said
     )
     sizes = b"".join(_SIZE.pack(_i32(step), _u32(size)) for step, size in trace.sizes[-_MAX_SIZES:])
     encoded = [name.encode("utf-8", "replace")[:_MAX_NAME_BYTES] for name in names]
@@ -819,12 +970,17 @@ def _pack(trace: Trace) -> bytes:
     sketch = trace.seen.new.to_bytes(_SKETCH, "little") + trace.seen.old.to_bytes(_SKETCH, "little")
     if trace.seen.new.bit_count() + trace.seen.old.bit_count() < _SPARSE:
         sketch = compress(sketch, 1)
-    lengths = struct.pack(
-        "<HHBBBBH", len(names), len(trace.counts), len(trace.facts), len(trace.asked), len(trace.said),
-        len(trace.sizes[-_MAX_SIZES:]), len(sketch),
+    lengths = _LENGTHS.pack(
+        len(names), len(trace.counts), len(trace.facts), len(trace.asked), len(trace.said),
+        len(trace.sizes[-_MAX_SIZES:]), len(sketch), trace.repeats,
     )  # fmt: skip
     body = b"".join((trace.task.ljust(8, b"\0"), lengths, table, counted, rows, asked, texts, sizes, sketch))
     return struct.pack("<BIi", _VERSION, crc32(body), _i32(trace.step)) + body
+
+
+def _flags(s: Said) -> int:
+    flags = (s.near, s.reply, s.code, s.acted, s.courtesy)
+    return sum(bool(flag) << bit for bit, flag in enumerate(flags))
 
 
 def _i32(value: int) -> int:
@@ -848,10 +1004,8 @@ def load(dumped: bytes) -> Trace:
 
 def _unpack(dumped: bytes, step: int) -> Trace:
     task = dumped[9:17]
-    n_names, n_counts, n_facts, n_asked, n_said, n_sizes, n_sketch = struct.unpack_from(
-        "<HHBBBBH", dumped, 17
-    )
-    at = 17 + struct.calcsize("<HHBBBBH")
+    n_names, n_counts, n_facts, n_asked, n_said, n_sizes, n_sketch, repeats = _LENGTHS.unpack_from(dumped, 17)
+    at = 17 + _LENGTHS.size
     names = []
     for _ in range(n_names):
         length = dumped[at]
@@ -870,26 +1024,41 @@ def _unpack(dumped: bytes, step: int) -> Trace:
                 call,
                 coarse,
                 near,
-                result if code >> 4 else b"",
+                result if code & 16 else b"",
                 _STATUS[code & 15],
                 n,
                 novelty,
                 size,
+                shape,
+                bool(code & 32),
+                bool(code & 64),
             )
-            for i, call, coarse, near, result, code, n, novelty, size in _FACT.iter_unpack(dumped[at:end])
+            for i, call, coarse, near, result, code, n, novelty, size, shape in _FACT.iter_unpack(
+                dumped[at:end]
+            )
         ]
     )
     at = end
     asked = []
     for _ in range(n_asked):
-        call_id, i, call, coarse, near, news = _ASKED.unpack_from(dumped, at)
-        asked.append(Asked(call_id, names[i], call, coarse, near, news))
+        call_id, i, call, coarse, near, news, shape = _ASKED.unpack_from(dumped, at)
+        asked.append(Asked(call_id, names[i], call, coarse, near, news & 127, shape, news > 127))
         at += _ASKED.size
     end = at + n_said * _SAID.size
     texts = tuple(
         [
-            Said(text, near if flags & 1 else b"", reply if flags & 2 else b"", at_step)
-            for text, near, reply, flags, at_step in _SAID.iter_unpack(dumped[at:end])
+            Said(
+                text,
+                near if flags & 1 else b"",
+                reply if flags & 2 else b"",
+                at_step,
+                bag,
+                bool(flags & 4),
+                bool(flags & 8),
+                bool(flags & 16),
+                told,
+            )
+            for text, near, reply, flags, at_step, bag, told in _SAID.iter_unpack(dumped[at:end])
         ]
     )
     at = end + n_sizes * _SIZE.size
@@ -907,4 +1076,5 @@ def _unpack(dumped: bytes, step: int) -> Trace:
         counts,
         seen,
         tuple(asked),
+        repeats,
     )

@@ -32,7 +32,7 @@ REVIEWED: dict[str, dict[Surface, tuple[str, ...]]] = {
             "*tools[function].name", "*tools[custom].name", "*tools[mcp].server_label", "*tools[namespace].name",
             "input[function_call].name", "input[custom_tool_call].name", "input[mcp_approval_request].name",
         ),
-        Surface.MESSAGES: ("*tools[*].name", "*[tool_use].name"),
+        Surface.MESSAGES: ("*tools[*].name", "*[tool_use].name", "tools[mcp_toolset].mcp_server_name"),
     },
     # They tell which call is meant. Models read none of them.
     "ids of calls": {

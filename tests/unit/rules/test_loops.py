@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -482,3 +483,178 @@ def test_step_by_step_with_a_record_finds_the_same(steps: list[tuple[str, int, s
         trace = merged(load(dump(trace)), items_of(turns[:n]), n + 1)
     rules = replace(RULES, context_growth=())
     assert detect(trace, rules) == detect(trace_of(turns), rules)
+
+
+# -- the same failure, whatever was done ----------------------------------------------------------------
+
+FAILED = "1 failed in 0.3s\nFAILED test_money.py::test_currency - FileNotFoundError: no rates.json"
+
+
+def edits_and(test: Callable[[int], Turn], rounds: int) -> list[Turn]:
+    return [turn for n in range(rounds) for turn in (one("edit", {"text": f"version {n}"}, "ok"), test(n))]
+
+
+def test_a_test_that_fails_in_the_same_way_after_five_edits_is_a_loop() -> None:
+    def test(n: int) -> Turn:
+        return one("bash", {"command": "pytest"}, FAILED)
+
+    assert found(edits_and(test, 4)) == {}
+    assert found(edits_and(test, 5)) == {"same_call": 5}
+    assert found(edits_and(test, 20), only("same_call", (20, "stop"))) == {}
+    line = detect(trace_of(edits_and(test, 6)), RULES)[0].evidence
+    assert line == "bash failed 6 times in the same way, whatever was done in between"
+
+
+@pytest.mark.parametrize("result", ["All checks passed!", " M src/router.py", "5 passed"])
+def test_what_is_well_each_time_is_work(result: str) -> None:
+    assert found(edits_and(lambda n: one("bash", {"command": "check"}, result), 9)) == {}
+
+
+def test_failures_that_change_or_pass_in_between_are_work() -> None:
+    assert found(edits_and(lambda n: one("bash", {"command": "t"}, f"{9 - n} failed, {n} passed"), 8)) == {}
+    mixed = edits_and(lambda n: one("bash", {"command": "t"}, "ok" if n % 3 == 0 else FAILED), 9)
+    assert found(mixed) == {}
+    read = edits_and(lambda n: one("read_file", {"path": "log"}, FAILED), 8)
+    assert found(read) == {}
+
+
+def test_a_long_failure_of_other_calls_of_the_tool_counts_too() -> None:
+    failure = (
+        '{"conclusion":"failure","summary":"' + "the runner lost communication with the server; " * 4 + '"}'
+    )
+    builds = edits_and(lambda n: one("get_check", {"ref": f"{n}abc"}, failure), 6)
+    assert found(builds)["near_duplicate"] == 6
+    assert "near_duplicate" not in found([one("get_check", {"ref": f"{n}abc"}, failure) for n in range(6)])
+
+
+# -- idle calls, orders, thoughts -----------------------------------------------------------------------
+
+
+def test_bookkeeping_neither_counts_nor_hides_a_loop() -> None:
+    turns = [
+        turn
+        for n in range(3)
+        for turn in (one("get_deal", {"id": 7}, "open"), one("add_note", {"t": n}, "ok"))
+    ]
+    assert found(turns[:-1]) == {"same_call": 3}
+    beside = [[*one("get_deal", {"id": 7}, "open"), *one("log_step", {"t": n}, "ok")] for n in range(3)]
+    assert found(beside) == {"same_call": 3}
+    assert found([one("add_note", {"t": f"thought {n}"}, "ok") for n in range(30)]) == {}
+
+
+def test_thoughts_without_a_new_word_are_a_loop_and_a_line_of_thought_is_none() -> None:
+    same = ["check the invoice first", "first check the invoice", "the invoice: check first"] * 2
+    turns = [
+        one("think", {"thought": f"{text} {'again' if n % 2 else ''}"}, "ok") for n, text in enumerate(same)
+    ]
+    assert found(turns, only("no_progress", (3, "stop"))) == {}
+    assert found(turns)["no_progress"] == 5
+    words = ["rates are missing", "callers pass lower case", "so normalise names", "then raise errors"] * 2
+    line = [one("think", {"thought": f"{w} with {n}{n}{n} and topic{n}x"}, "ok") for n, w in enumerate(words)]
+    assert found(line) == {}
+
+
+def test_an_order_to_repeat_is_waited_for() -> None:
+    turns = [one("run_test", {"name": "sync"}, "PASSED") for _ in range(13)]
+    items = items_of(turns)
+    items[0] = Item(Role.USER, (Text("Run it ten times, one by one.", ()),))
+    assert detect(merged(EMPTY, items[:-4], 12), RULES) == []
+    assert [d.rule for d in detect(merged(EMPTY, items, 14), RULES)] == ["same_call"]
+
+
+# -- cycles with noise ------------------------------------------------------------------------------------
+
+
+def test_a_failure_that_is_tried_in_other_ways_is_a_cycle() -> None:
+    turns = [
+        turn
+        for n in range(4)
+        for turn in (
+            one("set_dns", {"ttl": 60 + n}, "Error: forbidden for this zone"),
+            one("get_policy", {}, PAGE),
+        )
+    ]
+    rules = only("cycle", (3, "stop"))
+    assert found(turns[:-2], rules) == {}
+    assert found(turns, rules) == {"cycle": 4}
+
+
+def test_to_and_fro_is_a_cycle_whatever_the_readings_say() -> None:
+    def rounds(set_to: tuple[int, int]) -> list[Turn]:
+        return [
+            turn
+            for n in range(6)
+            for turn in (one("scale", {"n": set_to[n % 2]}, "scaled"), one("load", {}, f"cpu {n}{n} %"))
+        ]
+
+    assert found(rounds((6, 3)))["cycle"] == 3
+    assert found(rounds((6, 6)), only("cycle", (3, "stop"))) == {}
+    queue = [turn for n in range(8) for turn in (one("pop", {}, f"job {n}"), one("complete", {}, "ok"))]
+    assert found(queue) == {}
+
+
+# -- repeated text whatever the reply ----------------------------------------------------------------------
+
+
+def chat(says: list[str], replies: list[str]) -> dict[str, int]:
+    items = [Item(Role.USER, (Text("hello", ()),))]
+    for said, reply in zip(says, replies, strict=True):
+        items += [Item(Role.ASSISTANT, (Text(said, ()),)), Item(Role.USER, (Text(reply, ()),))]
+    return {d.rule: d.count for d in detect(merged(EMPTY, items, len(says) + 1), RULES)}
+
+
+def test_asking_for_what_was_told_is_a_loop_at_four() -> None:
+    replies = ["It's 77123", "77123", "I told you, 77123!", "order 77123"]
+    ask = "Could you give me your order number?"
+    assert chat([ask] * 3, replies[:3]) == {}
+    assert chat([ask] * 4, replies) == {"repeated_text": 4}
+    assert chat(["Got it! Anything else?"] * 4, ["a pizza", "a coke", "2 waters", "no"]) == {}
+
+
+def test_the_same_long_text_in_a_row_is_a_loop_at_six() -> None:
+    text = "I am sorry, this request is something that our service desk cannot handle right now."
+    assert chat([text] * 5, list("abcde")) == {}
+    assert chat([text] * 6, list("abcdef")) == {"repeated_text": 6}
+    assert chat(["positive"] * 9, list("abcdefghi")) == {}
+
+
+def test_the_same_code_again_is_a_loop_at_four() -> None:
+    code = "```python\nfor row in requests.get(URL).json()['items']:\n    print(row['id'], row['name'])\n```"
+    leads = ["Here:", "Sorry, fixed:", "Try this:", "Now it works:"]
+    assert chat([f"{lead}\n{code}" for lead in leads], ["KeyError", "still", "no", "same"]) == {
+        "repeated_text": 4
+    }
+
+
+def test_thanks_for_thanks_and_announcements_are_loops() -> None:
+    thanks = ["You're welcome!", "Thank you too, bye!", "Bye, have a nice day!", "Goodbye!"]
+    assert chat(thanks, ["Thanks!", "Bye!", "Take care!", "Bye bye!"]) == {"repeated_text": 4}
+    lines = ["I will now write the final report.", "Now I will write the report, the final one."]
+    assert chat(lines * 2, ["Continue."] * 4) == {"repeated_text": 3}
+    towns = ["Ulm", "Linz", "Graz", "Wels", "Steyr"]
+    assert chat([f"{town} is a lovely old city to visit." for town in towns], ["next"] * 5) == {}
+
+
+def test_done_after_each_command_is_work() -> None:
+    items = [Item(Role.USER, (Text("louder", ()),))]
+    for n in range(6):
+        call = ToolCall(f"call_{n:020}", "volume", '{"delta":1}')
+        items += [
+            Item(Role.ASSISTANT, (), calls=(call,)),
+            Item(Role.TOOL, (Text("ok", ()),), call_id=call.id),
+            Item(Role.ASSISTANT, (Text("Done.", ()),)),
+            Item(Role.USER, (Text("louder", ()),)),
+        ]
+    assert detect(merged(EMPTY, items, 13), RULES) == []
+
+
+def test_a_pause_of_a_shell_is_a_pause() -> None:
+    turns = [
+        turn
+        for n in range(8)
+        for turn in (
+            one("bash", {"command": "sleep 10"}, ""),
+            one("bash", {"command": "kubectl get pods"}, f"db-0   0/1   Running   0   {n + 10}s"),
+        )
+    ]
+    assert found(turns) == {}

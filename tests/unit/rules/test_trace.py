@@ -780,11 +780,13 @@ def test_five_thousand_parallel_calls_are_one_turn() -> None:
 # -- as bytes ----------------------------------------------------------------------------------------
 
 EIGHT = st.binary(min_size=8, max_size=8)
+TWELVE = st.binary(min_size=12, max_size=12)
+U16 = st.integers(0, 2**16 - 1)
 NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 I32 = st.integers(-(2**31) + 1, 2**31 - 1)
 FACTS = st.builds(
-    Fact, NAME, EIGHT, EIGHT, EIGHT, st.one_of(st.just(b""), EIGHT), st.sampled_from(["", "ok", "error", "pending"]),
-    I32, st.integers(0, 100), st.integers(0, 2**32 - 1),
+    Fact, NAME, EIGHT, EIGHT, TWELVE, st.one_of(st.just(b""), EIGHT), st.sampled_from(["", "ok", "error", "pending"]),
+    I32, st.integers(0, 100), st.integers(0, 2**32 - 1), U16, st.booleans(), st.booleans(),
 )  # fmt: skip
 TRACES = st.builds(
     Trace,
@@ -792,15 +794,28 @@ TRACES = st.builds(
     task=st.one_of(st.just(b""), EIGHT.filter(lambda b: b.strip(b"\0") != b"")),
     facts=st.lists(FACTS, max_size=12).map(tuple),
     said=st.lists(
-        st.builds(Said, EIGHT, st.one_of(st.just(b""), EIGHT), st.one_of(st.just(b""), EIGHT), I32),
+        st.builds(
+            Said,
+            EIGHT,
+            st.one_of(st.just(b""), EIGHT),
+            st.one_of(st.just(b""), EIGHT),
+            I32,
+            st.integers(0, 2**64 - 1),
+            st.booleans(),
+            st.booleans(),
+            st.booleans(),
+            st.integers(0, 2**32 - 1),
+        ),
         max_size=6,
     ).map(tuple),
     sizes=st.lists(st.tuples(I32, st.integers(0, 2**32 - 1)), max_size=6).map(tuple),
     counts=st.dictionaries(NAME, st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)), max_size=6),
     seen=st.builds(Seen, st.integers(0, 2**8192 - 1), st.integers(0, 2**40)),
-    asked=st.lists(st.builds(Asked, EIGHT, NAME, EIGHT, EIGHT, EIGHT, st.integers(0, 100)), max_size=5).map(
-        tuple
-    ),
+    asked=st.lists(
+        st.builds(Asked, EIGHT, NAME, EIGHT, EIGHT, TWELVE, st.integers(0, 100), U16, st.booleans()),
+        max_size=5,
+    ).map(tuple),
+    repeats=st.integers(0, 50),
 )
 
 
@@ -816,7 +831,7 @@ def test_what_is_dumped_is_loaded(trace: Trace) -> None:
 @settings(max_examples=70, deadline=None)
 def test_garbage_is_an_empty_trace(garbage: bytes) -> None:
     assert load(garbage) == EMPTY
-    assert load(b"\x01" + garbage) == EMPTY
+    assert load(b"\x02" + garbage) == EMPTY
 
 
 def test_a_damaged_or_foreign_trace_is_an_empty_one() -> None:
@@ -826,7 +841,7 @@ def test_a_damaged_or_foreign_trace_is_an_empty_one() -> None:
         assert load(dumped[:i]) == EMPTY
         if not 5 <= i < 9:
             assert load(dumped[:i] + bytes((dumped[i] ^ 1,)) + dumped[i + 1 :]) == EMPTY
-    assert load(b"\x02" + dumped[1:]) == EMPTY
+    assert load(b"\x01" + dumped[1:]) == EMPTY
 
 
 def test_names_without_measure_do_not_break_the_bound() -> None:
@@ -861,3 +876,191 @@ def test_a_full_trace_of_a_real_agent_fits_whole() -> None:
     trace = merged(EMPTY, items, 201)
     assert len(load(dump(trace)).facts) == MAX_FACTS
     assert load(dump(trace)) == trace
+
+
+# -- what is seen through, and what is not ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tool", "a", "b", "same"),
+    [
+        ("get_trace", {"trace_id": UUIDS[0]}, {"trace_id": UUIDS[1]}, False),
+        ("get_trace", {"trace_id": UUIDS[0], "service": "cart"}, {"trace_id": UUIDS[1], "service": "cart"}, False),
+        ("look_up", {"request_id": "a", "verbose": True}, {"request_id": "b", "verbose": True}, False),
+        ("look_up", {"request_id": "a", "order": 7}, {"request_id": "b", "order": 7}, True),
+        ("f", {"q": "x", "page_nonce": "a"}, {"q": "x", "page_nonce": "b"}, True),
+        ("f", {"url": "https://x/a?cb=1a2b"}, {"url": "https://x/a?cb=3c4d"}, True),
+        ("f", {"url": "https://x/a?q=1&_=17"}, {"url": "https://x/a?q=1&_=18"}, True),
+        ("f", {"url": "https://x/a?q=1"}, {"url": "https://x/a?q=2"}, False),
+        ("computer", {"coordinate": [640, 702]}, {"coordinate": [643, 699]}, True),
+        ("computer", {"coordinate": [640, 702]}, {"coordinate": [640, 742]}, False),
+        ("move_robot", {"x": 640}, {"x": 643}, False),
+        ("computer", {"x": 3, "y": 4}, {"x": 3, "y": 5}, False),
+        ("transfer_to_sales", {"reason": "a price"}, {"reason": "an offer"}, True),
+        ("transfer_to_sales", {"reason": "ticket 17"}, {"reason": "ticket 18"}, False),
+    ],
+)  # fmt: skip
+def test_what_says_what_is_asked_for_is_kept(tool: str, a: Any, b: Any, same: bool) -> None:
+    assert (coarse(a, tool) == coarse(b, tool)) is same
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("3 passed (0.41s)", "3 passed (1.07s)"),
+        ("src/a.ts 37ms\nsrc/b.ts 5ms", "src/a.ts 41ms\nsrc/b.ts 9ms"),
+        ("FAIL a.test.js (3.2 s)", "FAIL a.test.js (4.71 s)"),
+        ("real 0m1.204s", "real 0m2.331s"),
+        ("web-1   0/1   ImagePullBackOff   0   3m24s", "web-1   0/1   ImagePullBackOff   0   4m2s"),
+        ("db-0   1/1   Running   0   45s", "db-0   1/1   Running   0   51s"),
+        ("Seed: 1234\nfailed", "Seed: -99\nfailed"),
+        ("#5 [internal] load metadata\n#5 ERROR: no host", "#7 [internal] load metadata\n#8 ERROR: no host"),
+        ('- button "Go" [ref=e12]', '- button "Go" [ref=e977]'),
+        ("score=0.4123 Leave is granted.", "score=0.3991 Leave is granted."),
+        ('{"etag":"\\"p1\\"","items":["a"]}', '{"etag":"\\"q2\\"","items":["a"]}'),
+        ('[{"title":"a","score":0.5}]', '[{"title":"a","score":0.6}]'),
+        ("Sold out. Rendered by web-3", "Sold out. Rendered by web-8"),
+        ("WIP on main: 3fa9c21 wip", "WIP on main: 9bc0d12 wip"),
+        ("took 0 days, 2 minutes, 5 seconds", "took 0 days, 2 minutes, 9 seconds"),
+        ('{"conclusion":"failure","run_id":1987654321}', '{"conclusion":"failure","run_id":1123456789}'),
+        ("[3/12] Compiling A\nerror: no", "[9/12] Compiling A\nerror: no"),
+    ],
+)
+def test_what_a_program_prints_anew_each_time_is_seen_through(a: str, b: str) -> None:
+    assert print_result(a).digest == print_result(b).digest
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("p95=120ms errors=0", "p95=180ms errors=0"),
+        ("latency: 0.41s", "latency: 0.72s"),
+        ("ETA 3m24s", "ETA 2m10s"),
+        ('{"auc":0.91,"score":0.5}', '{"auc":0.91,"score":0.6}'),
+        ("score 12", "score 14"),
+        ("#12 Crash on login", "#13 Crash on login"),
+        ("commit message: a", "commit message: b"),
+        ("12 errors in 3 files", "9 errors in 2 files"),
+        ('{"run_id":31987654321}', '{"run_id":41723456789}'),
+    ],
+)
+def test_what_is_measured_is_kept(a: str, b: str) -> None:
+    assert print_result(a).digest != print_result(b).digest
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"threads":[],"resultSizeEstimate":0}', '{"ok":true,"messages":{"total":0,"matches":[]}}',
+     '{"took":3,"hits":{"total":{"value":0,"relation":"eq"},"hits":[]}}', '{"data":{"nodes":[],"totalCount":0}}',
+     "Your search did not match any documents.", "Search returned no matches", "We could not find any hotels"],
+)  # fmt: skip
+def test_nothing_found_is_known_by_its_structure_or_words(text: str) -> None:
+    assert print_result(text).kind == "empty"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"id":"u1","tags":[],"plan":"a yearly one"}', '{"price":12.5,"offers":[]}', '{"items":[{"a":1}],"errors":[]}',
+     "{}", "done, no problem"],
+)  # fmt: skip
+def test_an_empty_list_beside_something_is_no_empty_result(text: str) -> None:
+    assert print_result(text).kind in ("short", "rows")
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("running 3 tests\ntest b ... FAILED\ntest result: FAILED. 2 passed; 1 failed", "ok"),
+        ("Installing collected packages: numpy\nSuccessfully installed numpy-1.26.4", "ok"),
+        ("Validating 3 files, all done", "ok"),
+        ('{"queued":true,"id":"m1"}', "ok"),
+        ('{"build":"queued"}', "pending"),
+        ("Waiting for the rollout to finish: 1 of 3 updated", "pending"),
+        ("build\tpending\t0\thttps://x\nlint\tpass\t31s", "pending"),
+        ("db-0   0/1   ContainerCreating   0   5s", "pending"),
+        ("db-0   0/1   Running   0   5s", "pending"),
+        ("web   0/1   CrashLoopBackOff   4   5m", "ok"),
+    ],
+)
+def test_pending_is_what_says_that_it_is_and_not_how_it_ended(text: str, status: str) -> None:
+    assert print_result(text).status == status
+
+
+@pytest.mark.parametrize(
+    ("text", "failing"),
+    [
+        ("1 failed in 0.3s", True),
+        ("src/a.ts(4,7): error TS2741: no", True),
+        ('{"status":"completed","conclusion":"failure"}', True),
+        ("Database Error in model x", True),
+        ("0 errors, 0 warnings", False),
+        ("All checks passed!", False),
+        ("On branch main, nothing to commit", False),
+    ],
+)
+def test_a_result_tells_of_the_failure_of_what_it_ran(text: str, failing: bool) -> None:
+    assert print_result(text).failing is failing
+
+
+def test_documents_that_differ_far_behind_are_not_the_same() -> None:
+    def near(content: str) -> bytes:
+        return print_call("write_file", json.dumps({"path": "a", "content": content})).near
+
+    assert not same_bag(near("word " * 9000 + "one end"), near("word " * 9000 + "other end"))
+    assert not same_bag(near("[x] milk [ ] rent"), near("[x] milk [x] rent"))
+    assert same_bag(near("milk and rent"), near("rent, milk"))
+
+
+# -- news of short answers ----------------------------------------------------------------------------
+
+
+def novelties_of(name: str, arguments: list[Any], results: list[str]) -> list[int]:
+    items = [user()]
+    for i, (argument, text) in enumerate(zip(arguments, results, strict=True)):
+        items += [
+            says("", ToolCall(f"call_{i:020}", name, json.dumps(argument))),
+            result(text, f"call_{i:020}"),
+        ]
+    return [fact.novelty for fact in facts_of(items, len(arguments) + 1)]
+
+
+def test_the_same_answer_to_other_words_for_the_same_is_no_news() -> None:
+    places = ["Berlin", "Berlin, Germany", "Berlin Germany", "germany berlin"]
+    asked = [{"place": place, "units": "metric"} for place in places]
+    assert novelties_of("get_weather", asked, ["overcast"] * 4) == [100, 0, 0, 0]
+    assert novelties_of("set_weather", asked, ["overcast"] * 4)[:3] == [100, 100, 100]
+
+
+def test_the_same_answer_for_one_thing_after_the_other_is_news() -> None:
+    columns = ["age", "income", "tenure", "region", "plan"]
+    asked = [{"code": f"df['{column}'].isna().sum()"} for column in columns]
+    assert novelties_of("python", asked, ["0"] * 5) == [100, 0, 100, 100, 100]
+
+
+def test_a_page_of_the_same_rows_is_no_news_and_one_that_is_acknowledged_is() -> None:
+    asked = [{"page": page} for page in range(4)]
+    assert novelties_of("list_items", asked, ['{"items":[{"id":"a"}]}'] * 4) == [100, 0, 0, 0]
+    assert novelties_of("export_page", asked, ["done"] * 4) == [100, 100, 100, 100]
+
+
+def test_a_page_that_looks_like_none_before_is_news() -> None:
+    rows = [f'- row "{name}" [ref=e{i}]' for i, name in enumerate(("Anna", "Bo", "Cy", "Di", "Ed"))]
+    pages = ["\n".join(["- heading Users of this service", *rows[n:]]) for n in range(4)]
+    assert novelties_of("browser_click", [{"ref": "e1"}] * 4, pages) == [100, 100, 100, 100]
+    assert novelties_of("browser_click", [{"ref": "e1"}] * 3, pages[:1] * 3) == [100, 0, 0]
+
+
+# -- what the user ordered ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("order", "times"),
+    [("Run it ten times in a row.", 10), ("Bitte würfle zehnmal", 10), ("do 3 more runs", 3), ("Blink the light twice", 2), ("Please, run it 4 times", 4), ("it prints twice", 0), ("my test failed ten times", 0),
+     ("flip it 1000 times", 50), ("port 8080 times out", 0), ("it is time", 0), ("", 0),
+     ("x" * 9000 + ". Run it four times", 4)],
+)  # fmt: skip
+def test_an_order_to_repeat_is_read(order: str, times: int) -> None:
+    trace = merged(EMPTY, [user(order), *step(1)], 2)
+    assert trace.repeats == times
+    assert load(dump(trace)).repeats == times
+    assert merged(load(dump(trace)), [*step(1), *step(2)], 3).repeats == times
