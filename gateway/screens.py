@@ -162,8 +162,9 @@ def looks_of(screening: Screening) -> Looks:
 
 
 def _looks(names: Collection[str], personal: PiiScreen | None) -> Looks:
-    entities = _entities(personal if "pii" in names else None)
-    return Looks("injection" in names, "pii" in names, "secrets" in names, *entities)
+    rule = personal if "pii" in names else None
+    model = rule.language_model or "" if rule is not None else ""
+    return Looks("injection" in names, "pii" in names, "secrets" in names, *_entities(rule), model)
 
 
 def _entities(rule: PiiScreen | None) -> tuple[tuple[str, ...] | None, tuple[pii.Custom, ...]]:
@@ -284,6 +285,7 @@ class Screens:
             rules.looks,
             injection=False,
             pii=rules.looks_for("pii"),
+            model="",
             secrets=rules.looks_for("secrets"),
         )
         restores = vault if vault is not None and len(vault) else None
@@ -377,7 +379,7 @@ class Screens:
         if new:
             wanted = [texts[at] for at in new.values()]
             size = sum(len(text) for _, text in wanted)
-            if size <= INLINE_CHARS:
+            if size <= INLINE_CHARS and not looks.model:
                 made = [scan(text, channel, looks) for channel, text in wanted]
             else:
                 made = await self.pool.scan(wanted, looks, DEADLINE_S + DEADLINE_S_PER_MB * size / 1e6)

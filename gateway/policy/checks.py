@@ -371,8 +371,11 @@ def _screening(data: _Data) -> Iterator[Mistake]:
 def _entities(data: _Data, path: KeyPath, entities: list[Any], own: Any) -> Iterator[Mistake]:
     # Its patterns take a moment to compile, which policies without such a list need not wait for.
     from gateway.screening.pii import ALIASES, ENTITIES
+    from gateway.screening.presidio import ENTITIES as NAMES
 
     known = (*sorted(ENTITIES), *ALIASES, *(own if isinstance(own, dict) else ()))
+    if value_at(data.data, (*path, "language_model")) is not None:
+        known = (*known, *sorted(NAMES))
     for i, entity in enumerate(entities):
         if isinstance(entity, str) and entity not in known and entity.isupper():
             here = (*path, "entities", i)

@@ -691,6 +691,9 @@ class PiiScreen(Screen):
     """Kinds of personal data; absent means all that are known."""
     custom: dict[EntityName, CustomEntity] = {}
     """Further kinds by name, looked for besides `entities`."""
+    language_model: Label | None = None
+    """A spaCy model, installed together with presidio-analyzer, by which `PERSON`, `LOCATION`, `ORGANIZATION`
+    and `NRP` are found in requests; absent means that names and places are not looked for."""
 
 
 class InjectionScreen(Screen):

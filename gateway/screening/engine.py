@@ -15,6 +15,9 @@ from gateway.screening.json_texts import unescaped
 from gateway.screening.linear import WEIGHTS
 from gateway.screening.normalise import Normalised, normalise
 from gateway.screening.pii import Custom
+from gateway.screening.presidio import ENTITIES as NAMES
+from gateway.screening.presidio import Presidio, PresidioFailed
+from gateway.screening.presidio import load as load_presidio
 from gateway.values import frozen
 
 _NOT_INSTRUCTED: frozenset[Channel] = frozenset(("assistant", "output"))
@@ -33,24 +36,37 @@ class Looks:
     entities: tuple[str, ...] | None = None
     """Kinds of personal data; None for all that are known."""
     custom: tuple[Custom, ...] = ()
+    model: str = ""
+    """The installed spaCy model by which names and places are found; empty for none."""
 
     def dump(self) -> list[object]:
         """As JSON, for another process."""
         own = [[c.name, c.pattern, c.words, c.score, c.validator] for c in self.custom]
-        return [self.injection, self.pii, self.secrets, self.entities, own]
+        return [self.injection, self.pii, self.secrets, self.entities, own, self.model]
 
     @classmethod
     def load(cls, dumped: list[object]) -> Looks:
         """What `dump` made."""
-        injection, personal, credentials, entities, own = dumped
+        injection, personal, credentials, entities, own, model = dumped
         assert isinstance(own, list)
         return cls(
             injection=bool(injection),
             pii=bool(personal),
             secrets=bool(credentials),
-            entities=tuple(entities) if isinstance(entities, list) else None,
+            entities=tuple(entities) if isinstance(entities, list | tuple) else None,
             custom=tuple(Custom(name, p, tuple(words), score, v) for name, p, words, score, v in own),
+            model=str(model),
         )
+
+    @property
+    def structured(self) -> tuple[str, ...] | None:
+        """The kinds that patterns find."""
+        return None if self.entities is None else tuple(e for e in self.entities if e not in NAMES)
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The kinds that a language model finds."""
+        return tuple(NAMES) if self.entities is None else tuple(e for e in self.entities if e in NAMES)
 
     def version(self) -> bytes:
         """Changes with whatever a verdict depends on."""
@@ -70,7 +86,18 @@ def scan(text: str, channel: Channel, looks: Looks) -> tuple[Finding, ...]:
         if looks.secrets:
             # Some are known by their line ends, written as escapes.
             found += secrets.scan(text)
+    if looks.pii and looks.model:
+        found += names(looks.model).scan(text, looks.named)
     return tuple(sorted(dict.fromkeys(found), key=lambda f: (f.start, f.end)))
+
+
+@lru_cache(maxsize=1)
+def names(model: str) -> Presidio:
+    """Presidio with an installed model. Raises `PresidioFailed` where there is none."""
+    engine = load_presidio(model)
+    if engine is None:
+        raise PresidioFailed(f"presidio-analyzer with the spaCy model {model!r} is not installed")
+    return engine
 
 
 def warm() -> None:
@@ -109,7 +136,7 @@ def _encoded(text: str, form: Normalised, looks: Looks) -> Iterator[Finding]:
 
 def _written(text: str, looks: Looks) -> Iterator[Finding]:
     if looks.pii:
-        yield from pii.scan(text, looks.entities, looks.custom)
+        yield from pii.scan(text, looks.structured, looks.custom)
     if looks.secrets:
         yield from secrets.scan(text)
 
