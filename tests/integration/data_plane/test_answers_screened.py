@@ -10,7 +10,7 @@ from gateway.testing import ProviderServer, Reply
 from gateway.testing.script import Ask
 from tests.integration.data_plane.test_governance import Agent
 from tests.integration.data_plane.test_screening import Start, findings, screened
-from tests.integration.data_plane.test_surfaces import journal_cost, lanes, ledger_cost, post, streams
+from tests.integration.data_plane.test_surfaces import journal_cost, ledger_cost, post, ways
 from tests.support.wire import WIRES
 
 __all__ = ["screened"]
@@ -22,8 +22,7 @@ PROMPT = (
 )
 
 
-@lanes
-@streams
+@ways
 def test_a_result_is_marked_as_data_for_the_model_alone(
     screened: Start, provider: ProviderServer, surface: str, prefix: str, stream: bool
 ) -> None:
@@ -49,8 +48,7 @@ def test_a_result_is_marked_as_data_for_the_model_alone(
     assert "Result of a tool" not in str(agent.history)
 
 
-@lanes
-@streams
+@ways
 def test_an_address_that_carries_data_is_taken_out(
     screened: Start, provider: ProviderServer, surface: str, prefix: str, stream: bool
 ) -> None:
@@ -70,8 +68,7 @@ def test_an_address_that_carries_data_is_taken_out(
     assert ledger_cost(gateway) == journal_cost(provider)
 
 
-@lanes
-@streams
+@ways
 @pytest.mark.parametrize("action", ["block", "flag"])
 def test_an_answer_that_repeats_its_prompt(
     screened: Start, provider: ProviderServer, surface: str, prefix: str, stream: bool, action: str

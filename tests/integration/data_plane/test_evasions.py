@@ -11,7 +11,7 @@ import pytest
 from gateway.testing import ProviderServer, Reply
 from gateway.testing.script import Ask
 from tests.integration.data_plane.test_governance import Agent, Start, governed
-from tests.integration.data_plane.test_surfaces import journal_cost, lanes, ledger_cost, post, streams
+from tests.integration.data_plane.test_surfaces import journal_cost, lanes, ledger_cost, post, ways
 from tests.support.gateway import ThreadedGateway, wait_until
 from tests.support.wire import WIRES
 
@@ -30,8 +30,7 @@ def replies_by_tool(ask: Ask) -> Reply:
     return Reply("Nothing is sent.")
 
 
-@lanes
-@streams
+@ways
 @pytest.mark.parametrize(
     "contract",
     [
@@ -65,8 +64,7 @@ def test_a_final_tool_that_keeps_to_its_contract_is_called(
     assert [name for name, _ in agent.executed] == ["lookup", "send_reply"]
 
 
-@lanes
-@streams
+@ways
 def test_an_approval_lets_one_of_several_equal_calls_through(
     governed: Start, provider: ProviderServer, surface: str, prefix: str, stream: bool
 ) -> None:

@@ -10,7 +10,7 @@ from gateway.testing import ProviderServer, Reply, error_reply
 from gateway.testing.script import Ask
 from tests.integration.data_plane.test_governance import Agent
 from tests.integration.data_plane.test_screening import Start, findings, screened
-from tests.integration.data_plane.test_surfaces import journal_cost, lanes, ledger_cost, post, streams
+from tests.integration.data_plane.test_surfaces import journal_cost, ledger_cost, post, streams, ways
 from tests.support.wire import WIRES
 
 __all__ = ["screened"]
@@ -34,8 +34,7 @@ def rule(**more: Any) -> str:
     )
 
 
-@lanes
-@streams
+@ways
 @pytest.mark.parametrize(
     ("policy", "reply", "blocked"),
     [
@@ -75,8 +74,7 @@ def test_an_answer_over_a_threshold_is_withheld(
     assert ledger_cost(gateway) == journal_cost(provider)
 
 
-@lanes
-@streams
+@ways
 def test_a_tool_loop_goes_on_and_ends_once(
     screened: Start, provider: ProviderServer, surface: str, prefix: str, stream: bool
 ) -> None:

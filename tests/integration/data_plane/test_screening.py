@@ -21,7 +21,7 @@ from tests.integration.data_plane.test_surfaces import (
     ledger_cost,
     policy_for,
     post,
-    streams,
+    ways,
 )
 from tests.support.gateway import ThreadedGateway, threaded_gateway, wait_until
 from tests.support.wire import WIRES
@@ -61,8 +61,7 @@ def findings(gateway: ThreadedGateway, run: str) -> list[Json]:
 # -- requests -----------------------------------------------------------------------------------------
 
 
-@lanes
-@streams
+@ways
 @pytest.mark.parametrize(
     ("rule", "text", "code"),
     [
@@ -96,8 +95,7 @@ def test_a_blocked_text_reaches_nobody(
     assert found["channel"] == "user"
 
 
-@lanes
-@streams
+@ways
 def test_an_injected_passage_is_taken_out_and_the_agent_goes_on(
     screened: Start, provider: ProviderServer, surface: str, prefix: str, stream: bool
 ) -> None:
@@ -145,8 +143,7 @@ def _with_result(item: Json, text: str) -> Json:
 # -- pseudonyms ---------------------------------------------------------------------------------------
 
 
-@lanes
-@streams
+@ways
 def test_personal_data_goes_out_as_stand_ins_and_comes_back(
     screened: Start, provider: ProviderServer, surface: str, prefix: str, stream: bool
 ) -> None:
@@ -188,8 +185,7 @@ def test_personal_data_goes_out_as_stand_ins_and_comes_back(
 # -- answers ------------------------------------------------------------------------------------------
 
 
-@lanes
-@streams
+@ways
 def test_not_a_byte_of_a_blocked_answer_leaves(
     screened: Start, provider: ProviderServer, surface: str, prefix: str, stream: bool
 ) -> None:
@@ -205,8 +201,7 @@ def test_not_a_byte_of_a_blocked_answer_leaves(
     assert ledger_cost(gateway) == journal_cost(provider)
 
 
-@lanes
-@streams
+@ways
 def test_what_an_answer_holds_is_redacted_wherever_it_stands(
     screened: Start, provider: ProviderServer, surface: str, prefix: str, stream: bool
 ) -> None:
@@ -226,8 +221,7 @@ def test_what_an_answer_holds_is_redacted_wherever_it_stands(
     assert "jane.roe" not in raw.decode()
 
 
-@lanes
-@streams
+@ways
 def test_what_is_clean_passes_byte_for_byte(
     screened: Start, provider: ProviderServer, surface: str, prefix: str, stream: bool
 ) -> None:

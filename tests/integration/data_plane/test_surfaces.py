@@ -33,6 +33,14 @@ LANES = [
 """(surface of the client, whose provider speaks: all of OpenAI's APIs, Anthropic's, chat alone)."""
 lanes = pytest.mark.parametrize(("surface", "prefix"), LANES)
 streams = pytest.mark.parametrize("stream", [False, True])
+ways = pytest.mark.parametrize(
+    ("surface", "prefix", "stream"),
+    [
+        ("chat", "sim", False), ("chat", "sim", True), ("messages", "sim", True), ("responses", "sim", True),
+        ("chat", "claude", True), ("messages", "claude", False), ("responses", "chatonly", False),
+    ],
+)  # fmt: skip
+"""Every surface, plain and streamed, with translation and without: enough for what no surface does by itself."""
 
 
 def policy_for(provider: ProviderServer, extra: str = "") -> str:
