@@ -122,6 +122,8 @@ class LastSteps:
             put = _noted(put, wire.surface, note) or put
         if Moderator.rule(job) is not None:
             put = _plain(put)
+            if "moderation" not in job.facts.checks:
+                job.facts.checks.append("moderation")
         return Ask(route, wire, put, plan.gate, limits=limits)
 
     # -- runs that end ------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ def test_an_answer_over_a_threshold_is_withheld(
         assert b"hurt" not in raw
     else:
         assert (status, said.error, said.text, said.clean) == (200, None, ANSWER, True)
+    assert blocked or "moderation" in headers["x-guardrail-checks"].split(",")
     judging = [attempt for attempt in provider.journal if attempt.path.endswith("/moderations")]
     assert len(judging) == 1
     assert ANSWER in judging[0].body.decode()
