@@ -399,7 +399,8 @@ def test_a_receiver_that_is_gone_is_logged_once(
     before = counted(gateway, "breaker_open", "failed")
     for number in range(4):
         tell(gateway, "breaker_open", breaker=f"tool:shared:{number}")
-    wait_until(lambda: counted(gateway, "breaker_open", "failed") == before + 4)
+    # A delivery of an earlier test may fail meanwhile.
+    wait_until(lambda: counted(gateway, "breaker_open", "failed") >= before + 4)
     assert [r.getMessage() for r in caplog.records if r.name == "gateway.alerts"] == [
         "alert dead could not be delivered (connect: refused); more of its failures are counted, not logged"
     ]
