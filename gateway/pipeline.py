@@ -105,7 +105,7 @@ class Pipeline:
         job.findings, job.output = screened.findings, screened.output
         if screened.edited:
             job.facts.verdict = Verdict.REDACT
-        elif screened.findings:
+        elif any(found["mode"] == "enforce" for found in screened.findings):
             job.facts.verdict = Verdict.FLAG
 
     async def hand_on(

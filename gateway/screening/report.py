@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -11,7 +11,10 @@ from gateway.policy.models import Screen, Screening
 from gateway.screening import pii, secrets
 from gateway.screening.actions import redact
 from gateway.screening.base import Finding
+from gateway.screening.engine import scan
 from gateway.screening.injection import Injection, InjectionResult
+from gateway.screening.pii import resolve
+from gateway.screens import looks_of
 
 ScreenedChannel = Literal["user", "tool", "output"]
 Verdict = Literal["allow", "flag", "redact", "block"]
@@ -41,8 +44,10 @@ def screened(text: str, channel: ScreenedChannel, policy: Screening) -> Json:
     does not name is tried too, and flags.
     """
     judged = _injection().scan(text, channel)
-    personal = pii.scan(text, _entities(policy))
-    credentials = secrets.scan(text)
+    looks = replace(looks_of(policy), injection=False, pii=True, secrets=True, model="")
+    found = resolve(scan(text, channel, looks))
+    personal = [finding for finding in found if finding.detector == pii.DETECTOR]
+    credentials = [finding for finding in found if finding.detector == secrets.DETECTOR]
     verdicts = [
         _verdict(policy.injection, channel, found=judged.flagged),
         _verdict(policy.pii, channel, found=bool(personal)),
@@ -55,10 +60,6 @@ def screened(text: str, channel: ScreenedChannel, policy: Screening) -> Json:
         "secrets": {"spans": [_span(found) for found in credentials]},
         "redacted": redact(text, [*personal, *credentials]).text,
     }
-
-
-def _entities(policy: Screening) -> Collection[str] | None:
-    return policy.pii.entities if policy.pii is not None else None
 
 
 def _verdict(rule: Screen | None, channel: ScreenedChannel, *, found: bool) -> Verdict:

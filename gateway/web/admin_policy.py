@@ -13,6 +13,7 @@ from gateway.domain import Json
 from gateway.policy.loading import load_text
 from gateway.policy.messages import PolicyError
 from gateway.policy.sent import shown
+from gateway.screening.report import screened
 from gateway.web.admin_gate import AdminError, AdminRoute, Ctx, needs
 from gateway.web.admin_views import Body, Label, Reason, page, stamp, stamp_or_none, version_view
 
@@ -123,12 +124,9 @@ async def rollback(ctx: Ctx, body: RollbackBody) -> Json:
 @router.post("/screen")
 @needs("operator")
 async def screen(ctx: Ctx, body: ScreenBody) -> Json:
-    """What the detectors find in a text, and what the policy would do about it. Nothing is kept, sent or
-    changed: this version screens no traffic yet."""
+    """What the detectors find in a text, and what the policy would do about it. Nothing is kept or sent."""
     policy = ctx.worker.pipeline.generation.policy.screening
-    # The detectors' libraries are loaded by whoever screens first, and a long text takes a while.
-    from gateway.screening.report import screened
-
+    # A long text takes a while.
     return await asyncio.to_thread(screened, body.text, body.channel, policy)
 
 

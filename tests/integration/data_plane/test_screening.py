@@ -257,6 +257,7 @@ def test_a_shadow_only_looks(screened: Start, provider: ProviderServer, surface:
     text = f"{ORDER} {MAIL} {KEY}"
     status, headers, raw = post(gateway, wire, wire.request(f"{prefix}/hello", text))
     assert (status, wire.read(raw).error) == (200, None)
+    assert headers["x-guardrail-verdict"] == "allow"
     assert MAIL in sent(provider)
     found = findings(gateway, headers["x-guardrail-run-id"])
     assert {(f["detector"], f["mode"]) for f in found} == {
