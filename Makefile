@@ -42,7 +42,7 @@ test: dev ## The test suite: unit, integration on real Redis, the Python SDKs as
 
 test-all: dev ## What needs more: Node clients, Claude Code and Codex, crashes and faults at length (after `make test`)
 	sh .ci/bootstrap.sh node
-	$(BIN)/python -m pytest -m "node or slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "node or slow" $(ARGS)
 
 check: dev ## Format check, lint, strict types, fast tests: before a commit
 	$(BIN)/ruff format --check .

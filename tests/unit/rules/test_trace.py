@@ -412,7 +412,7 @@ def test_hostile_texts_take_linear_time(text: str) -> None:
     print_call("f", text)
     print_call("f", json.dumps({"x": text}))
     print_text(text)
-    assert time.thread_time() - start < 1.0
+    assert time.thread_time() - start < 3.0
 
 
 def test_wide_and_deep_arguments_are_bounded() -> None:
@@ -423,7 +423,7 @@ def test_wide_and_deep_arguments_are_bounded() -> None:
     for _ in range(500):
         deep = {"a": deep}
     print_call("f", json.dumps(deep))
-    assert time.thread_time() - start < 1.0
+    assert time.thread_time() - start < 3.0
 
 
 def test_unicode_and_lone_surrogates_are_read() -> None:
@@ -670,7 +670,7 @@ def test_ten_thousand_items_are_read_in_time() -> None:
     start = time.thread_time()
     trace = merged(EMPTY, items, 5_001, prints=prints)
     following = merged(load(dump(trace)), [*items, *step(9, "g")], 5_002, prints=prints)
-    assert time.thread_time() - start < 1.0
+    assert time.thread_time() - start < 4.0
     assert following.counts == {"f": (5_000, 0), "g": (1, 0)}
 
 
