@@ -119,13 +119,19 @@ def test_a_held_call_is_shown_whole(gateway: ThreadedGateway, admin: Admin, call
 def test_a_decision_reaches_every_call_that_waits_at_once(
     gateway: ThreadedGateway, admin: Admin, call: ApprovalRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Whoever looked for it would find it in a minute.
-    monkeypatch.setattr("gateway.approvals.POLL_S", 60)
+    # Whoever looked for it would find it much later.
+    monkeypatch.setattr("gateway.approvals.POLL_S", 4 * AT_ONCE_S)
     futures = [asking(gateway, replace(call, arguments=text)) for text in ("{}", " { } ", "{}")]
     row = held(admin, call)
     wait_until(lambda: waiting(gateway) == 3)
     admin.post(f"/approvals/{row['id']}", {"decision": "approve", **REASON})
     records = [future.result(AT_ONCE_S) for future in futures]
+    following = gateway.worker.approvals._following
+    assert following is not None
+    assert gateway.loop is not None
+    # It would sleep on in the tests to come.
+    gateway.loop.call_soon_threadsafe(following.cancel)
+    wait_until(following.done)
     assert {(record.id, record.state) for record in records} == {(row["id"], "approved")}
     used = [gateway.run(lambda r=record: gateway.worker.approvals.use(r)) for record in records]  # type: ignore[misc]
     assert sorted(used) == [False, False, True]
@@ -192,8 +198,7 @@ def test_a_client_that_leaves_leaves_nothing_behind(
     wait_until(lambda: waiting(gateway) == 0)
     following = gateway.worker.approvals._following
     assert following is not None
-    # Calls that other tests left behind may still be held.
-    wait_until(following.done, timeout=60)
+    wait_until(following.done)
     admin.post(f"/approvals/{row['id']}", {"decision": "approve", **REASON})
     assert asking(gateway, call, 0).result(5).state == "approved"
 
