@@ -84,8 +84,8 @@ class RunView:
     started_at: Millis
     steps: int
     cost: Nano
-    policy: str
-    """Version of the policy that the run began under; empty for a new run."""
+    idle_ms: int
+    """Milliseconds since its last step began or was answered, by the store's clock; 0 for a new run."""
     ancestors: tuple[str, ...] = ()
     """Ids of the declared parent, its parent and so on, at most `MAX_ANCESTORS`; the root is always last."""
     progress: bytes = b""

@@ -61,6 +61,7 @@ from gateway.settling import Settler
 from gateway.stores.archive import SqliteRunArchive
 from gateway.stores.embedded import EmbeddedStore, complete_orphan, orphan_settlement, wall_clock
 from gateway.stores.ledger import SqlLedger
+from gateway.stores.ledger_database import LedgerError, LedgerUnavailable
 from gateway.telemetry.metrics import Metrics
 from gateway.testing.models import CATALOGUE
 from gateway.testing.server import ProviderServer
@@ -77,6 +78,9 @@ SIM_PROVIDER = "sim"
 SIM_PREFIX = "sim/"
 HOUSEKEEPING_S = 0.5
 COLLECT_EVERY_S = 3600.0
+FORGET_EVERY_S = 3600.0
+COUNTERS_KEPT_MS = 7 * 86_400_000
+"""How long the ledger keeps a budget's counter after its window has ended, for what is settled late."""
 _BREAKER_STATES = ("closed", "half_open", "open")
 _FINDING_EVENTS = {"claims": "claim", "injection": "injection", "pii": "pii", "secrets": "secret",
     "links": "exfiltration", "leak": "leak", "moderation": "moderation",
@@ -447,12 +451,19 @@ class Worker:
         """Every moment: save an embedded store's runs, count refused policy files; every hour: tidy up."""
         refused = 0
         collect_at = time.monotonic() + COLLECT_EVERY_S
+        forget_at = time.monotonic() + FORGET_EVERY_S
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
             if time.monotonic() >= collect_at and not self.data_plane.active:
                 # Under load only the young are looked through; what hides among the old is found here.
                 gc.collect()
                 collect_at = time.monotonic() + COLLECT_EVERY_S
+            if time.monotonic() >= forget_at:
+                forget_at = time.monotonic() + FORGET_EVERY_S
+                try:
+                    await self.ledger.forget_counters(self.clock() - COUNTERS_KEPT_MS)
+                except (LedgerError, LedgerUnavailable) as error:
+                    log.warning("old counters stay in the ledger for now: %s", error)
             if isinstance(self.store, EmbeddedStore):
                 try:
                     await self.store.save()

@@ -97,13 +97,16 @@ class Governor:
         loops = policy.loops if policy.loops is not None and policy.loops.mode != "off" else None
         trace = self._trace(job) if governs or loops is not None else EMPTY
         fresh = _fresh_results(step.items, trace, self._prints)
+        contracts = job.generation.contracts.under(turn.scopes) if governs else None
+        if contracts is not None:
+            fresh = _in_time(fresh, contracts, turn.run.idle_ms)
         turn.results.extend([_told(name, item, health) for name, item, health in fresh])
         notes: list[str] = []
         decisions: list[Json] = []
         withheld: dict[str, str] = dict.fromkeys(killed, "an operator has stopped it")
         unavailable: dict[str, str] = {}
         gate: ToolGate | None = None
-        if governs:
+        if contracts is not None:
             job.facts.checks.append("tools")
             if step.background and (step.tools or not offers_all(step)):
                 raise CallerError(
@@ -111,7 +114,6 @@ class Governor:
                     "'background' is not to be had with tools whose calls are judged: leave it out.",
                     param="background",
                 )
-            contracts = job.generation.contracts.under(turn.scopes)
             for name, why in contracts.withheld(step.tools, turn.caller.max_tool_level, trace.counts).items():
                 decisions.append(_decided(f"tools.{name[:64]}", "withhold", why))
                 withheld[name] = why
@@ -270,9 +272,16 @@ class Governor:
                     "why": "its definition has changed within the session",
                 }
             )
+            owner = {"owner": contract.owner} if contract.owner is not None else {}
             self.notify(
                 "tool_drift",
-                {**turn.meta(), "run": turn.run.run_id, "tool": name, "decision": contract.on_drift},
+                {
+                    **turn.meta(),
+                    "run": turn.run.run_id,
+                    "tool": name,
+                    "decision": contract.on_drift,
+                    **owner,
+                },
             )
             if acts and contract.on_drift == "stop":
                 raise Refusal(
@@ -302,21 +311,18 @@ class Governor:
             self._tools.popitem(last=False)
         return known
 
-    def _report(
-        self, turn: Turn, contracts: Contracts, fresh: Sequence[tuple[str, Item, ResultHealth]]
-    ) -> None:
+    def _report(self, turn: Turn, contracts: Contracts, fresh: Sequence[_Result]) -> None:
         """Tell the breakers how the tools fared. A step that is tried again shows the same results again."""
         if turn.run.retry_ordinal:
             return
         for name, _, health in fresh:
-            told = breaker_of(turn.caller, name, contracts.tool(name)) if name else None
-            if told is None or health.status == "pending":
+            breaker = breaker_of(turn.caller, name, contracts.tool(name)) if name else None
+            if breaker is None or health.status == "pending":
                 continue
             failed = health.status == "error"
             if failed and health.cause == "caller":
                 continue
-            key, rule = told
-            self.health.saw(key, rule, turn.caller.key, failed=failed)
+            self.health.saw(breaker, turn.caller.key, failed=failed)
 
     async def _unavailable(
         self, turn: Turn, contracts: Contracts, withheld: Collection[str]
@@ -325,10 +331,10 @@ class Governor:
         found = {}
         for tool in turn.step.tools:
             contract = contracts.tool(tool.name)
-            told = breaker_of(turn.caller, tool.name, contract)
-            if told is None or contract.mode != "enforce" or tool.name in withheld:
+            breaker = breaker_of(turn.caller, tool.name, contract)
+            if breaker is None or contract.mode != "enforce" or tool.name in withheld:
                 continue
-            if not await self.health.usable(*told):
+            if not await self.health.usable(breaker):
                 found[tool.name] = (
                     f"Tool '{tool.name}' does not work at the moment and cannot be used. Go on without it, "
                     "and say so if that leaves something open."
@@ -361,9 +367,11 @@ def _decided(rule: str, decision: str, why: str) -> Json:
     return {"rule": rule, "mode": "enforce", "decision": decision, "why": why}
 
 
-def _fresh_results(
-    items: Sequence[Item], trace: Trace, prints: Fingerprints
-) -> list[tuple[str, Item, ResultHealth]]:
+_Result = tuple[str, Item, ResultHealth]
+"""A tool's name, its result, and how it went."""
+
+
+def _fresh_results(items: Sequence[Item], trace: Trace, prints: Fingerprints) -> list[_Result]:
     """The results behind the last answer, each with its tool's name and how it went. The trace knows the
     names where the provider keeps the history."""
     fresh: list[Item] = []
@@ -390,6 +398,23 @@ def _fresh_results(
         name = names.get(item.call_id or "") or (in_order[i] if i < len(in_order) else "")
         found.append((name, item, prints.health(item)))
     return found
+
+
+def _in_time(fresh: list[_Result], contracts: Contracts, idle_ms: int) -> list[_Result]:
+    """The results, of which the last has failed if they took longer than their tool's contract gives them.
+
+    What is seen of a call is the time between the answer that asks for it and the request that brings its
+    result. Where several tools were called in between, nobody can tell which of them took it; where one was
+    called several times, perhaps one after the other, all of its calls together are given that much each.
+    """
+    names = {name for name, _, _ in fresh}
+    if len(names) != 1:
+        return fresh
+    name, item, health = fresh[-1]
+    limit = contracts.tool(name).timeout_seconds
+    if limit is None or health.status == "error" or idle_ms <= limit * 1000 * len(fresh):
+        return fresh
+    return [*fresh[:-1], (name, item, ResultHealth("error", "timeout", cause="tool"))]
 
 
 def _told(name: str, item: Item, health: ResultHealth) -> Json:

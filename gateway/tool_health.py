@@ -24,6 +24,7 @@ from gateway.errors import StoreUnavailable
 from gateway.policy.models import Tool
 from gateway.protocols import Clock, Store
 from gateway.rules.breakers import breaker_key
+from gateway.values import frozen
 
 log = logging.getLogger("gateway.tool_health")
 
@@ -33,8 +34,18 @@ MAX_TOOLS = 4096
 SHARED_SOURCES = 2
 
 
-def breaker_of(caller: Principal, name: str, tool: Tool) -> tuple[str, BreakerRule] | None:
-    """(key, rule) of the breaker that this caller's results of a tool count for; None when it has none."""
+@frozen
+class ToolBreaker:
+    """The breaker that some callers' results of a tool count for."""
+
+    key: str
+    rule: BreakerRule
+    owner: str | None = None
+    """Who looks after the tool, for alerts."""
+
+
+def breaker_of(caller: Principal, name: str, tool: Tool) -> ToolBreaker | None:
+    """The breaker that this caller's results of a tool count for; None when it has none."""
     wanted = tool.breaker
     if wanted is None or tool.mode == "off":
         return None
@@ -50,12 +61,12 @@ def breaker_of(caller: Principal, name: str, tool: Tool) -> tuple[str, BreakerRu
         probes=wanted.probes,
         min_sources=SHARED_SOURCES if tool.shared else 1,
     )
-    return breaker_key("tool", scope, name), rule
+    return ToolBreaker(breaker_key("tool", scope, name), rule, tool.owner)
 
 
 @dataclass(slots=True)
 class _Seen:
-    rule: BreakerRule
+    breaker: ToolBreaker
     state: BreakerState | None = None
 
 
@@ -85,31 +96,30 @@ class ToolHealth:
         with contextlib.suppress(StoreUnavailable):
             await self.flush()
 
-    def saw(self, key: str, rule: BreakerRule, source: str, *, failed: bool) -> None:
+    def saw(self, breaker: ToolBreaker, source: str, *, failed: bool) -> None:
         """A result has come: it is told to the store in a moment."""
-        self._meet(key, rule)
-        counts = self._reports.setdefault((key, source), [0, 0])
+        self._meet(breaker)
+        counts = self._reports.setdefault((breaker.key, source), [0, 0])
         counts[failed] += 1
 
-    async def usable(self, key: str, rule: BreakerRule) -> bool:
+    async def usable(self, breaker: ToolBreaker) -> bool:
         """Whether the tool may be offered now. While its breaker is half open a few may try it.
 
         Raises `StoreUnavailable` when a probe is due and the store cannot be asked.
         """
-        seen = self._meet(key, rule)
-        state = seen.state
+        state = self._meet(breaker).state
         if state is None or state.state == "closed":
             return True
         if state.until > self.clock():
             return False
-        return await self.store.probe(key, rule)
+        return await self.store.probe(breaker.key, breaker.rule)
 
-    def _meet(self, key: str, rule: BreakerRule) -> _Seen:
-        seen = self._seen.setdefault(key, _Seen(rule))
-        self._seen.move_to_end(key)
+    def _meet(self, breaker: ToolBreaker) -> _Seen:
+        seen = self._seen.setdefault(breaker.key, _Seen(breaker))
+        self._seen.move_to_end(breaker.key)
         while len(self._seen) > MAX_TOOLS:
             self._seen.popitem(last=False)
-        seen.rule = rule
+        seen.breaker = breaker
         return seen
 
     async def flush(self) -> None:
@@ -121,7 +131,7 @@ class ToolHealth:
                 continue
             ok, failed = counts
             try:
-                state = await self.store.report(key, seen.rule, source=source, ok=ok, failed=failed)
+                state = await self.store.report(key, seen.breaker.rule, source=source, ok=ok, failed=failed)
             except (StoreUnavailable, asyncio.CancelledError):
                 # Whether a report that was cancelled has arrived is not known: counted twice is better than
                 # never, for a tool that fails.
@@ -139,10 +149,15 @@ class ToolHealth:
             log.warning(
                 "breaker %s is open: %d of %d calls failed", state.key, state.failed, state.ok + state.failed
             )
-            self.notify(
-                "breaker_open",
-                {"breaker": state.key, "ok": state.ok, "failed": state.failed, "until": state.until},
-            )
+            facts: dict[str, Any] = {
+                "breaker": state.key,
+                "ok": state.ok,
+                "failed": state.failed,
+                "until": state.until,
+            }
+            if seen.breaker.owner is not None:
+                facts["owner"] = seen.breaker.owner
+            self.notify("breaker_open", facts)
 
     async def look(self, keys: Iterable[str]) -> None:
         """Learn the states of breakers that other replicas may have changed."""

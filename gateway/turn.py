@@ -128,7 +128,7 @@ class Turn:
             "agent": self.scopes.agent,
             "tags": self.tags,
             "surface": self.step.surface.value,
-            "policy": self.run.policy or self.policy,
+            "policy": self.policy,
             "continues": self.run.continues,
             "parent": self.run.ancestors[0] if self.run.ancestors else None,
             "root": self.run.ancestors[-1] if self.run.ancestors else None,

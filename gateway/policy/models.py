@@ -529,7 +529,7 @@ class Tool(Section):
     taken from there whole or not at all."""
 
     owner: Label | None = None
-    """Who is told when it fails."""
+    """Who looks after it; alerts about it name them."""
     level: ToolLevel = "moderate"
     """How much harm it can do. `dangerous` needs approval, unless `requires_approval` is `false`."""
     side_effects: Literal["none", "internal", "external"] = "internal"
@@ -537,7 +537,8 @@ class Tool(Section):
     idempotent: Flag = False
     """Calling it twice does no more than calling it once."""
     timeout_seconds: Seconds | None = None
-    """How long a call may take before it counts as failed."""
+    """How long a call may take, from the answer that asks for it to the request that brings its result,
+    before it counts as failed. Only where no other tool was called in between."""
     requires_approval: Flag | None = None
     """Hold each call until an operator decides; absent means when `level` is `dangerous`."""
     allow: Flag = True

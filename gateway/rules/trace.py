@@ -507,16 +507,6 @@ def _fold(counts: dict[str, tuple[int, int]], spare: Sequence[str]) -> None:
         counts[""] = (others[0] + calls, others[1] + errors)
 
 
-def facts_of(items: Sequence[Item], step: int, prints: Fingerprints | None = None) -> list[Fact]:
-    """Facts of the items after the boundary, oldest first; `step` is the ordinal of the step that shows them.
-
-    Each answer with its results was one step, so those of the last answer belong to `step`. A result goes
-    to its call by id, else in order; a call without a result yields no fact.
-    """
-    story = _Reader().read(items)
-    return _read_turns(story, step, _Memory(), prints or Fingerprints())[0]
-
-
 def said(items: Sequence[Item], step: int, prints: Fingerprints | None = None) -> list[Said]:
     """What the assistant said since the boundary, and before it as far back as the run goes: for agents
     without tools every result is a user message, and would be a boundary."""

@@ -9,6 +9,7 @@ client's own and is none.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -74,7 +75,7 @@ def replaced(value: Json, places: Mapping[Path, Any]) -> Json:
     return root
 
 
-class EventSpots:
+class EventSpots(ABC):
     """One stream's events, in order: `read` each, then ask what it has `ended`.
 
     Tolerant of anything. The second entry of a key is its place: the choice, the block or the output item.
@@ -86,17 +87,17 @@ class EventSpots:
         self._open: dict[str | int, dict[Key, None]] = {}
         """By place: the texts that may go on."""
 
+    @abstractmethod
     def reply(self, reply: Json) -> list[Spot]:
         """The texts of a plain reply; of a reader that has read nothing else."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, event: Json) -> list[Spot]:
         """The texts in an event. `type` is the event's name where the surface has events with names."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ended(self, event: Json) -> Collection[Key]:
         """The texts that do not go on after the event, which was read before."""
-        raise NotImplementedError
 
     def _opened(self, spots: Iterable[Spot]) -> None:
         for spot in spots:

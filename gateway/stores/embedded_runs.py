@@ -54,7 +54,6 @@ class RunState:
     head: str = ""
     """Where the conversation stands, until a request goes on from there."""
     answered_at: Millis = 0
-    policy: str = ""
     budget: str = ""
     """Counter of the run's own budget, for what is left of it."""
     budget_limit: Nano = 0
@@ -200,7 +199,7 @@ class Runs:
             started_at=found.started_at,
             steps=found.steps,
             cost=found.cost,
-            policy=found.policy,
+            idle_ms=now - found.last_at,
             ancestors=found.ancestors,
             progress=found.progress,
             landed=found.landed,

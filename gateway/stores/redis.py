@@ -276,7 +276,7 @@ class RedisStore:
             started_at=int(r[11]),
             steps=int(r[12]),
             cost=int(r[13]),
-            policy=_str(r[14]),
+            idle_ms=int(r[14]),
             ancestors=tuple(_str(run_id) for run_id in r[15]),
             progress=r[16],
             landed=int(r[17]),
@@ -591,7 +591,6 @@ class RedisStore:
             reason=row["reason"],
             seen=row["seen"] == "1",
             head=row["head"],
-            policy=row["policy"],
             budget=row["budget"],
             ancestors=tuple(row["ancestors"].split("\n")) if row["ancestors"] else (),
             progress=b"",
@@ -792,8 +791,8 @@ class RedisStore:
 
 
 _RUN_TEXTS = (
-    "principal", "session", "name", "explicit", "continues", "status", "reason", "seen", "head", "policy",
-    "budget", "ancestors",
+    "principal", "session", "name", "explicit", "continues", "status", "reason", "seen", "head", "budget",
+    "ancestors",
 )  # fmt: skip
 _RUN_FIGURES = (
     "started_at", "last_at", "idle_ttl_ms", "steps", "open", "tool_calls", "tokens", "cost", "reserved",

@@ -461,15 +461,6 @@ class ChatStream:
 
     def feed(self, chunk: bytes) -> bytes:
         """Bytes for the client; empty while an event is incomplete."""
-        if (
-            chunk.startswith(b"data: ")
-            and chunk.endswith(b"\n\n")
-            and chunk.count(b"\n") == 2
-            and b"\r" not in chunk
-            and not self._splitter.pending
-        ):
-            # One whole event of one line, as nearly every chunk is.
-            return self._data(chunk[6:-2], chunk)
         return b"".join([self._event(event) for event in self._splitter.feed(chunk)])
 
     def _event(self, event: bytes) -> bytes:

@@ -697,16 +697,6 @@ class MessagesStream:
 
     def feed(self, chunk: bytes) -> bytes:
         """Bytes for the client; empty while an event is incomplete."""
-        if (
-            chunk.startswith(b"event: ")
-            and chunk.endswith(b"\n\n")
-            and chunk.count(b"\n") == 3
-            and b"\r" not in chunk
-            and not self._splitter.pending
-        ):
-            # One whole event, as nearly every chunk is.
-            self._read(chunk)
-            return chunk
         events = self._splitter.feed(chunk)
         for event in events:
             self._read(event)

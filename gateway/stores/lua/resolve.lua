@@ -1,6 +1,6 @@
 -- `EmbeddedStore.resolve`: find the run of a request, or open one.
 -- {'OK', run id, session, source, new, explicit, name, continues, retry ordinal, merged, status, started_at,
---  steps, cost, policy, ancestors, progress, landed, asked by}
+--  steps, cost, idle_ms, ancestors, progress, landed, asked by}
 
 local new_run_id, session, session_given = text(), text(), flag()
 local name, name_key, named_source, own_run_id = text(), text(), text(), text()
@@ -232,14 +232,14 @@ else
   found = {
     id = new_run_id, session = session, explicit = name_key ~= '', name = name,
     continues = continued and '+' .. continued.id or '', status = 'running', started_at = now, steps = 0, cost = 0,
-    policy = '', idle_ttl_ms = idle_ttl_ms, landed = 0,
+    last_at = now, idle_ttl_ms = idle_ttl_ms, landed = 0,
   }
   ancestors = line()
   asked_by = #ancestors == 0 and asker() or ''
   redis.call('HSET', key('run', new_run_id), 'principal', principal, 'session', session, 'name', name, 'explicit', bit(found.explicit),
     'continues', found.continues, 'started_at', int(now), 'last_at', int(now), 'idle_ttl_ms', int(idle_ttl_ms),
     'status', 'running', 'reason', '', 'seen', '', 'steps', '0', 'open', '0', 'tool_calls', '0', 'tokens', '0',
-    'cost', '0', 'reserved', '0', 'head', '', 'answered_at', '0', 'policy', '', 'budget', '', 'budget_limit', '0')
+    'cost', '0', 'reserved', '0', 'head', '', 'answered_at', '0', 'budget', '', 'budget_limit', '0')
   if #ancestors > 0 then
     redis.call('HSET', key('run', new_run_id), 'ancestors', table.concat(ancestors, '\n'))
   end
@@ -259,6 +259,6 @@ if retry then
 end
 return {
   'OK', found.id, found.session, source, bit(is_new), bit(found.explicit), found.name, found.continues,
-  int(ordinal), bit(merged), found.status, int(found.started_at), int(found.steps), int(found.cost), found.policy,
+  int(ordinal), bit(merged), found.status, int(found.started_at), int(found.steps), int(found.cost), int(now - found.last_at),
   ancestors, progress, int(found.landed), asked_by,
 }

@@ -2,7 +2,7 @@
 
 local RUN_COLUMNS = {
   'principal', 'session', 'name', 'explicit', 'continues', 'started_at', 'last_at', 'idle_ttl_ms', 'status',
-  'seen', 'steps', 'open', 'tool_calls', 'tokens', 'cost', 'reserved', 'head', 'answered_at', 'policy', 'budget',
+  'seen', 'steps', 'open', 'tool_calls', 'tokens', 'cost', 'reserved', 'head', 'answered_at', 'budget',
   'budget_limit', 'landed', 'waited_ms',
 }
 
@@ -34,11 +34,10 @@ local function load_run(id)
     reserved = tonumber(row[16]),
     head = row[17],
     answered_at = tonumber(row[18]),
-    policy = row[19],
-    budget = row[20],
-    budget_limit = tonumber(row[21]),
-    landed = tonumber(row[22]) or 0,
-    waited_ms = tonumber(row[23]) or 0,
+    budget = row[19],
+    budget_limit = tonumber(row[20]),
+    landed = tonumber(row[21]) or 0,
+    waited_ms = tonumber(row[22]) or 0,
   }
 end
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.testing import Ask, ProviderServer, Reply
+from tests.integration.conftest import let_time_pass
 from tests.integration.incidents.agents import KINDS, every_kind
 from tests.integration.incidents.conftest import Start
 from tests.integration.incidents.scene import GUARDED, ensure_books_agree
@@ -137,6 +138,49 @@ def test_a_broken_tool_is_taken_away_by_its_breaker(
         return bool(another.executed)
 
     wait_until(tries, what="the tool to come back")
+
+
+OWNED = """
+tools:
+  defaults: {max_calls_per_run: 100}
+  export_orders: {owner: data-platform, timeout_seconds: 30, max_calls_per_run: 100, breaker: {window_s: 900}}
+"""
+
+
+@pytest.mark.parametrize("kind", ["chat", "messages", "responses"])
+@pytest.mark.parametrize("late", [True, False])
+def test_pending_later_than_the_contract_allows_is_a_timeout(
+    start: Start, provider: ProviderServer, kind: str, late: bool
+) -> None:
+    """The tool itself never says that anything is wrong."""
+    put(provider, "export_orders")
+    gateway = start(OWNED, runs="{max_steps: 12, on_exceed: wrap_up}", loops="null")
+    opened: list[Any] = []
+    gateway.worker.notices.append(
+        lambda what, facts: opened.append(facts) if what == "breaker_open" else None
+    )
+    health, says = gateway.worker.health, pending()
+
+    def wait(job: str) -> str:
+        wait_until(lambda: not health._reports, what="the last result to be told")
+        let_time_pass(gateway, 31 if late else 29)
+        return says(job)
+
+    agent = KINDS[kind](url=gateway.url, tools={"export_orders": wait})
+    agent.run(TASK)
+    run = ensure_books_agree(gateway, provider)
+    steps = gateway.admin("GET", f"/runs/{run['id']}/steps")["data"]
+    told = [result for step in steps for result in step["tool_results"]]
+    assert told
+    if late:
+        assert len(agent.executed) in (5, 6)
+        assert all((r["ok"], r["error_type"]) == (False, "timeout") for r in told)
+        wait_until(lambda: opened, what="the breaker")
+        assert opened[0]["owner"] == "data-platform"
+    else:
+        assert len(agent.executed) > 6
+        assert all((r["ok"], r["status"]) == (True, "pending") for r in told)
+        assert not opened
 
 
 @every_kind

@@ -573,3 +573,22 @@ async def test_a_baseline_is_forgotten_when_its_agent_is(store: Store, clock: Cl
     assert await store.baseline("agent") is not None
     clock.now += 1
     assert await store.baseline("agent") is None
+
+
+# -- pauses -------------------------------------------------------------------------------------------
+
+
+async def test_a_run_tells_how_long_it_has_waited(store: Store, clock: Clock) -> None:
+    view = await opened(store, "r1", session="s1", name_key="n1", name="one")
+    assert view.idle_ms == 0
+    clock.now += 500
+    await store.admit(make.admission("a1", "r1"))
+    clock.now += 2_000
+    during = await store.resolve(lookup("r2", session="s1", name_key="n1", name="one"))
+    assert (during.run_id, during.idle_ms) == ("r1", 2_000)
+    await store.settle(make.settlement("a1", "r1", 1))
+    clock.now += 31_000
+    after = await store.resolve(lookup("r3", session="s1", name_key="n1", name="one"))
+    assert (after.run_id, after.idle_ms) == ("r1", 31_000)
+    clock.now += 1_000
+    assert (await store.resolve(lookup("r4", session="s1", name_key="n1", name="one"))).idle_ms == 32_000

@@ -102,6 +102,7 @@ def test_what_is_not_enforced_yet_warns_with_its_place() -> None:
     assert load_text(CONTRACT, ENV, name="p.yaml").warnings == (
         "p.yaml:34: routing: validated, not yet enforced by this version",
         "p.yaml:9: models.gpt-4o.fallbacks: validated, not yet enforced by this version",
+        "p.yaml:31: tools.get_order_status.idempotent: validated, not yet enforced by this version",
     )
 
 
@@ -111,7 +112,7 @@ version: 1
 providers: {a: {dialect: openai, base_url: http://a/v1}}
 models: {m: {provider: a, fallbacks: [n]}, n: {provider: a}}
 loops: {mode: shadow}
-tools: {t: {allow: false}}
+tools: {t: {allow: false, idempotent: true}}
 routing: {rules: [{name: r, when: {model: m}, use: m}]}
 screening: {injection: {output: {action: block}}}
 alerts: [{name: a, url: "https://example.com", on: kill}]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gateway.domain import Item, Role, Text, ToolCall
 from gateway.rules.fingerprint import Fingerprints
 from gateway.rules.loops import Detection, LoopRules, detect, is_patient
-from gateway.rules.trace import EMPTY, Trace, dump, facts_of, load, merged
+from gateway.rules.trace import EMPTY, Trace, dump, load, merged
 
 PAGE = "\n".join(
     f"the {word} line of this page stands here" for word in ("one", "two", "three", "four", "five")
@@ -325,7 +325,7 @@ def test_patience_ends_before_the_trace_does() -> None:
 
 
 def test_patience_is_asked_of_a_fact() -> None:
-    (fact,) = facts_of(items_of([one("poll_job", {}, "pending")]), 2)
+    (fact,) = merged(EMPTY, items_of([one("poll_job", {}, "pending")]), 2).facts
     assert is_patient(fact, RULES)
     assert not is_patient(replace(fact, status="error"), RULES)
     assert not is_patient(replace(fact, name="buy"), RULES)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import pytest
 
 from gateway.domain import Item, Role, Text, ToolCall
 from gateway.rules.taint import MAX_VALUES, tainted
+from tests.support.effort import Effort
 
 
 def call(**arguments: Any) -> ToolCall:
@@ -91,6 +91,6 @@ def test_odd_arguments() -> None:
     "text", ["a" * 200_000, "1 " * 100_000, "a." * 100_000, "@" * 200_000, "-1" * 100_000]
 )
 def test_hostile_texts_take_linear_time(text: str) -> None:
-    began = time.thread_time()
-    tainted(call(to=text), history(text, text), nobody)
-    assert time.thread_time() - began < 1.5
+    with Effort() as effort:
+        tainted(call(to=text), history(text, text), nobody)
+    assert effort.seconds < 1.5

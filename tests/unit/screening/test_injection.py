@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import random
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from gateway.screening.linear import (
     save,
 )
 from gateway.screening.patterns import NAMES, hits
+from tests.support.effort import Effort
 
 PROSE = (
     "The committee met on Tuesday to look at the plans for the new library. Two members asked about the costs, "
@@ -320,10 +320,10 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_time_is_linear(name: str) -> None:
-    start = time.perf_counter()
-    scan(HOSTILE[name])
-    # Under 100 ms on an idle machine; a quadratic step would take minutes.
-    assert time.perf_counter() - start < 3
+    with Effort() as effort:
+        scan(HOSTILE[name])
+        # Under 100 ms on an idle machine; a quadratic step would take minutes.
+    assert effort.seconds < 3
 
 
 def test_trigger_words_before_an_attack_do_not_blind_the_patterns() -> None:

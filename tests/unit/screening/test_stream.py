@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -25,6 +24,7 @@ from gateway.shaping import SHAPERS
 from gateway.shaping.base import parsed, whole_events
 from gateway.surfaces import CODECS
 from gateway.surfaces.sse import EventTooLargeError
+from tests.support.effort import Effort
 
 CANARY = "ЖЖЖЖ-1234"
 BEFORE, AFTER = 'Well, it "is" ', ' indeed.\nGood\\bye "then".'
@@ -985,17 +985,17 @@ def test_a_quiet_event_costs_little_beside_its_scan() -> None:
 
     events = [chunk({"content": "a word or two "}) for _ in range(2_000)]
     screen = StreamScreen(Surface.CHAT, Nothing())
-    start = time.process_time()
-    for one in events:
-        screen.feed(one)
-    assert (time.process_time() - start) / len(events) < 0.000_2
+    with Effort() as effort:
+        for one in events:
+            screen.feed(one)
+    assert effort.seconds / len(events) < 0.000_2
 
 
 def test_many_stand_ins_in_a_long_stream_take_linear_time() -> None:
     vault = Vault(b"k" * 16, "session")
     hidden = vault.pseudonym("EMAIL_ADDRESS", "ann@example.com")
     surface, build = SHAPES["responses"]
-    start = time.process_time()
-    out, _ = run(surface, build([f"Ask {hidden} now. "] * 2_000), Rules(vault=vault))
-    assert time.process_time() - start < 5
+    with Effort() as effort:
+        out, _ = run(surface, build([f"Ask {hidden} now. "] * 2_000), Rules(vault=vault))
+    assert effort.seconds < 5
     assert out.count(b"ann@example.com") == 5 * 2_000

@@ -559,7 +559,7 @@ async def test_stalls_end_at_their_own_limit_and_close_the_connection(
 
     started = time.monotonic()
     assert await failure_of(exchange()) == expected
-    assert 0.15 < time.monotonic() - started < 1
+    assert 0.15 < time.monotonic() - started < 5
     await asyncio.wait_for(upstream.gone.wait(), 1.5)
 
 
