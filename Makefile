@@ -60,7 +60,7 @@ bench: dev ## Measure added latency and CPU beside direct calls and a plain pass
 requirements: dev ## Pin again, with hashes and without any registry's address
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --extra demo --group build -o requirements/runtime.txt
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --extra demo --extra postgres --group build --group dev -o requirements/dev.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --extra classifier --extra demo --extra postgres --group build --group dev -o requirements/dev.txt
 
 bench-screening: dev ## Quality and speed of the detectors on labelled texts: make bench-screening DATA=folder
 	$(BIN)/python -m benchmarks.screening $(DATA) $(ARGS)

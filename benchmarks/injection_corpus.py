@@ -9,8 +9,10 @@ import json
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from benchmarks import injection_grammar as grammar
+from benchmarks import injection_users as users
 from benchmarks.injection_benign import BENIGN
 from benchmarks.injection_seeds import (
     ATTACKS,
@@ -221,6 +223,42 @@ def tool_attacks(
             yield _placed(rng, hosts, text, name, 0.0 if bare else 0.2)
 
 
+def generated(rng: random.Random, hosts: Sequence[Host], each: int) -> Iterator[Text]:
+    """Orders of the grammar, unmarked and marked, half of them in results of the grammar; and such results
+    without one."""
+    for group in range(grammar.GROUPS):
+        for number in range(each * 3 // 2):
+            bare = number < each
+            told = grammar.order(rng, group) if bare else grammar.marked(rng, group)
+            said = disguise(rng, told)
+            # What follows an order is none, and must not be learned as one.
+            whole = f"{said} {grammar.reason(rng)}".strip() if bare else said
+            name = f"{'unmarked' if bare else 'marked'} {group + 1}"
+            if rng.random() < 0.5:
+                text = _placed(rng, hosts, whole, name, alone=0.0 if bare else 0.1)
+                yield replace(text, end=text.end - (len(whole) - len(said)))
+                continue
+            result = grammar.result(rng, whole)
+            start, end = _found(result, said)
+            yield Text(result, True, name, start, end)
+    for language in grammar.FOREIGN:
+        for _ in range(each // 4):
+            said = grammar.foreign_order(rng, language)
+            yield _placed(rng, hosts, said, f"language/{language}", alone=0.0)
+    for _ in range(each * grammar.GROUPS * 4 // 3):
+        yield Text(grammar.result(rng, None), False, "results")
+
+
+def _found(text: str, said: str) -> tuple[int, int]:
+    """Where an order stands that was quoted in some way."""
+    for form in (said, json.dumps(said)[1:-1], json.dumps(said, ensure_ascii=False)[1:-1], repr(said)[1:-1]):
+        at = text.find(form)
+        if at >= 0:
+            return at, at + len(form)
+    start = text.find(said[:12])
+    return (start, start + len(said)) if start >= 0 else (0, 0)
+
+
 def foreign_attacks(rng: random.Random, hosts: Sequence[Host], each: int, half: int) -> Iterator[Text]:
     """Attacks in other languages, of one half of the sentences, in hosts of that language or any other."""
     for code, (attacks, benign) in LANGUAGES.items():
@@ -292,6 +330,13 @@ def user_attacks(rng: random.Random, questions: Sequence[Host], each: int) -> It
                 rng, kind, rng.choice(("override", "system", "turn", "authority", "hypothetical"))
             )
             yield _asked(rng, questions, disguise(rng, text), f"{kind}/{voice}")
+
+
+def users_grammar(rng: random.Random, questions: Sequence[Host], each: int) -> Iterator[Text]:
+    """Attempts and harmless prompts of the grammar."""
+    for _ in range(each):
+        yield _asked(rng, questions, disguise(rng, users.attack(rng)), "user_grammar")
+        yield Text(disguise(rng, users.question(rng)), False, "trigger_grammar")
 
 
 def _asked(rng: random.Random, questions: Sequence[Host], text: str, kind: str) -> Text:

@@ -69,11 +69,11 @@ stage does not find more of them."""
 FOLDS = 3
 """Parts into which the families are dealt for the second stage."""
 SIZE = 1 << BITS
-THRESHOLDS = {"tool": Thresholds(3.5, 5.5), "user": Thresholds(2.0, 4.0)}
+THRESHOLDS = {"tool": Thresholds(3.2, 5.0), "user": Thresholds(0.8, 2.5)}
 """Chosen by hand between what cross-validation says, which leaves out whole kinds of texts that the shipped
 models have seen, and what texts of no source in training score; see the model card."""
-COLUMNS = 2 * SIZE + len(NAMES) + 1
-"""Words, characters, patterns, bias."""
+COLUMNS = 3 * SIZE + len(NAMES) + 1
+"""Words, characters, shapes, patterns, bias."""
 
 WEAK = frozenset(
     (
@@ -209,6 +209,10 @@ def own(data: Sequence[tuple[Text, str]], channel: str, each: int) -> list[tuple
         if channel == "tool"
         else corpus.user_benign(rng, hosts, max(2, each // 20))
     )
+    if channel == "tool":
+        add(corpus.generated(rng, hosts, each * 3))
+    else:
+        add(corpus.users_grammar(rng, hosts, each * 12))
     for half in (0, 1):
         family = f"own/languages {half + 1}"
         if channel == "tool":
@@ -275,7 +279,7 @@ def choose(documents: Sequence[Document], model: Model | None, rng: np.random.Ge
         else:
             scores = model.scores(document.grams, view, document.hits)[allowed]
             chosen = (
-                allowed[np.argsort(scores)[-2:]]
+                allowed[np.argsort(scores)[-4:]]
                 if not document.text.attack
                 else allowed[[int(np.argmax(scores))]]
             )
@@ -299,14 +303,18 @@ def matrix(documents: Sequence[Document], rows: Sequence[Row]) -> Sparse:
         words = g.words[:, g.unit_words[first] : g.unit_words[last]]
         at = g.squeezed[g.units]
         chars = g.chars[:, at[first] : at[last]]
-        words, chars = words[words != NONE], chars[chars != NONE]
+        shapes = g.shapes[:, g.unit_words[first] : g.unit_words[last]]
+        words, chars, shapes = words[words != NONE], chars[chars != NONE], shapes[shapes != NONE]
         low, high = g.units[first], g.units[last]
         present = {pattern for pattern, _, end in document.hits if low < end <= high}
-        seen = [2 * SIZE + pattern for pattern in sorted(present)]
-        columns.append(np.concatenate((words, SIZE + chars, seen, [COLUMNS - 1])).astype(np.int64))
+        seen = [3 * SIZE + pattern for pattern in sorted(present)]
+        listed = (words, SIZE + chars, 2 * SIZE + shapes, seen, [COLUMNS - 1])
+        columns.append(np.concatenate(listed).astype(np.int64))
         value = np.ones(len(columns[-1]), np.float32)
         value[: len(words)] = 1 / max(len(words), MIN_WORDS) ** 0.5
         value[len(words) : len(words) + len(chars)] = 1 / max(len(chars), MIN_CHARS) ** 0.5
+        done = len(words) + len(chars)
+        value[done : done + len(shapes)] = 1 / max(len(shapes), MIN_WORDS) ** 0.5
         values.append(value)
         starts.append(starts[-1] + len(columns[-1]))
     return np.concatenate(columns), np.concatenate(values), np.array(starts)
@@ -317,7 +325,7 @@ def fit(sparse: Sparse, labels: Floats, weights: Floats, start: Floats, penalty:
     columns, values, starts = sparse
     lengths = np.diff(starts)
     decay = np.full(COLUMNS, penalty)
-    decay[2 * SIZE : -1] = penalty / EASE
+    decay[3 * SIZE : -1] = penalty / EASE
     decay[-1] = 0
 
     def loss(w: Floats) -> tuple[float, Floats]:
@@ -377,7 +385,8 @@ def as_model(w: Floats) -> Model:
     return Model(
         np.append(w[:SIZE], 0.0),
         np.append(w[SIZE : 2 * SIZE], 0.0),
-        w[2 * SIZE : -1].copy(),
+        np.append(w[2 * SIZE : 3 * SIZE], 0.0),
+        w[3 * SIZE : -1].copy(),
         float(w[-1]),
         Thresholds(0.0, 3.0),
     )
@@ -428,12 +437,12 @@ def describe_all(model: Model, documents: Sequence[Document]) -> list[Candidates
     for document in documents:
         view = document.windows
         parts = model.parts(document.grams, view, document.hits)
-        chosen = candidates(parts[:, 3])
+        chosen = candidates(parts[:, -1])
         if len(chosen) > _LOOKED_AT:
-            chosen = chosen[np.argsort(-parts[chosen, 3])[:_LOOKED_AT]]
+            chosen = chosen[np.argsort(-parts[chosen, -1])[:_LOOKED_AT]]
         rows = described(document.grams, view, document.hits, chosen, parts).astype(np.float32)
         allowed = _inside(document)[chosen] if document.text.attack else np.ones(len(chosen), bool)
-        found.append(Candidates(rows, allowed, parts[chosen, 3]))
+        found.append(Candidates(rows, allowed, parts[chosen, -1]))
     return found
 
 
@@ -667,7 +676,7 @@ def build(data: Path, channel: str, each: int) -> list[Document]:
     """All documents of a channel."""
     given = _thinned(records(data, channel))
     if channel == "tool":
-        more = [*background(600), *conversations(records(data, "user")), *asked(data, given)]
+        more = [*background(900), *conversations(records(data, "user")), *asked(data, given)]
     else:
         more = background(150)
     return prepare([*given, *more, *own(given, channel, each)])

@@ -22,20 +22,24 @@ import uvicorn
 from gateway.admission import Kill, Settlement
 from gateway.alerts import Alerts
 from gateway.ancillary import Ancillary
+from gateway.answer_cache import AnswerCache
 from gateway.approvals import Approvals
+from gateway.asides import Asides
 from gateway.attempt import Attempt, Machinery
 from gateway.auth import Authenticator
 from gateway.auth import KeyRecord as CallerKey
 from gateway.background import Background
 from gateway.baselines import Baselines
 from gateway.booking import Outcome
+from gateway.breakers import Breakers
 from gateway.control import Control
 from gateway.dispatch import Dispatcher, Generation
-from gateway.domain import NANO_PER_USD, USAGE_BUCKETS, Json, Millis, Nano
+from gateway.domain import NANO_PER_USD, USAGE_BUCKETS, Json, Millis, Nano, Principal
 from gateway.drain import Drain
-from gateway.errors import StoreUnavailable
+from gateway.errors import CallerError, StoreUnavailable
 from gateway.governor import Governor, loop_rules
 from gateway.journal import Journal, Opened, orphaned_files, read_journal
+from gateway.judge import Judges, wire_of
 from gateway.last_steps import LastSteps
 from gateway.live import LiveCalls
 from gateway.metering import tokens
@@ -48,16 +52,20 @@ from gateway.policy.models import Model, Policy, Provider, Target
 from gateway.policy.reload import PolicySource
 from gateway.protocols import Store
 from gateway.provider_state import ProviderState
+from gateway.replays import Replays
 from gateway.rules.breakers import parse_breaker_key
 from gateway.rules.budgets import Rulebook
 from gateway.rules.contracts import Contracts
 from gateway.rules.lineage import Lineage
 from gateway.rules.route import Router
+from gateway.screening.classifier import ClassifierFailed
 from gateway.screening.pool import ScanPool
 from gateway.screening.self_test import broken
 from gateway.screens import Screens, looks_of
+from gateway.sending import Sender
 from gateway.settings import Settings, SettingsError, admin_token, from_environment, own_secrets
 from gateway.settling import Settler
+from gateway.steering import Steering
 from gateway.stores.archive import SqliteRunArchive
 from gateway.stores.embedded import EmbeddedStore, complete_orphan, orphan_settlement, wall_clock
 from gateway.stores.ledger import SqlLedger
@@ -65,8 +73,8 @@ from gateway.stores.ledger_database import LedgerError, LedgerUnavailable
 from gateway.telemetry.metrics import Metrics
 from gateway.testing.models import CATALOGUE
 from gateway.testing.server import ProviderServer
-from gateway.tool_health import ToolHealth
 from gateway.tool_kills import ToolKills
+from gateway.upstreams.capacity import Capacity
 from gateway.upstreams.http1_transport import Http1Transport
 from gateway.web.asgi import Message, Receive, Scope, Send
 from gateway.web.data_plane import DataPlane
@@ -102,6 +110,8 @@ class Worker:
         self.ledger = SqlLedger(settings.ledger_url, data_dir=settings.data_dir)
         self.started_at = time.time()
         self.ready = False
+        self._saved: Nano = 0
+        """Nano-dollars not counted yet; negative while what was tried in vain is not made up for."""
         self.simulation: ProviderServer | None = None
         self.archive: SqliteRunArchive | None = None
         self.notices: list[Callable[[str, dict[str, Any]], None]] = []
@@ -120,7 +130,9 @@ class Worker:
             self.simulation = ProviderServer()
             await self.simulation.start()
         await asyncio.to_thread(tokens.warm)
+        self.pool = ScanPool(settings.screening_processes)
         if failing := await self._failing_guards(policy):
+            await self.pool.close()
             raise SettingsError(f"screening does not work: {failing}")
         await self.ledger.start()
         self.lineage = Lineage(self.secrets.current)
@@ -155,7 +167,6 @@ class Worker:
         )
         self.notices.append(self.alerts)
         generation = self._generation(policy)
-        self.pool = ScanPool(settings.screening_processes)
         self.screens = Screens(
             self.pool,
             self.store,
@@ -164,7 +175,8 @@ class Worker:
             self._bypassed,
             self._found,
         )
-        self.health = ToolHealth(self.store, self.clock, self.notify, self._breaker_is)
+        self.capacity = Capacity()
+        self.breakers = Breakers(self.store, self.clock, self.notify, self._breaker_is)
         self.baselines = Baselines(self.store, self.clock, self.notify)
         machinery = Machinery(
             self.settler,
@@ -172,38 +184,48 @@ class Worker:
             self.lineage,
             self.provider_state,
             self.background,
+            self.capacity,
             self.id,
             self._record,
             self.notify,
         )
+        estimates = OutputEstimates()
         self.dispatcher = Dispatcher(
             store=self.store,
             transport=self.transport,
             machinery=machinery,
             notify=self.notify,
-            estimates=OutputEstimates(),
+            estimates=estimates,
             tool_kills=self.tool_kills,
             topups={},
         )
+        asides = Asides(self.dispatcher)
         self.pipeline = Pipeline(
             generation=generation,
             store=self.store,
             dispatcher=self.dispatcher,
             governor=Governor(
-                self.store, self.lineage, self.health, self.baselines, self.approvals, self.notify
+                self.store, self.lineage, self.breakers, self.baselines, self.approvals, self.notify
             ),
             last_steps=LastSteps(
                 self.store,
                 self.dispatcher,
+                Sender(self.dispatcher, self.breakers, self.capacity, self.clock, self._routed),
                 self.clock,
                 self.notify,
-                Moderator(self.dispatcher, self._found, self._bypassed),
+                Moderator(asides, self._found, self._bypassed),
+                Steering(self.clock, estimates, self.notify),
+                Replays(
+                    AnswerCache(self.store, self.lineage, self.clock), self.live, self.clock, self._looked_up
+                ),
             ),
             lineage=self.lineage,
             clock=self.clock,
             tool_kills=self.tool_kills,
             provider_state=self.provider_state,
             screens=self.screens,
+            judges=Judges(asides),
+            shortened=self._shortened,
             builtin_models=self._builtin_models(),
         )
         self.data_plane = DataPlane(
@@ -216,7 +238,7 @@ class Worker:
         self.settler.start()
         await self.live.start()
         await self.tool_kills.start()
-        self.health.start()
+        self.breakers.start()
         self.drain.start()
         if policy.screening.is_on:
             self._tasks.append(asyncio.create_task(self.pool.warm(), name="screening"))
@@ -244,8 +266,11 @@ class Worker:
             await self.drain.flush()
         return await self.ledger.used_counters(now)
 
+    def _router(self, policy: Policy) -> Router:
+        return Router(policy, builtin=self._simulated, refs={SIM_PROVIDER: SIMULATED})
+
     def _generation(self, policy: Policy) -> Generation:
-        router = Router(policy, builtin=self._simulated, refs={SIM_PROVIDER: SIMULATED})
+        router = self._router(policy)
         for unknown in router.warm(self.clock()):
             log.warning("%s", unknown)
         return Generation(policy, Rulebook(policy), router, Contracts(policy), loop_rules(policy))
@@ -309,15 +334,37 @@ class Worker:
         self.pipeline.generation = generation
         self.data_plane.authenticator = authenticator
         self.alerts.replace(policy.alerts)
+        self.capacity.renew(policy.providers)
         self.metrics.policy_generation.inc()
         log.info("policy %s is in force", policy.version)
 
-    @staticmethod
-    async def _failing_guards(policy: Policy) -> str:
-        """Detectors that the policy relies on and that find nothing."""
+    async def _failing_guards(self, policy: Policy) -> str:
+        """Detectors that the policy relies on and that find nothing. The classifier, where there is one, is
+        loaded by this."""
         if not policy.screening.is_on:
             return ""
-        return ", ".join(await asyncio.to_thread(broken, looks_of(policy.screening)))
+        try:
+            looks = await asyncio.to_thread(looks_of, policy.screening)
+        except ClassifierFailed as error:
+            return f"injection (classifier: {error})"
+        failing = await asyncio.to_thread(broken, looks)
+        if problem := self._unasked(policy):
+            failing.append(f"injection (judge: {problem})")
+        if not failing and (problem := await self.pool.prepare(looks)):
+            failing.append(f"injection (classifier: {problem})")
+        return ", ".join(failing)
+
+    def _unasked(self, policy: Policy) -> str:
+        """Why the judge of a policy could not be asked; empty when it can."""
+        injection = policy.screening.injection
+        if injection is None or injection.mode == "off" or injection.judge is None:
+            return ""
+        asker = Principal("gateway", "gateway", None, None)
+        try:
+            wire_of(self._router(policy).choose(asker, injection.judge.model, self.clock()))
+        except CallerError as error:
+            return error.message
+        return ""
 
     def _control_changed(self, control: Control) -> None:
         self.dispatcher.topups = control.topups
@@ -348,15 +395,23 @@ class Worker:
         model = route.label
         child = m.child
         child(m.requests, step.surface.value, model, route.provider_name, outcome).inc()
+        self._saved += attempt.saved
+        if self._saved > 0:
+            m.saved.inc(self._saved / NANO_PER_USD)
+            self._saved = 0
         usage = attempt.usage
         for bucket in USAGE_BUCKETS:
             if amount := getattr(usage, bucket):
                 child(m.tokens, model, bucket).inc(amount)
         if attempt.cost:
             child(m.cost, model, attempt.turn.caller.team or "").inc(attempt.cost / NANO_PER_USD)
-        upstream = (attempt.done_at or now) - attempt.sent_at
-        child(m.upstream, route.provider_name).observe(upstream)
-        m.overhead.observe(max(0.0, now - attempt.turn.clock - upstream - attempt.waited_ms / 1000))
+        upstream = (attempt.done_at or now) - attempt.sent_at if attempt.sent_at else 0.0
+        if not attempt.kept:
+            child(m.upstream, route.provider_name).observe(upstream)
+        if attempt.queued_ms:
+            child(m.queued, route.provider_name).observe(attempt.queued_ms / 1000)
+        waited = (attempt.waited_ms + attempt.queued_ms) / 1000
+        m.overhead.observe(max(0.0, now - attempt.turn.clock - upstream - waited))
         if step.stream and attempt.first_at:
             child(m.ttft, route.provider_name).observe(attempt.first_at - attempt.sent_at)
         tools = self.pipeline.generation.policy.tools
@@ -367,12 +422,14 @@ class Worker:
             self._found({**attempt.turn.meta(), "run": attempt.turn.run.run_id}, claims)
         if attempt.run_completed and attempt.inspect is None:
             self._run_ended("completed", attempt)
-            self.baselines.completed(
-                attempt.turn,
-                steps=attempt.admitted.ordinal,
-                cost=attempt.facts.run_cost or 0,
-            )
-        if outcome == "ok" and usage.source == "provider":
+            if not attempt.kept:
+                self.baselines.completed(
+                    attempt.turn,
+                    steps=attempt.admitted.ordinal,
+                    cost=attempt.facts.run_cost or 0,
+                )
+        asked = attempt.inspect is None and not attempt.kept
+        if outcome == "ok" and usage.source == "provider" and asked:
             self.dispatcher.estimates.learn(
                 attempt.turn.caller.id,
                 attempt.turn.scopes.agent,
@@ -389,6 +446,15 @@ class Worker:
                 "outcome": outcome,
             },
         )
+
+    def _routed(self, asked: str, served: str, rule: str) -> None:
+        self.metrics.child(self.metrics.routed, asked, served, rule).inc()
+
+    def _looked_up(self, tier: str, outcome: str) -> None:
+        self.metrics.child(self.metrics.cache, tier, outcome).inc()
+
+    def _shortened(self, mode: str, tokens: int) -> None:
+        self.metrics.child(self.metrics.shortened, mode).inc(tokens)
 
     def _bypassed(self, check: str) -> None:
         self.metrics.bypassed.labels(check).inc()
@@ -431,7 +497,7 @@ class Worker:
         await self.background.close()
         await self.live.close()
         await self.tool_kills.close()
-        await self.health.close()
+        await self.breakers.close()
         await self.baselines.close()
         await self.pool.close()
         await self.approvals.close()

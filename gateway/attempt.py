@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import quote as quote_url
 
 import orjson
@@ -56,6 +56,7 @@ from gateway.surfaces.sse import EventTooLargeError
 from gateway.tool_kills import ToolKills
 from gateway.turn import Facts, Turn
 from gateway.upstreams import headers as header_rules
+from gateway.upstreams.capacity import CallerGone, Capacity, Overloaded, Priority, Slot
 from gateway.upstreams.dialects import Wire
 from gateway.upstreams.transport import (
     Transport,
@@ -119,6 +120,12 @@ class Client(Protocol):
         """Call back when the client leaves before the end."""
 
 
+Fault = Literal["", "busy", "connect", "lost", "timeout", "status", "broken", "credentials", "garbled"]
+"""How a provider fails: it has no slot for the call, it cannot be reached, the connection is lost before an
+answer, no answer in time, an answer of 5xx, one that breaks off, one that rejects the gateway's credentials,
+one that is none."""
+
+
 @frozen
 class Reply:
     """A whole answer."""
@@ -140,6 +147,9 @@ class Withheld:
     """What the client is told should the model have nothing to say about it."""
     code: str = "tool_not_allowed"
     """Why the run ends if the model insists; empty for what does not end it."""
+
+
+_REJECTED = Withheld((), repairable=False, code="")
 
 
 class Gate(Protocol):
@@ -181,6 +191,7 @@ class Machinery:
     lineage: Lineage
     provider_state: ProviderState
     background: Background
+    capacity: Capacity
     worker: str
     record: Callable[[Attempt, Outcome], None]
     notify: Callable[[str, dict[str, Any]], None]
@@ -232,8 +243,26 @@ class Attempt:
     """Reads the reply of an attempt that is no part of the conversation."""
     closes: bool = False
     """With `inspect`: the run was complete before, and is again after it."""
+    guard: Callable[[Answer], str | None] | None = None
+    """Why an answer is not good enough to be delivered; None when it is. Of whole answers alone."""
+    instead_of: Route | None = None
+    """Where the step would have gone at its full price; what it costs less is saved."""
+    rejected: str = ""
+    """Why the answer was not good enough: it leaves no trace, and another is fetched."""
+    kept: bool = False
+    """Its answer is one that was kept, and is given once more: nothing is sent."""
+    worth: Nano = 0
+    """What a kept answer would have cost."""
+    outcome: Outcome | None = None
+    """How it ended, once it is settled."""
+    edited: bool = False
+    """Screening has changed what its stream said."""
     waited_ms: int = 0
     """How long the answer waited for a person."""
+    priority: Priority = "normal"
+    """Of its place in the queue before a provider that is busy."""
+    queued_ms: int = 0
+    """How long it waited in that queue."""
     withheld: Withheld | None = None
     spent_before: Nano = 0
     """What earlier attempts of the same step have cost, of which the client is told the sum."""
@@ -249,10 +278,17 @@ class Attempt:
     """The tool calls of the answer."""
     usage: Usage = field(default_factory=Usage)
     cost: Nano = 0
+    saved: Nano = 0
+    """What this costs less than where the step was to go; negative when it costs more."""
     sent_at: float = 0.0
     first_at: float = 0.0
     done_at: float = 0.0
     status: int | None = None
+    fault: Fault = ""
+    """How the provider failed; empty while it has not."""
+    heard: bool = False
+    """Something of an answer has come, so the provider may have done, and billed, all of it."""
+    _slot: Slot | None = None
     _reply: UpstreamReply | None = None
     _relay: Relay | None = None
     _followed: str = ""
@@ -298,14 +334,52 @@ class Attempt:
 
     # -- upstream -----------------------------------------------------------------------------------
 
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds after which the provider wants to be asked again, as it says."""
+        return header_rules.retry_after_s(self._reply.headers) if self._reply is not None else None
+
     async def _send(self) -> UpstreamReply:
         """The response head, or the reason why there is none, already settled."""
         machinery = self.machinery
         self.reserved = self.admitted.reserved
         self.covered_tokens = min(self.reserve_tokens, self.admitted.output_tokens) * self.quote.choices
         self._task = asyncio.current_task()
+        await self._open()
+        if self._client_left and self.server.on_disconnect == "abort":
+            await self._end_unanswered(True, "disconnected")
+            raise ClientLeftError
+        machinery.live.add(self)
         try:
-            machinery.settler.journal.opened(
+            await self._queue()
+            self.sent_at = time.perf_counter()
+            reply = await self.transport.send(self.request)
+        except TransportError as error:
+            await self._end_unanswered(error.phase == "connect", "failed")
+            raise self._upstream_error(error) from error
+        except UnsendableError as error:
+            await self._end_unanswered(True, "failed")
+            raise GatewayError("invalid_request", "The request cannot be sent upstream.") from error
+        except asyncio.CancelledError:
+            await self._end_unanswered(self._slot is None, self._interrupted_outcome())
+            if self._task is not None and (self.kill or self._shutting_down or self._client_left):
+                self._task.uncancel()
+                raise self._interruption() from None
+            raise
+        self._reply = reply
+        self.status = reply.status
+        machinery.capacity.learn(
+            self.route.provider_name, self.route.upstream_model, reply.status, reply.headers, time.time()
+        )
+        gone = self._client_left and self.server.on_disconnect == "abort"
+        if self.kill is not None or self._shutting_down or gone:
+            reply.abort()
+        return reply
+
+    async def _open(self) -> None:
+        """Put on record that the attempt begins."""
+        try:
+            self.machinery.settler.journal.opened(
                 self.attempt_id,
                 self.admitted.ordinal,
                 self.reserved,
@@ -318,31 +392,30 @@ class Attempt:
             raise GatewayError(
                 "guardrail_unavailable", "The gateway cannot write its journal.", retry_after_s=2
             ) from error
-        if self._client_left and self.server.on_disconnect == "abort":
-            await self._end_unanswered(True, "disconnected")
-            raise ClientLeftError
-        machinery.live.add(self)
-        self.sent_at = time.perf_counter()
+
+    async def _queue(self) -> None:
+        """Wait for a slot at the provider. Raises `Overloaded` where there is none in time."""
         try:
-            reply = await self.transport.send(self.request)
-        except TransportError as error:
-            await self._end_unanswered(error.phase == "connect", "failed")
-            raise self._upstream_error(error) from error
-        except UnsendableError as error:
-            await self._end_unanswered(True, "failed")
-            raise GatewayError("invalid_request", "The request cannot be sent upstream.") from error
-        except asyncio.CancelledError:
-            await self._end_unanswered(False, self._interrupted_outcome())
-            if self._task is not None and (self.kill or self._shutting_down or self._client_left):
-                self._task.uncancel()
-                raise self._interruption() from None
+            self._slot = await self.machinery.capacity.acquire(
+                self.route.provider_name,
+                self.route.provider,
+                owner=self.turn.caller.id,
+                priority=self.priority,
+                left=lambda: self._client_left and self.server.on_disconnect == "abort",
+            )
+        except CallerGone:
+            await self._end_unanswered(True, "disconnected")
+            raise ClientLeftError from None
+        except Overloaded as error:
+            await self._settle("failed", Usage(), 0, "provider", error=error.code)
+            self.fault = "busy"
             raise
-        self._reply = reply
-        self.status = reply.status
-        gone = self._client_left and self.server.on_disconnect == "abort"
-        if self.kill is not None or self._shutting_down or gone:
-            reply.abort()
-        return reply
+        self.queued_ms = self._slot.waited_ms
+
+    def _let_go(self) -> None:
+        """The provider is done with the call: the next one may have its slot."""
+        if self._slot is not None:
+            self._slot.release()
 
     async def _end_unanswered(self, nothing_sent: bool, outcome: Outcome) -> None:
         """No response came: it cost nothing if nothing was sent, else nothing can be counted."""
@@ -371,6 +444,12 @@ class Attempt:
         if self.kill is not None or (error.kind == "aborted" and interrupted):
             return self._interruption()
         name = self.route.provider_name
+        if error.phase == "body":
+            self.fault = "broken"
+        elif error.phase == "connect":
+            self.fault = "connect"
+        else:
+            self.fault = "timeout" if error.kind == "timeout" else "lost"
         if error.kind == "timeout" and error.phase != "connect":
             return UpstreamError("upstream_timeout", f"Provider {name!r} did not answer in time.")
         if error.phase == "body":
@@ -394,6 +473,7 @@ class Attempt:
                 return await self._stream(client, reply)
             return await self._plain(reply)
         finally:
+            self._let_go()
             client.on_leave(None)
             if not self._followed:
                 self.machinery.live.remove(self)
@@ -402,6 +482,7 @@ class Attempt:
         try:
             body = await reply.read(MAX_REPLY_BYTES)
         except TransportError as error:
+            self.heard = True
             billed = reply.status < 400
             await self._settle(
                 self._outcome("cut"),
@@ -414,6 +495,7 @@ class Attempt:
         finally:
             await reply.aclose()
         self.done_at = self.first_at = time.perf_counter()
+        self._let_go()
         if reply.status >= 300:
             await self._settle("failed", Usage(), 0, "provider", error=f"upstream_{reply.status}")
             return self._provider_error(reply, body)
@@ -424,6 +506,7 @@ class Attempt:
             )
             if _content_type(reply.headers).startswith(b"text/plain"):
                 return self._whole(reply, body)
+            self.fault = "garbled"
             raise UpstreamError(
                 "upstream_unavailable",
                 f"Provider {self.route.provider_name!r} answered with something that is no JSON object.",
@@ -437,11 +520,40 @@ class Attempt:
             await self._keep(answer)
             self._follow(answer.response_id)
             return self._whole(reply, body)
-        usage, cost, source = bill(self, read_usage(self.wire.surface, parsed), answer)
+        spent = bill(self, read_usage(self.wire.surface, parsed), answer)
+        passed = await self._passed(parsed, answer, shown, len(body), spent)
+        if isinstance(passed, Undelivered):
+            return passed
+        return self._whole(reply, body if passed is None else orjson.dumps(passed), anew=passed is not None)
+
+    async def run_kept(self, client: Client, reply: Json) -> Json | Undelivered:
+        """Give an answer that is kept, in the words of the client's surface, instead of sending anything.
+        What judges answers judges it anew. Raises as `run_plain`."""
+        client.on_leave(self.client_left)
+        try:
+            await self._open()
+            self.machinery.live.add(self)
+            answer = CODECS[self.turn.step.surface].read_answer(reply)
+            at_no_cost = (Usage(source="provider"), 0, "cache")
+            passed = await self._passed(reply, answer, None, len(orjson.dumps(reply)), at_no_cost)
+            if self.kill is not None:
+                raise self._interruption()
+        finally:
+            client.on_leave(None)
+            self.machinery.live.remove(self)
+        self.facts.cost = self.spent_before + self.cost
+        return reply if passed is None else passed
+
+    async def _passed(
+        self, parsed: Json, answer: Answer, shown: Json | None, size: int, spent: tuple[Usage, Nano, str]
+    ) -> Undelivered | Json | None:
+        """Screen and judge a whole answer of `size` bytes, and settle. The reply as it has to be written anew
+        for the client; None when it may leave as it came."""
+        usage, cost, source = spent
         if self.output is not None:
             try:
                 given = (self.turn.step.surface, parsed if shown is None else shown)
-                if len(body) > LONG_ANSWER_BYTES:
+                if size > LONG_ANSWER_BYTES:
                     # Other steps get their turn meanwhile.
                     screened = await asyncio.to_thread(self.output.plain, *given)
                 else:
@@ -460,6 +572,10 @@ class Attempt:
             await self._settle("stopped", usage, cost, source, answer=answer, error=refusal.code)
             raise refusal
         outcome: Outcome = "failed" if parsed.get("status") == "failed" else self._outcome("ok")
+        if self.guard is not None and (why := self.guard(answer)) is not None:
+            self.rejected, self.withheld = why, _REJECTED
+            await self._settle(outcome, usage, cost, source, answer=answer)
+            return Undelivered(self, answer, _REJECTED, parsed, None, None, b"")
         try:
             self.withheld = await self._judge(answer, None)
         except GatewayError as error:
@@ -470,7 +586,7 @@ class Attempt:
         await self._settle(outcome, usage, cost, source, answer=answer)
         if self.withheld is not None:
             return Undelivered(self, answer, self.withheld, parsed, None, None, b"")
-        return self._whole(reply, body if shown is None else orjson.dumps(shown), anew=shown is not None)
+        return shown
 
     def _whole(self, reply: UpstreamReply, body: bytes, *, anew: bool = False) -> Reply:
         self.facts.cost = self.spent_before + self.cost
@@ -482,7 +598,13 @@ class Attempt:
     def _provider_error(self, reply: UpstreamReply, body: bytes) -> Reply:
         """A provider's own refusal: its words to the caller, unless they concern the gateway's own
         credentials or are an outage."""
-        ensure_passable(reply.status, self.route.provider_name, self.turn.caller, self.machinery.notify)
+        if reply.status >= 500:
+            self.fault = "status"
+        try:
+            ensure_passable(reply.status, self.route.provider_name, self.turn.caller, self.machinery.notify)
+        except UpstreamError as error:
+            self.fault = "credentials" if error.code == "upstream_credentials_rejected" else "status"
+            raise
         given = [*header_rules.to_client(reply.headers), *header_rules.retry_advice(reply.headers)]
         if self.wire.translation is not None:
             body = self.wire.translation.error(reply.status, _decoded(body, reply.headers) or b"")
@@ -502,6 +624,7 @@ class Attempt:
             await self._opaque_stream(client, reply)
             return None
         finally:
+            self._let_go()
             client.on_leave(None)
             self.machinery.live.remove(self)
 
@@ -561,6 +684,7 @@ class Attempt:
                 return await self._plain(reply)
             return await self._stream(client, reply)
         finally:
+            self._let_go()
             client.on_leave(None)
             if not self._followed:
                 self.machinery.live.remove(self)
@@ -577,6 +701,7 @@ class Attempt:
         failure: GatewayError | None = None
         try:
             async for chunk in reply.chunks():
+                self.heard = True
                 out += relay.feed(chunk)
                 if out and not self.first_at:
                     self.first_at = time.perf_counter()
@@ -619,6 +744,7 @@ class Attempt:
         if failure is None and not parser.clean:
             failure = self._broken("ended its stream without finishing the answer")
         self.done_at = time.perf_counter()
+        self._let_go()
         if failure is None:
             relay.end()
         if failure is None and relay.holding:
@@ -713,6 +839,7 @@ class Attempt:
         )
 
     def _broken(self, what: str) -> UpstreamError:
+        self.fault = "broken"
         return UpstreamError("upstream_stream_interrupted", f"Provider {self.route.provider_name!r} {what}.")
 
     def _failure_outcome(self, failure: GatewayError) -> Outcome:
@@ -768,6 +895,11 @@ class Attempt:
         self._stir = asyncio.Event()
         self.machinery.background.follow(self)
 
+    @property
+    def told_usage(self) -> Mapping[str, Any] | None:
+        """The usage of a stream, in the words of the client's surface."""
+        return self._relay.client.usage if self._relay is not None else None
+
     def is_unwanted(self) -> bool:
         """After a kill or a refusal: the provider is to stop working."""
         return self.wants_cancel
@@ -819,6 +951,7 @@ class Attempt:
     async def _settle_stream(self, outcome: Outcome, relay: Relay, failure: GatewayError | None) -> None:
         parser, answer = relay.upstream, relay.client.answer()
         delivered = relay.delivered(answer)
+        self.edited = relay.edited
         read = read_usage(self.wire.surface, parser.usage) if parser.usage is not None else None
         if outcome == "failed" and read is None and not parser.output_bytes:
             usage, cost, source = Usage(), 0, "provider"
@@ -843,7 +976,13 @@ class Attempt:
         if self.settled:
             return
         self.settled = True
-        self.usage, self.cost = usage, cost
+        self.usage, self.cost, self.outcome = usage, cost, outcome
+        if self.kept and outcome == "ok" and self.withheld is None:
+            self.saved = self.worth
+        elif self.instead_of is not None:
+            # An answer that was not good enough has cost, and saved nothing.
+            counts = outcome == "ok" and not self.rejected
+            self.saved = (self.instead_of.rates.cost(usage) if counts else 0) - cost
         self.calls = answer.calls if answer is not None else ()
         if self.review is not None and outcome == "ok" and answer is not None and not answer.calls:
             self.findings += self.review(answer)

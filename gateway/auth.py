@@ -127,6 +127,7 @@ class Authenticator:
                 team=key.team,
                 models=frozenset(key.models) if key.models is not None else None,
                 max_tool_level=key.max_tool_level,
+                priority=key.priority,
             )
             self._configured[self.secrets.digest(key.key.get_secret_value())] = (principal, expires)
 

@@ -128,6 +128,10 @@ def _completes(attempt: Attempt, end: Ended, answer: Answer | None) -> bool:
 def _status_from(attempt: Attempt, end: Ended) -> RunStatus | None:
     """The status that this attempt puts an end to its run in; None when the run goes on."""
     if end.outcome == "killed":
+        kill = attempt.kill
+        if attempt.inspect is not None and kill is not None and kill.name.startswith("model:"):
+            # The model that was asked about the step is gone; the run may go on without it.
+            return None
         return RunStatus.KILLED
     if attempt.lands is not None:
         return status_of(attempt.lands.code)
@@ -143,7 +147,7 @@ def _because(attempt: Attempt, end: Ended) -> str:
 def _event(attempt: Attempt, end: Ended, status: RunStatus, because: str) -> bytes:
     """The attempt in the ledger."""
     now = time.perf_counter()
-    upstream = (attempt.done_at or now) - attempt.sent_at
+    upstream = (attempt.done_at or now) - attempt.sent_at if attempt.sent_at else 0.0
     total = now - attempt.turn.clock
     answer = end.answer
     known: Json = {
@@ -158,7 +162,7 @@ def _event(attempt: Attempt, end: Ended, status: RunStatus, because: str) -> byt
         "reserved": attempt.reserved,
         "latency_ms": round(total * 1000, 3),
         "ttft_ms": round((attempt.first_at - attempt.sent_at) * 1000, 3) if attempt.first_at else None,
-        "overhead_ms": round((total - upstream) * 1000 - attempt.waited_ms, 3),
+        "overhead_ms": round((total - upstream) * 1000 - attempt.waited_ms - attempt.queued_ms, 3),
         "http_status": attempt.status,
         "outcome": end.outcome,
         "finish_reason": answer.finish_reason if answer is not None else None,
@@ -171,6 +175,10 @@ def _event(attempt: Attempt, end: Ended, status: RunStatus, because: str) -> byt
     }
     if because:
         known["run_reason"] = because
+    if attempt.queued_ms:
+        known["queued_ms"] = attempt.queued_ms
+    if attempt.saved:
+        known["saved"] = attempt.saved
     return joined(attempt.base_event["attempt"], known)
 
 

@@ -235,6 +235,7 @@ def screen(
     """What the detectors find in a text; exit status 1 when they find something."""
     from gateway.policy.loading import load
     from gateway.policy.models import Screening
+    from gateway.screening.classifier import ClassifierFailed
     from gateway.screening.report import screened
 
     try:
@@ -242,7 +243,10 @@ def screen(
     except OSError as error:
         _fail(f"{path}: {error.strerror}", 2)
     rules = load(policy, os.environ).screening if policy is not None else Screening()
-    found = screened(raw.decode("utf-8", "replace"), channel.value, rules)
+    try:
+        found = screened(raw.decode("utf-8", "replace"), channel.value, rules)
+    except ClassifierFailed as error:
+        _fail(f"the classifier does not work: {error}", 2)
     if as_json:
         _print_json(found)
     else:

@@ -21,6 +21,7 @@ from gateway.domain import Answer, Headers, Json, Nano, Principal, RunStatus, St
 from gateway.errors import Ruling
 from gateway.metering.estimate import Quote, output_bound, quote, thinking_budget
 from gateway.metering.learned import OutputEstimates
+from gateway.metering.usage import read_usage
 from gateway.policy.models import PassthroughRoute, Policy, Provider
 from gateway.protocols import Store
 from gateway.rules.budgets import Rulebook
@@ -34,6 +35,7 @@ from gateway.tool_kills import ToolKills
 from gateway.turn import Facts, Turn, new_id
 from gateway.upstreams import headers as header_rules
 from gateway.upstreams import openai
+from gateway.upstreams.capacity import priority_of
 from gateway.upstreams.dialects import Dialect, Wire, headers_for, query_for
 from gateway.upstreams.transport import Timeouts, Transport, UpstreamRequest
 from gateway.values import frozen
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 
 _USAGE_ON_REQUEST = (Surface.CHAT, Surface.COMPLETIONS)
 """Surfaces whose streams tell their usage only when asked to."""
+_FREE = Quote(input_tokens=0, input_nano=0, output_nano_per_mtok=0, fixed_nano=0, output_tokens=0, choices=1)
+_UNSENT = UpstreamRequest("POST", "", [], b"", Timeouts(connect_s=0, first_byte_s=0, idle_s=0, total_s=0))
 MIN_OUTPUT_TOKENS = 256
 """An answer clamped to less than this is not worth its input."""
 MOST_WORTH = 4096
@@ -130,6 +134,12 @@ class Ask:
     """Reads the reply of an ask that is no part of the conversation; what it finds is put on record."""
     closes: bool = False
     """With `inspect`: the run was complete before."""
+    guard: Callable[[Answer], str | None] | None = None
+    """Why an answer is not good enough to be delivered."""
+    instead_of: Route | None = None
+    """Where the step was to go before a rule sent it here."""
+    kept: bool = False
+    """It is answered with what is kept: nothing is sent, and nothing reserved for."""
 
 
 @frozen
@@ -188,20 +198,34 @@ class Dispatcher:
             clamped=limit is not None and limit < held.bound.output_tokens,
         )
 
+    async def replay(self, job: Job, ask: Ask, reply: Json) -> Attempt | Denied:
+        """The attempt that gives a kept reply of the client's surface once more: let in by every kill, rate
+        and limit as any step, at no cost. Raises `StoreUnavailable`."""
+        ask = replace(ask, kept=True)
+        held = await self.reserve(job, ask)
+        if isinstance(held, Denied):
+            return held
+        attempt = self.held_attempt(job, ask, _UNSENT, held)
+        read = read_usage(job.turn.step.surface, reply)
+        if read is not None:
+            full_price = ask.instead_of or ask.route
+            attempt.worth = job.generation.router.cost(full_price, read, held.admitted.admitted_at)
+        return attempt
+
     async def reserve(self, job: Job, ask: Ask) -> Held | Denied:
         """Reserve what the ask may cost at most."""
         policy, turn, put, route = job.generation.policy, job.turn, ask.put, ask.route
         wanted = output_bound(put, route.output_cap, policy.default_max_output_tokens)
         if ask.lands is not None:
             wanted = min(wanted, policy.runs.landing.output_tokens + thinking_budget(put))
-        bound = self._quote(turn, put, route, wanted)
+        bound = _FREE if ask.kept else self._quote(turn, put, route, wanted)
         attempt_id = new_id("att")
         base = _base_event(attempt_id, turn, route, job.facts, policy)
         endings = job.generation.rulebook.endings if ask.lands is None else frozenset[str]()
         least = max(self._least(job, ask, bound, ending) for ending in ("stop", *endings))
         admission = self._admission(job, ask, bound, attempt_id, base, least)
         outcome = await self.store.admit(admission)
-        if isinstance(outcome, Denied) and _is_near(outcome):
+        if isinstance(outcome, Denied) and _is_near(outcome) and not ask.kept:
             # The bound counts bytes. Near a limit it is worth counting tokens before saying no.
             bound = self._quote(turn, put, route, wanted, exact=True)
             admission = self._admission(job, ask, bound, attempt_id, base, least)
@@ -288,6 +312,10 @@ class Dispatcher:
             findings=findings,
             inspect=ask.inspect,
             closes=ask.closes,
+            guard=ask.guard,
+            instead_of=ask.instead_of,
+            kept=ask.kept,
+            priority=priority_of(job.call.caller.priority, job.call.headers.get(b"x-guardrail-priority")),
         )
 
     def _admission(
@@ -395,7 +423,6 @@ def _base_event(attempt_id: str, turn: Turn, route: Route, facts: Facts, policy:
         "decision": facts.decision_id,
         "tool_results": turn.results,
         "policy": turn.policy,
-        "saved": 0,
         "meta": turn.meta(),
     }
     if turn.run.asked_by is not None:

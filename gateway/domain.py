@@ -106,6 +106,8 @@ class Principal:
     """Models this key may reach, reroutes and fallbacks included; `None` means all."""
     max_tool_level: Literal["safe", "moderate", "dangerous"] = "dangerous"
     """The most dangerous tools it may use: `safe`, `moderate` or `dangerous`."""
+    priority: Literal["low", "normal", "high"] = "normal"
+    """How its calls wait for a provider that has no slot for them."""
     credential: str | None = field(default=None, repr=False)
     """The caller's own provider credential, in `passthrough` mode alone."""
 

@@ -19,6 +19,7 @@ from gateway.admission import Ending
 from gateway.approvals import Approvals
 from gateway.attempt import Gate
 from gateway.baselines import Baselines
+from gateway.breakers import Breakers, tool_breaker
 from gateway.dispatch import Job
 from gateway.domain import Answer, Item, Json, Role, Surface
 from gateway.errors import CallerError, Refusal, Ruling
@@ -33,7 +34,6 @@ from gateway.rules.lineage import Lineage
 from gateway.rules.loops import Detection, LoopRules, detect
 from gateway.rules.tool_results import ResultHealth
 from gateway.rules.trace import EMPTY, MAX_FACTS, Trace, answered, dump, load, merged
-from gateway.tool_health import ToolHealth, breaker_of
 from gateway.turn import Turn
 from gateway.values import frozen
 
@@ -76,7 +76,7 @@ class Governor:
 
     store: Store
     lineage: Lineage
-    health: ToolHealth
+    breakers: Breakers
     baselines: Baselines
     approvals: Approvals
     notify: Callable[[str, dict[str, Any]], None]
@@ -316,13 +316,13 @@ class Governor:
         if turn.run.retry_ordinal:
             return
         for name, _, health in fresh:
-            breaker = breaker_of(turn.caller, name, contracts.tool(name)) if name else None
+            breaker = tool_breaker(turn.caller, name, contracts.tool(name)) if name else None
             if breaker is None or health.status == "pending":
                 continue
             failed = health.status == "error"
             if failed and health.cause == "caller":
                 continue
-            self.health.saw(breaker, turn.caller.key, failed=failed)
+            self.breakers.saw(breaker, turn.caller.key, failed=failed)
 
     async def _unavailable(
         self, turn: Turn, contracts: Contracts, withheld: Collection[str]
@@ -331,10 +331,10 @@ class Governor:
         found = {}
         for tool in turn.step.tools:
             contract = contracts.tool(tool.name)
-            breaker = breaker_of(turn.caller, tool.name, contract)
+            breaker = tool_breaker(turn.caller, tool.name, contract)
             if breaker is None or contract.mode != "enforce" or tool.name in withheld:
                 continue
-            if not await self.health.usable(breaker):
+            if not await self.breakers.usable(breaker):
                 found[tool.name] = (
                     f"Tool '{tool.name}' does not work at the moment and cannot be used. Go on without it, "
                     "and say so if that leaves something open."

@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -31,6 +34,7 @@ from gateway.moderation import Moderator
 from gateway.policy.models import Moderation
 from gateway.protocols import Clock, Store
 from gateway.provider_state import NOTHING, Held
+from gateway.replays import Replays
 from gateway.rules.endings import (
     action_at,
     ending_of,
@@ -42,7 +46,9 @@ from gateway.rules.endings import (
     status_of,
 )
 from gateway.rules.route import Route
+from gateway.sending import DeniedLater, Place, Sender, Trip
 from gateway.shaping import SHAPERS, Said
+from gateway.steering import Steering, why_not
 from gateway.surfaces import CODECS
 from gateway.translation.base import OutputLimit
 from gateway.upstreams import openai
@@ -70,44 +76,161 @@ class LastSteps:
 
     store: Store
     dispatcher: Dispatcher
+    sender: Sender
     clock: Clock
     notify: Callable[[str, dict[str, Any]], None]
     """Tells of what operators may want to know: (kind, facts)."""
     moderator: Moderator
+    steering: Steering
+    replays: Replays
 
     async def serve(self, job: Job, plan: Plan) -> Reply | None:
         """The answer, or None when it was streamed into the job's client. Raises `GatewayError`."""
         job.withheld, job.keep, job.review = plan.withheld, plan.keep, plan.review
         job.decisions += plan.decisions
         route = self._route(job, job.turn.step.model)
+        job.facts.model = route.upstream_model
         if plan.ending is not None:
             return await self._end(job, route, plan, plan.ending, plan.action, plan.to, None)
         if plan.flagged and job.facts.verdict is Verdict.ALLOW:
             job.facts.verdict = Verdict.FLAG
-        ask = self._ask(job, route, plan)
-        outcome = await self.dispatcher.attempt(job, ask)
-        if isinstance(outcome, Attempt):
-            return await self._deliver(job, ask, outcome)
-        if _is_landed(job) or status_of(outcome.code, outcome.rule) in (None, RunStatus.KILLED):
-            raise await self.refuse(job, outcome)
-        action, to = action_at(job.generation.policy, outcome)
-        return await self._end(job, route, plan, ending_of(outcome), action, to, outcome)
+        trip = self._trip(job, route, partial(self._ask, job, plan=plan))
+        lookup = self.replays.lookup(job, plan, trip)
+        if lookup is None:
+            return await self._sent(job, route, plan, trip)
+        async with self.replays.known(job, trip, lookup) as kept:
+            if kept is not None:
+                given = await self._given_again(job, trip, kept)
+                if isinstance(given, Denied):
+                    return await self._denied(job, route, plan, given)
+                if given is not None:
+                    return await self._say(job, Said(reply=given, model=given.get("model")), is_linked=True)
+            recorder = self.replays.record(job)
+            result = await self._sent(job, route, plan, trip)
+            if kept is None:
+                await self.replays.keep(job, lookup, trip, result, recorder)
+            return result
+
+    async def _sent(self, job: Job, route: Route, plan: Plan, trip: Trip) -> Reply | None:
+        denied = await trip.start()
+        if denied is None:
+            return await self._deliver(job, trip)
+        return await self._denied(job, route, plan, denied)
+
+    async def _denied(self, job: Job, route: Route, plan: Plan, denied: Denied) -> Reply | None:
+        """What becomes of a step that was not let in."""
+        if _is_landed(job) or status_of(denied.code, denied.rule) in (None, RunStatus.KILLED):
+            raise await self.refuse(job, denied)
+        action, to = action_at(job.generation.policy, denied)
+        return await self._end(job, route, plan, ending_of(denied), action, to, denied)
+
+    async def _given_again(self, job: Job, trip: Trip, kept: Json) -> Json | Denied | None:
+        """A kept answer as the client gets it. None when this step cannot have it, since its calls are not
+        delivered or a rule about whole answers finds it no good; then the model is to be asked."""
+        attempt = await self.dispatcher.replay(job, trip.ask, kept)
+        if isinstance(attempt, Denied):
+            return attempt
+        attempt.spent_before = trip.spent
+        given = await attempt.run_kept(job.client, kept)
+        if not isinstance(given, Undelivered):
+            return given
+        trip.ask = replace(trip.ask, ordinal=attempt.admitted.ordinal)
+        return None
+
+    async def unjudged(self, job: Job, denied: Denied) -> Reply | None:
+        """The end of a step whose texts could not be judged, since a limit has no room for that. No model may
+        read them, so a run that would have a last step is told its end."""
+        if _is_landed(job) or status_of(denied.code, denied.rule) in (None, RunStatus.KILLED):
+            raise await self.refuse(job, denied)
+        action, _ = action_at(job.generation.policy, denied)
+        if action == "wrap_up" and job.turn.run.steps:
+            action = "final_message"
+        if action == "final_message" and job.turn.step.surface in SHAPERS:
+            return await self._final_message(job, ending_of(denied))
+        raise await self.refuse(job, denied)
 
     # -- what is asked ------------------------------------------------------------------------------
 
     @staticmethod
-    def _route(job: Job, model: str) -> Route:
-        """Where a model is served. Raises `CallerError`: unknown_model, model_not_allowed, unknown_price."""
-        step = job.turn.step
-        route = job.generation.router.choose(
-            job.call.caller,
+    def _route(job: Job, model: str, *, any_key: bool = False) -> Route:
+        """Where a model is served, or `any_key` might have it. Raises `CallerError`: unknown_model,
+        model_not_allowed, unknown_price."""
+        step, caller = job.turn.step, job.call.caller
+        return job.generation.router.choose(
+            replace(caller, models=None) if any_key else caller,
             model,
             job.turn.began_at,
             request_context(step.body),
             free=step.surface is Surface.MODERATIONS,
         )
-        job.facts.model = route.upstream_model
-        return route
+
+    def _trip(self, job: Job, route: Route, make: Callable[[Route], Ask]) -> Trip:
+        """The way of a step: to the model it asks for, or where a rule sends it first."""
+        places = self._places(job, route)
+        asked, route = route, places[0]
+
+        def home(ordinal: int = 0) -> Trip:
+            ask = replace(make(route), ordinal=ordinal)
+            elsewhere = (make(place) for place in places[1:])
+            return self.sender.trip(job, ask, chain(elsewhere, self._fallbacks(job, asked, make)))
+
+        steered = self.steering.steer(job, route)
+        if steered is None:
+            return home()
+        try:
+            ask = make(steered.route)
+        except CallerError as error:
+            job.decisions[-1].update(decision="keep", why=error.message)
+            return home()
+        put = _plain(ask.put) if steered.guard is not None else ask.put
+        ask = replace(ask, put=put, guard=steered.guard, instead_of=route)
+        at_home = home()
+        elsewhere = chain(self._fallbacks(job, steered.route, make), (at_home.ask,), at_home.others)
+        trip = self.sender.trip(job, ask, elsewhere)
+        trip.steered, trip.home = steered, home
+        self._moved(job, steered.route, route.label, steered.rule.name)
+        return trip
+
+    def _places(self, job: Job, route: Route) -> list[Route]:
+        """Where the model of a route is served, in the order in which this step tries them."""
+        target = job.generation.router.target(route.requested)
+        if target is None or not target.model.deployments:
+            return [route]
+        model, places = target.model, [Place(route, target.model.weight)]
+        for name, weight in model.deployments.items():
+            # They are the model that the caller may use, whatever they are called.
+            with suppress(CallerError):
+                other = self._route(job, name, any_key=True)
+                wire_for(other, job.turn.step.surface)
+                places.append(Place(other, weight))
+        return self.sender.order(job, places, model.balance)
+
+    def _moved(self, job: Job, to: Route, before: str, rule: str) -> None:
+        """Another model serves the step than the one it asks for."""
+        facts = job.facts
+        facts.model = to.upstream_model
+        if facts.verdict in (Verdict.ALLOW, Verdict.FLAG):
+            facts.verdict = Verdict.REROUTE
+        self.sender.routed(before, to.label, rule)
+
+    def _fallbacks(self, job: Job, route: Route, make: Callable[[Route], Ask | None]) -> Iterator[Ask]:
+        """The step for each model that may serve it when `route` fails, in the policy's order. One that this
+        caller or this step cannot go to is left out, and why is on record."""
+        target = job.generation.policy.find_model(route.requested)
+        for name in target.model.fallbacks if target is not None else ():
+            ask, why = None, None
+            try:
+                other = self._route(job, name)
+                why = why_not(job, route, other)
+                ask = make(other) if why is None else None
+            except CallerError as error:
+                why = error.message
+            if ask is not None:
+                yield ask
+            else:
+                job.decisions.append(
+                    {"rule": "fallback", "mode": "enforce", "decision": "skip", "to": name, "why": why}
+                )
 
     @staticmethod
     def _ask(job: Job, route: Route, plan: Plan, *, limits: RunLimits | None = None) -> Ask:
@@ -142,22 +265,25 @@ class LastSteps:
         if action == "downgrade" and to is not None:
             ask = self._downgraded(job, plan, to)
             if ask is not None:
-                outcome = await self.dispatcher.attempt(job, ask)
-                if isinstance(outcome, Attempt):
-                    return await self._deliver(job, ask, outcome)
-                denied = outcome
+                trip = self.sender.trip(job, ask)
+                job.facts.model = ask.route.upstream_model
+                denied = await trip.start()
+                if denied is None:
+                    return await self._deliver(job, trip)
         elif action == "wrap_up":
             ask = self._landing(job, route, plan, ending)
             if ask is not None:
                 job.facts.verdict = Verdict.WRAP_UP
                 job.decisions.append(_decision(ending, "wrap_up"))
-                outcome = await self.dispatcher.attempt(job, ask)
-                if isinstance(outcome, Attempt):
+                land = partial(self._landing, job, plan=plan, ending=ending)
+                trip = self.sender.trip(job, ask, self._fallbacks(job, route, land))
+                refused = await trip.start()
+                if refused is None:
                     self._tell(job, ending, "wrap_up")
-                    return await self._deliver(job, ask, outcome)
+                    return await self._deliver(job, trip)
                 job.facts.verdict = Verdict.ALLOW
-                if not is_budget(outcome.code):
-                    raise await self.refuse(job, outcome)
+                if not is_budget(refused.code):
+                    raise await self.refuse(job, refused)
             action = "final_message" if job.turn.run.steps else "stop"
         if action == "final_message" and job.turn.step.surface in SHAPERS:
             return await self._final_message(job, ending)
@@ -177,11 +303,9 @@ class LastSteps:
             max_tokens=limits.max_tokens * DOWNGRADED,
             max_tool_calls=limits.max_tool_calls * DOWNGRADED,
         )
-        before = job.facts.model
         try:
             ask = self._ask(job, self._route(job, to), plan, limits=more)
         except CallerError:
-            job.facts.model = before
             return None
         job.facts.verdict = Verdict.REROUTE
         job.decisions.append({"rule": "downgrade", "mode": "enforce", "decision": "reroute", "to": to})
@@ -216,12 +340,13 @@ class LastSteps:
         await self._record(job, ending, "final_message", landed=True)
         return await self._say(job, Said(text=final_text(ending, job.turn.run.run_id)))
 
-    async def _say(self, job: Job, said: Said) -> Reply | None:
+    async def _say(self, job: Job, said: Said, *, is_linked: bool = False) -> Reply | None:
         step, shaper = job.turn.step, SHAPERS[job.turn.step.surface]
         created = int(time.time())
         said = replace(said, model=said.model or step.model)
         whole = shaper.compose(said, step.body, created)
-        await self._link(job, CODECS[step.surface].read_answer(whole))
+        if not is_linked:
+            await self._link(job, CODECS[step.surface].read_answer(whole))
         if not step.stream:
             return Reply(200, job.facts.headers(_JSON), orjson.dumps(whole))
         await job.client.start(200, job.facts.headers(_EVENTS))
@@ -231,13 +356,24 @@ class LastSteps:
 
     # -- answers that are not delivered -------------------------------------------------------------
 
-    async def _deliver(self, job: Job, ask: Ask, attempt: Attempt) -> Reply | None:
-        """Run an attempt to its answer. One whose calls are withheld is continued with the model until it
-        says something that can be delivered."""
-        stream = ask.put.stream
-        result = await (attempt.run_stream(job.client) if stream else attempt.run_plain(job.client))
+    async def _deliver(self, job: Job, trip: Trip) -> Reply | None:
+        """Run a step to its answer. One whose calls are withheld is continued with the model until it says
+        something that can be delivered."""
+        try:
+            result = await trip.finish()
+            if trip.steered is not None and trip.sent.route is trip.steered.route:
+                self.steering.judged(trip.steered, trip.sent.rejected)
+            if trip.sent.rejected and trip.home is not None:
+                trip = await self._sent_home(job, trip, trip.home)
+                result = await trip.finish()
+        except DeniedLater as later:
+            raise await self.refuse(job, later.denied) from None
+        ask, attempt = trip.ask, trip.sent
+        self.steering.saw(attempt)
         if isinstance(result, Reply) and result.status == 200 and (rule := Moderator.rule(job)) is not None:
             return await self._moderated(job, rule, attempt, result)
+        if isinstance(result, Reply) and result.status == 200 and job.turn.step.stream and not ask.put.stream:
+            return await self._say(job, Said(reply=_whole_answer(result)))
         if not isinstance(result, Undelivered):
             return result
         missed = result
@@ -258,6 +394,27 @@ class LastSteps:
             return await self._moderated(job, rule, missed.attempt, said)
         return said if isinstance(said, Reply) else await self._rest(job, missed, said)
 
+    async def _sent_home(self, job: Job, trip: Trip, home: Callable[[int], Trip]) -> Trip:
+        """The step on its way to the model it asks for, since the answer of another was no good."""
+        bad = trip.sent
+        again = home(bad.admitted.ordinal)
+        again.spent = trip.spent
+        job.facts.model = again.ask.route.upstream_model
+        job.decisions.append(
+            {
+                "rule": f"routing.{trip.steered.rule.name}" if trip.steered is not None else "routing",
+                "mode": "enforce",
+                "decision": "escalate",
+                "why": bad.rejected,
+                "from": bad.route.requested,
+                "to": again.ask.route.requested,
+            }
+        )
+        denied = await again.start()
+        if denied is not None:
+            raise await self.refuse(job, denied)
+        return again
+
     async def _moderated(self, job: Job, rule: Moderation, about: Attempt, reply: Reply) -> Reply | None:
         """An answer that has passed, told as its client wants it."""
         if reply.status != 200:
@@ -273,7 +430,7 @@ class LastSteps:
     async def _asked_again(self, job: Job, ask: Ask, missed: Undelivered) -> Said | Reply:
         """What the model says when it is told why its calls were not made: told whole to a plain client, as
         the rest of what it had begun to say to a stream's."""
-        first, spent = missed, missed.attempt.cost
+        first, spent = missed, missed.attempt.spent_before + missed.attempt.cost
         shaper = SHAPERS[ask.wire.surface]
         put, gate = ask.put, ask.gate
         for _ in range(MAX_ROUNDS if ask.lands is None else 0):

@@ -1,8 +1,8 @@
 """Answers judged by a moderation endpoint before their client receives them.
 
-The endpoint is a model of the policy on a provider that serves `/v1/moderations`. Asking it is an attempt of
-the step itself: let in by the same budgets, in the ledger, stopped by the same kills. What it judges is the
-whole answer, so a stream is asked for as a whole and told as a stream when it has passed.
+The endpoint is a model of the policy on a provider that serves `/v1/moderations`, asked as an aside of the
+step. What it judges is the whole answer, so a stream is asked for as a whole and told as a stream when it has
+passed.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 
 import orjson
 
-from gateway.attempt import Attempt, ClientLeftError, Reply
-from gateway.dispatch import Ask, Dispatcher, Job
+from gateway.asides import Asides
+from gateway.attempt import Attempt, ClientLeftError
+from gateway.dispatch import Job
 from gateway.domain import Json, Surface
 from gateway.errors import GatewayError, Refusal, Ruling
 from gateway.policy.models import Moderation
@@ -30,7 +31,7 @@ MAX_CHARS = 400_000
 class Moderator:
     """Judges answers. One per worker."""
 
-    dispatcher: Dispatcher
+    asides: Asides
     told: Callable[[Mapping[str, Any], Sequence[Json]], None]
     bypassed: Callable[[str], None]
 
@@ -79,28 +80,17 @@ class Moderator:
         if len(text) > MAX_CHARS:
             raise GatewayError("guardrail_unavailable", "The answer is too long to be moderated.")
         step = moderations.parse(orjson.dumps({"model": rule.model, "input": text}))
-        # It is the operator's model, whatever the caller's key may use.
-        caller = replace(job.call.caller, models=None)
-        route = job.generation.router.choose(caller, rule.model, job.turn.began_at, free=True)
-        wire = wire_for(route, Surface.MODERATIONS)
-        judging = replace(
+        route = self.asides.route(job, rule.model, free=True)
+        await self.asides.ask(
             job,
-            turn=replace(job.turn, step=step, results=[]),
-            withheld=(),
-            keep=None,
-            review=None,
-            decisions=[],
-            findings=[],
-            output=None,
+            replace(job.turn, step=step, results=[]),
+            step,
+            route,
+            wire_for(route, Surface.MODERATIONS),
+            read=verdict.read,
+            ordinal=about.admitted.ordinal,
+            closes=about.run_completed,
         )
-        ordinal, closes = about.admitted.ordinal, about.run_completed
-        ask = Ask(route, wire, step, ordinal=ordinal, inspect=verdict.read, closes=closes)
-        outcome = await self.dispatcher.attempt(judging, ask)
-        if not isinstance(outcome, Attempt):
-            raise GatewayError("guardrail_unavailable", f"No room for the moderation: {outcome.rule}.")
-        reply = await outcome.run_plain(job.client)
-        if not isinstance(reply, Reply) or reply.status != 200:
-            raise GatewayError("guardrail_unavailable", "The moderation endpoint refused.")
         if verdict.problem:
             raise GatewayError("guardrail_unavailable", verdict.problem)
 

@@ -3,7 +3,8 @@
     parse            CallerError: invalid_json, invalid_request
     find the run     StoreUnavailable
     govern           Refusal: a loop, a tool that its contract forbids
-    screen           Refusal: a text that must not leave for the provider
+    screen           Refusal: a text that must not leave for the provider; where a model is asked about it,
+                     what `admit` refuses
     choose a route   CallerError: unknown_model, model_not_allowed, unknown_price
     admit            Refusal: killed, over a limit, over a rate, over a budget
     call upstream    UpstreamError
@@ -16,23 +17,26 @@ an answer whose tool calls are not delivered, is in `gateway.last_steps`.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
 from gateway.admission import Denied, Lookup
+from gateway.asides import NoRoom
 from gateway.attempt import Client, Reply
 from gateway.dispatch import Ask, Call, Dispatcher, Generation, Job, request_to
 from gateway.domain import Principal, RunSource, Step, Surface, Verdict
 from gateway.errors import CallerError
 from gateway.governor import Governor
+from gateway.judge import Judges
 from gateway.last_steps import LastSteps
 from gateway.policy.models import PassthroughRoute, Policy
 from gateway.protocols import Clock, Store
 from gateway.provider_state import ProviderState
-from gateway.rules.budgets import scopes_of
+from gateway.rules.budgets import applies, scopes_of
+from gateway.rules.economy import economise
 from gateway.rules.identity import Hints, read_hints
 from gateway.rules.lineage import Lineage
 from gateway.screens import Blocked, Screens
@@ -59,6 +63,9 @@ class Pipeline:
     tool_kills: ToolKills
     provider_state: ProviderState
     screens: Screens
+    judges: Judges
+    shortened: Callable[[str, int], None] = lambda _mode, _tokens: None
+    """Counts input tokens that were left out: (mode, tokens)."""
     builtin_models: Sequence[str] = ()
     """Models that no policy names and that are offered all the same."""
 
@@ -80,8 +87,35 @@ class Pipeline:
         facts.checks = ["kill", "limits", "rates", "budgets"]
         plan = await self.governor.plan(job, killed)
         if generation.screens:
-            await self._screen(job)
+            try:
+                await self._screen(job)
+            except NoRoom as error:
+                return await self.last_steps.unjudged(job, error.denied)
+        self._shorten(job)
         return await self.last_steps.serve(job, plan)
+
+    def _shorten(self, job: Job) -> None:
+        """Leave out what the policy says of old and of huge tool results. Everything that judges the request
+        has read it whole before."""
+        rule, turn = job.generation.policy.context, job.turn
+        if rule is None or rule.mode == "off" or not applies(rule.match, turn.scopes):
+            return
+        job.facts.checks.append("context")
+        made = economise(turn.step, rule)
+        if made is None:
+            return
+        job.decisions.append(
+            {
+                "rule": "context",
+                "mode": rule.mode,
+                "decision": "shorten",
+                "results": made.results,
+                "tokens": made.tokens,
+            }
+        )
+        self.shortened(rule.mode, made.tokens)
+        if rule.mode == "enforce":
+            job.turn = replace(turn, step=made.step)
 
     async def _screen(self, job: Job) -> None:
         """Look through what the step would tell its provider, and leave out what must not leave."""
@@ -93,6 +127,7 @@ class Pipeline:
                 turn.scopes,
                 turn.step,
                 {**turn.meta(), "run": turn.run.run_id},
+                self.judges.of(job),
             )
         except Blocked as error:
             job.findings = error.findings
@@ -101,7 +136,7 @@ class Pipeline:
         if screened is None:
             return
         job.facts.checks.append("screening")
-        job.turn = replace(turn, step=screened.step)
+        job.turn = replace(job.turn, step=screened.step)
         job.findings, job.output = screened.findings, screened.output
         if screened.edited:
             job.facts.verdict = Verdict.REDACT
@@ -223,6 +258,7 @@ class Pipeline:
             began_at=self.clock() - round((time.perf_counter() - call.clock) * 1000),
             clock=call.clock,
             stored_tokens=known.tokens if known is not None else 0,
+            kept_at=next((found.provider for found in held.values()), ""),
         )
 
     def _parent_keys(self, caller: Principal, hints: Hints) -> tuple[str, ...]:

@@ -87,9 +87,14 @@ class Relay:
 
     def delivered(self, answer: Answer) -> Answer:
         """An answer as the client has received it."""
-        if self._output is None or self._screen is None or not self._screen.edited:
+        if self._output is None or not self.edited:
             return answer
         return self._output.answer(answer)
+
+    @property
+    def edited(self) -> bool:
+        """Screening has changed something of it."""
+        return self._screen is not None and self._screen.edited
 
     def asked(self, answer: Answer) -> Answer:
         """An answer whose calls are held as the client would receive it."""

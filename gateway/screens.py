@@ -16,13 +16,21 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from secrets import randbelow
-from typing import Any, Literal
+from typing import Any, Protocol
 
 import orjson
 
 from gateway.domain import Answer, Json, Step, Surface
 from gateway.errors import GatewayError, Refusal, Ruling, StoreUnavailable
-from gateway.policy.models import Action, PiiScreen, Policy, Screen, Screening
+from gateway.policy.models import (
+    Action,
+    InjectionJudge,
+    InjectionScreen,
+    PiiScreen,
+    Policy,
+    Screen,
+    Screening,
+)
 from gateway.protocols import Store
 from gateway.rules.budgets import Scopes, applies
 from gateway.rules.contracts import Contracts
@@ -30,12 +38,14 @@ from gateway.rules.lineage import Lineage
 from gateway.screening import leak, links, pii
 from gateway.screening.actions import Edited, mask, neutralise, pseudonymise, redact
 from gateway.screening.base import Channel, Finding
+from gateway.screening.classifier import setup_of
 from gateway.screening.engine import Looks, scan
 from gateway.screening.json_texts import as_json, unescaped
 from gateway.screening.places import (
     Key,
     Place,
     Pointer,
+    Seam,
     is_name,
     is_unreadable,
     items_with,
@@ -46,6 +56,7 @@ from gateway.screening.places import (
 from gateway.screening.pool import ScanFailed, ScanPool
 from gateway.screening.spots import Kind
 from gateway.screening.stream import StreamScreen, edited_text, screened
+from gateway.screening.uncertain import OPEN, excerpt, is_open, settle
 from gateway.screening.vault import LONGEST, Vault, VaultError
 from gateway.screening.window import hold_values
 from gateway.values import frozen
@@ -60,6 +71,8 @@ VERDICTS = 20_000
 KEPT_CHARS = 4_096
 """Verdicts about texts of so many characters are kept in the store too, for other replicas."""
 KEPT_MS = 3_600_000
+JUDGED_MS = 35 * 86_400_000
+"""What a judge said is kept as long as any budget of a session: asked again, it might say something else."""
 SESSIONS = 4_096
 """Sessions whose stand-ins a worker remembers."""
 VAULT_MS = 35 * 86_400_000
@@ -75,7 +88,6 @@ SPOTLIGHT = (
 LONGEST_VALUE = 512
 """Characters of an answer held back at most for what may become a finding."""
 
-Rule = Literal["injection", "pii", "secrets"]
 _CODES: dict[str, str] = {
     "injection": "prompt_injection_blocked",
     "pii": "pii_blocked",
@@ -129,6 +141,10 @@ class Rules:
         """Whether its rule holds, and acts."""
         return detector in self.by and self.acts(detector)
 
+    def acts_on(self, channel: Channel) -> bool:
+        """Whether it matters if a text of this channel gives orders."""
+        return "injection" in self.by and self.action("injection", channel) != "allow"
+
     def looks_for(self, detector: str) -> bool:
         """Whether anything is done about what it finds in answers."""
         return detector in self.by and self.action(detector, "output") != "allow"
@@ -151,20 +167,28 @@ def rules_for(policy: Policy, scopes: Scopes) -> Rules | None:
     ):  # fmt: skip
         if rule is not None and rule.mode != "off" and applies(rule.match, scopes):
             by[name] = rule
-    return Rules(by, _looks(by.keys(), screening.pii)) if by else None
+    return Rules(by, _looks(by.keys(), screening.pii, screening.injection)) if by else None
 
 
 def looks_of(screening: Screening) -> Looks:
     """Everything that a policy has looked for anywhere."""
     rules = {"injection": screening.injection, "pii": screening.pii, "secrets": screening.secrets}
     on = [name for name, rule in rules.items() if rule is not None and rule.mode != "off"]
-    return _looks(on, screening.pii)
+    return _looks(on, screening.pii, screening.injection)
 
 
-def _looks(names: Collection[str], personal: PiiScreen | None) -> Looks:
+def _looks(names: Collection[str], personal: PiiScreen | None, injection: InjectionScreen | None) -> Looks:
     rule = personal if "pii" in names else None
     model = rule.language_model or "" if rule is not None else ""
-    return Looks("injection" in names, "pii" in names, "secrets" in names, *_entities(rule), model)
+    looks = Looks("injection" in names, "pii" in names, "secrets" in names, *_entities(rule), model)
+    if injection is None or "injection" not in names or not (injection.classifier or injection.judge):
+        return looks
+    classifier, judge = injection.classifier, injection.judge
+    return replace(
+        looks,
+        classifier=setup_of(classifier) if classifier is not None else None,
+        judge=(judge.uncertain[0], judge.uncertain[1]) if judge is not None else None,
+    )
 
 
 def _entities(rule: PiiScreen | None) -> tuple[tuple[str, ...] | None, tuple[pii.Custom, ...]]:
@@ -175,6 +199,26 @@ def _entities(rule: PiiScreen | None) -> tuple[tuple[str, ...] | None, tuple[pii
     )
     wanted = rule.entities
     return tuple(e for e in wanted if e not in rule.custom) if wanted is not None else None, own
+
+
+@frozen
+class Question:
+    """A text that a judge is to decide about."""
+
+    channel: Channel
+    text: str
+
+
+class Judge(Protocol):
+    """Decides whether texts give orders that their authors may not give."""
+
+    rule: InjectionJudge
+    name: str
+    """Who judges, and how it is asked: what one judge said counts for no other."""
+
+    async def judge(self, questions: Sequence[Question]) -> list[bool | GatewayError | None]:
+        """For each question whether it is an attack; None where there is no verdict, and an error where the
+        request itself must not go on, such as that of a killed run."""
 
 
 @dataclass(slots=True)
@@ -203,6 +247,7 @@ class Screens:
     told: Callable[[Mapping[str, Any], Sequence[Json]], None]
     """Counts findings and tells operators of them: (facts of the run, findings)."""
     _verdicts: OrderedDict[bytes, tuple[Finding, ...]] = field(default_factory=OrderedDict)
+    _judged: OrderedDict[bytes, bool] = field(default_factory=OrderedDict)
     _vaults: OrderedDict[str, Vault] = field(default_factory=OrderedDict)
     _slot: int = field(default_factory=lambda: randbelow(SLOTS), repr=False)
     """Where this worker keeps stand-ins."""
@@ -214,8 +259,10 @@ class Screens:
         scopes: Scopes,
         step: Step,
         about: Mapping[str, Any],
+        judge: Judge | None = None,
     ) -> Screened | None:
         """Screen a request; None when no rule holds for it. `about` says whose it is, for what is told of it.
+        `judge` is asked about texts that are left open; without one the detectors before it decide.
 
         Raises `Blocked` for what a rule refuses, `GatewayError` (`guardrail_unavailable`) when there is no
         verdict and a rule wants one, `StoreUnavailable`.
@@ -225,7 +272,7 @@ class Screens:
             return None
         tally = Tally()
         found = places(step) if rules.by else []
-        verdicts = await self._judge(rules, scopes.principal, found, tally)
+        verdicts = await self._findings(rules, scopes.principal, found, tally, judge)
         blocked = self._unreadable(policy, step, tally)
         vault = await self._vault(scopes, fresh=step.kept) if rules.pseudonymises else None
         texts: dict[Pointer, str] = {}
@@ -322,8 +369,8 @@ class Screens:
 
     # -- verdicts -------------------------------------------------------------------------------------
 
-    async def _judge(
-        self, rules: Rules, principal: str, found: Sequence[Place], tally: Tally
+    async def _findings(
+        self, rules: Rules, principal: str, found: Sequence[Place], tally: Tally, judge: Judge | None
     ) -> dict[int, list[Finding]]:
         """The findings in each place that has any."""
         if _CODES.keys().isdisjoint(rules.by):
@@ -334,19 +381,121 @@ class Screens:
         try:
             verdicts = await self.verdicts(principal, texts, rules.looks)
         except ScanFailed as error:
-            self._unjudged(rules, error, tally)
+            self._unscreened(rules, error, tally)
             return {}
-        own = {
-            i: _behind(len(place.label), findings)
-            for i, (place, findings) in enumerate(zip(found, verdicts, strict=False))
-        }
+        if rules.looks.judge is not None and any(map(is_open, verdicts)):
+            verdicts = await self._settled(rules, principal, found, borders, texts, verdicts, tally, judge)
+        own = _own(found, verdicts)
         by_place = {i: list(findings) for i, findings in own.items() if findings}
         for seam, findings in zip(borders, verdicts[len(found) :], strict=True):
             for index, part in seam.across(findings, own):
                 by_place.setdefault(index, []).append(part)
         return by_place
 
-    def _unjudged(self, rules: Rules, error: ScanFailed, tally: Tally) -> None:
+    async def _settled(
+        self,
+        rules: Rules,
+        principal: str,
+        found: Sequence[Place],
+        borders: Sequence[Seam],
+        texts: Sequence[tuple[Channel, str]],
+        verdicts: Sequence[tuple[Finding, ...]],
+        tally: Tally,
+        judge: Judge | None,
+    ) -> list[tuple[Finding, ...]]:
+        """The verdicts about `texts`, those of the places and then those of the borders, with what was left
+        open decided: by the judge, else by the detectors before it."""
+        own = _own(found, verdicts)
+        asked = {i for i, place in enumerate(found) if is_open(own[i]) and rules.acts_on(place.channel)}
+        for at, seam in enumerate(borders, len(found)):
+            # What a text has by itself is asked about once.
+            if rules.acts_on(seam.channel) and is_open(part for _, part in seam.across(verdicts[at], own)):
+                asked.add(at)
+        decided: dict[int, bool] = {}
+        if judge is not None and asked:
+            opened = {i: (*texts[i], verdicts[i]) for i in sorted(asked)}
+            decided = await self._decided(rules, principal, opened, tally, judge)
+        settled = []
+        for i, findings in enumerate(verdicts):
+            # A border that is not asked about has nothing of its own.
+            otherwise = None if i < len(found) or i in asked else False
+            settled.append(tuple(settle(findings, decided.get(i, otherwise))))
+        return settled
+
+    async def _decided(
+        self,
+        rules: Rules,
+        principal: str,
+        opened: Mapping[int, tuple[Channel, str, tuple[Finding, ...]]],
+        tally: Tally,
+        judge: Judge,
+    ) -> dict[int, bool]:
+        """Which of the texts left open are attacks, as far as the judge says so, now or before. Raises what
+        the rule wants where it does not."""
+        seed = hashlib.blake2b(f"{judge.name}\0{principal}".encode(), key=self.key[:64], digest_size=16)
+        # Of a long text it is shown what the detectors suspect, so its verdict is theirs too.
+        version = rules.looks.version().hex()
+        keys = {
+            i: _digest(seed, channel, text if len(text) <= judge.rule.max_chars else version + text)
+            for i, (channel, text, _) in opened.items()
+        }
+        known = {key: self._judged[key] for key in keys.values() if key in self._judged}
+        if missing := [key for key in keys.values() if key not in known]:
+            known |= await self._judged_before(principal, missing)
+        new = {key: opened[i] for i, key in keys.items() if key not in known}
+        questions = _questions(new, judge.rule)
+        answers: list[bool | GatewayError | None] = []
+        if questions:
+            answers = await judge.judge(list(questions.values()))
+        made = {key: said for key, said in zip(questions, answers, strict=True) if isinstance(said, bool)}
+        await self._keep_judged(principal, made)
+        known |= made
+        for key, attack in known.items():
+            self._judged[key] = attack
+            self._judged.move_to_end(key)
+        while len(self._judged) > VERDICTS:
+            self._judged.popitem(last=False)
+        if len(made) < len(new):
+            stop = next((said for said in answers if isinstance(said, GatewayError)), None)
+            self._unjudged(rules.by["injection"], stop, len(new) - len(made), tally)
+        return {i: known[key] for i, key in keys.items() if key in known}
+
+    def _unjudged(self, rule: Screen, stop: GatewayError | None, count: int, tally: Tally) -> None:
+        """About so many texts the judge gave no verdict: the rule says whether the request passes with those
+        of the detectors before it."""
+        if rule.mode == "enforce" and rule.on_failure == "refuse":
+            if stop is not None:
+                raise stop
+            raise GatewayError(
+                "guardrail_unavailable",
+                "The request could not be judged, and rule 'screening.injection' lets nothing pass that is "
+                "uncertain.",
+                retry_after_s=1,
+            )
+        self.bypassed("screening.injection")
+        for _ in range(count):
+            tally.add("injection", "user", rule.mode, "allow", "unjudged", "")
+
+    async def _judged_before(self, principal: str, keys: Sequence[bytes]) -> dict[bytes, bool]:
+        names = {self.lineage.key(principal, "judged", key.hex()): key for key in keys}
+        try:
+            kept = await self.store.recall(list(names))
+        except StoreUnavailable:
+            return {}
+        return {names[name]: value == b"1" for name, value in kept.items()}
+
+    async def _keep_judged(self, principal: str, made: Mapping[bytes, bool]) -> None:
+        if not made:
+            return
+        records = {
+            self.lineage.key(principal, "judged", key.hex()): b"%d" % attack for key, attack in made.items()
+        }
+        try:
+            await self.store.remember(records, JUDGED_MS)
+        except StoreUnavailable:
+            return  # It is asked again.
+
+    def _unscreened(self, rules: Rules, error: ScanFailed, tally: Tally) -> None:
         """There is no verdict: the rules say whether the request passes without."""
         asked = {name: rule for name, rule in rules.by.items() if name in _CODES}
         for name, rule in asked.items():
@@ -380,9 +529,11 @@ class Screens:
             wanted = [texts[at] for at in new.values()]
             size = sum(len(text) for _, text in wanted)
             if size <= INLINE_CHARS and not looks.model:
-                made = [scan(text, channel, looks) for channel, text in wanted]
+                made = [scan(text, channel, looks.near) for channel, text in wanted]
+                if looks.classifier is not None:
+                    await self._classified(looks, wanted, made)
             else:
-                made = await self.pool.scan(wanted, looks, DEADLINE_S + DEADLINE_S_PER_MB * size / 1e6)
+                made = await self.pool.scan(wanted, looks, deadline(looks, size))
             got.update(zip(new, made, strict=True))
             await self._remember(principal, {key: got[key] for key in large if key in new})
         for key, findings in got.items():
@@ -391,6 +542,18 @@ class Screens:
         while len(known) > VERDICTS:
             known.popitem(last=False)
         return [got[key] for key in keys]
+
+    async def _classified(
+        self, looks: Looks, texts: Sequence[tuple[Channel, str]], made: list[tuple[Finding, ...]]
+    ) -> None:
+        """Put in the verdicts about texts that the classifier may have to decide about."""
+        at = [i for i, findings in enumerate(made) if is_open(findings)]
+        if not at:
+            return
+        wanted = [texts[i] for i in at]
+        size = sum(len(text) for _, text in wanted)
+        for i, findings in zip(at, await self.pool.scan(wanted, looks, deadline(looks, size)), strict=True):
+            made[i] = findings
 
     async def _recalled(self, principal: str, keys: Sequence[bytes]) -> dict[bytes, tuple[Finding, ...]]:
         names = {self.lineage.key(principal, "verdict", key.hex()): key for key in keys}
@@ -676,6 +839,38 @@ def _shown(part: str | int | Key) -> str:
         return f"[{part}]"
     # What is not the name of a field may be what was found.
     return f".{part}" if type(part) is str and is_name(part) else ".*"
+
+
+def _questions(
+    new: Mapping[bytes, tuple[Channel, str, tuple[Finding, ...]]], rule: InjectionJudge
+) -> dict[bytes, Question]:
+    """What the judge is asked: about no more texts than the rule says, the most suspicious first, and about
+    none that is too long."""
+
+    def suspicion(key: bytes) -> float:
+        return max(found.score for found in new[key][2] if found.detector in OPEN)
+
+    questions: dict[bytes, Question] = {}
+    for key in sorted(new, key=suspicion, reverse=True)[: rule.max_texts]:
+        channel, text, findings = new[key]
+        if (shown := excerpt(text, findings, rule.max_chars)) is not None:
+            questions[key] = Question(channel, shown)
+    return questions
+
+
+def _own(found: Sequence[Place], verdicts: Sequence[tuple[Finding, ...]]) -> dict[int, Sequence[Finding]]:
+    """The findings that each place has by itself."""
+    return {
+        i: _behind(len(place.label), findings)
+        for i, (place, findings) in enumerate(zip(found, verdicts, strict=False))
+    }
+
+
+def deadline(looks: Looks, size: int) -> float:
+    """Seconds that texts of so many characters may take in the pool."""
+    if looks.classifier is None:
+        return DEADLINE_S + DEADLINE_S_PER_MB * size / 1e6
+    return DEADLINE_S + DEADLINE_S_PER_MB * size / 1e6 + looks.classifier.timeout_s
 
 
 def _behind(label: int, findings: Sequence[Finding]) -> Sequence[Finding]:

@@ -111,6 +111,8 @@ class Turn:
     """`time.perf_counter()` when the request was read."""
     stored_tokens: int
     """Input that the provider keeps, besides what the request shows."""
+    kept_at: str = ""
+    """The provider that keeps the conversation which the request goes on from."""
     results: list[dict[str, Any]] = field(default_factory=list)
     """The tool results that are new with this step: `call_id name status error_type ok`."""
 

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from gateway.policy.document import Document, KeyPath, value_at
 from gateway.policy.fields import best_pattern
-from gateway.policy.messages import MOST_GUESSES, Mistake, guess, mistake_at, quoted
+from gateway.policy.messages import MOST_GUESSES, Mistake, guess, kind_text, mistake_at, quoted
 from gateway.policy.models import LOOP_RULES, Action, Approvals, ArgumentRule, Ladder, keys_of
 
 Check = Callable[["_Data"], Iterator[Mistake]]
@@ -107,6 +107,23 @@ def _models(data: _Data) -> Iterator[Mistake]:
                 )
             else:
                 yield from data.ensure_model((*path, "fallbacks", index))
+
+
+def _deployments(data: _Data) -> Iterator[Mistake]:
+    for path, model in data.entries("models"):
+        deployments = model.get("deployments")
+        if not isinstance(deployments, dict):
+            continue
+        weights = [_number(weight) for weight in (model.get("weight", 1), *deployments.values())]
+        for name in deployments:
+            here = (*path, "deployments", name)
+            if name == path[-1]:
+                yield data.mistake(here, f"got {quoted(str(name))}, expected another entry than itself")
+            elif isinstance(name, str) and (name.endswith("*") or not data.covered(name)):
+                problem = f"got {quoted(name)}, expected a model that is configured"
+                yield data.mistake(here, problem + data.guess(name, data.models))
+        if not any(weights):
+            yield data.mistake((*path, "deployments"), "got weights of 0, expected at least one above")
 
 
 def _prices(data: _Data) -> Iterator[Mistake]:
@@ -323,9 +340,32 @@ def _approvals(data: _Data) -> Iterator[Mistake]:
 
 
 def _routing(data: _Data) -> Iterator[Mistake]:
-    for path, _ in data.entries("routing", "rules"):
+    for path, rule in data.entries("routing", "rules"):
         yield from data.ensure_model((*path, "use"))
         yield from data.ensure_models((*path, "when", "model"))
+        yield from _shares(data, path, rule)
+        when = rule.get("when")
+        for name in ("tokens", "tools"):
+            bounds = when.get(name) if isinstance(when, dict) else None
+            if isinstance(bounds, dict):
+                least, most = _number(bounds.get("min")), _number(bounds.get("max"))
+                if least is not None and most is not None and least > most:
+                    problem = f"got {least}, expected at most max ({most})"
+                    yield data.mistake((*path, "when", name, "min"), problem)
+
+
+def _shares(data: _Data, path: KeyPath, rule: dict[str, Any]) -> Iterator[Mistake]:
+    """Mistakes in the shares of a routing rule's runs."""
+    split = rule.get("split")
+    total = Decimal(0)
+    for name, share in split.items() if isinstance(split, dict) else ():
+        here = (*path, "split", name)
+        if isinstance(name, str) and (name.endswith("*") or not data.covered(name)):
+            problem = f"got {quoted(name)}, expected a model that is configured"
+            yield data.mistake(here, problem + data.guess(name, data.models))
+        total += _number(share) or 0
+    if total > 1:
+        yield data.mistake((*path, "split"), f"got shares of {total} together, expected at most 1")
 
 
 def _matches(data: _Data) -> Iterator[Mistake]:
@@ -337,16 +377,18 @@ def _matches(data: _Data) -> Iterator[Mistake]:
             ("tools",),
             ("routing", "rules"),
             ("screening",),
+            ("cache",),
             ("alerts",),
         )
         for path, _ in data.entries(*section)
     ]
-    for path in [*paths, ("loops",)]:
+    for path in [*paths, ("loops",), ("context",)]:
         yield from data.ensure_models((*path, "match", "model"))
 
 
 def _screening(data: _Data) -> Iterator[Mistake]:
     yield from data.ensure_model(("screening", "moderation", "model"))
+    yield from _deeper(data)
     for path, screen in data.entries("screening"):
         if path[-1] not in _SENSIBLE:
             continue
@@ -366,6 +408,37 @@ def _screening(data: _Data) -> Iterator[Mistake]:
         entities = screen.get("entities")
         if isinstance(entities, list):
             yield from _entities(data, path, entities, screen.get("custom"))
+
+
+def _deeper(data: _Data) -> Iterator[Mistake]:
+    """The tiers behind the embedded detector of instructions."""
+    path: KeyPath = ("screening", "injection", "classifier")
+    directory = value_at(data.data, (*path, "directory"))
+    labels = value_at(data.data, (*path, "labels"))
+    labels = [labels] if isinstance(labels, str) else labels
+    if isinstance(directory, str) and directory.startswith("/"):
+        # It is read only where a policy names one.
+        from gateway.screening.classifier import mistakes as of_classifier
+
+        for key, problem in of_classifier(directory, labels if isinstance(labels, list) else None):
+            here = (*path, key)
+            got = kind_text(data.document.at(here)) if key == "labels" else data.written(here)
+            yield data.mistake(here, f"got {got}, {problem}")
+    here = ("screening", "injection", "judge", "model")
+    name = value_at(data.data, here)
+    yield from data.ensure_model(here)
+    if isinstance(name, str) and data.covered(name):
+        provider = value_at(data.data, ("models", best_pattern(data._by_name, name) or "", "provider"))
+        surfaces = value_at(data.data, ("providers", provider, "surfaces")) if provider else None
+        surfaces = [surfaces] if isinstance(surfaces, str) else surfaces
+        if isinstance(surfaces, list) and not _JUDGES_BY.intersection(map(str, surfaces)):
+            problem = (
+                f"got {data.written(here)}, expected a model on a provider that serves chat, messages or"
+            )
+            yield data.mistake(here, f"{problem} responses")
+
+
+_JUDGES_BY = frozenset(("chat", "messages", "responses"))
 
 
 def _entities(data: _Data, path: KeyPath, entities: list[Any], own: Any) -> Iterator[Mistake]:
@@ -402,6 +475,30 @@ def _listed(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
+def _cache(data: _Data) -> Iterator[Mistake]:
+    auth = value_at(data.data, ("auth", "mode"))
+    for path, cache in data.entries("cache"):
+        if auth == "passthrough" and cache.get("mode") != "off":
+            problem = "got a cache, expected none: auth.mode is passthrough, and each caller pays for itself"
+            yield data.mistake(path, problem)
+    here = ("cache", "semantic", "model")
+    yield from data.ensure_model(here)
+    name = value_at(data.data, here)
+    if isinstance(name, str) and data.covered(name):
+        provider = value_at(data.data, ("models", best_pattern(data._by_name, name) or "", "provider"))
+        settings = value_at(data.data, ("providers", provider)) if isinstance(provider, str) else None
+        if isinstance(settings, dict) and not _embeds(settings):
+            problem = f"got {data.written(here)}, expected a model on a provider that serves embeddings"
+            yield data.mistake(here, problem)
+
+
+def _embeds(provider: dict[str, Any]) -> bool:
+    surfaces = provider.get("surfaces")
+    if surfaces is None:
+        return provider.get("dialect") != "anthropic"
+    return "embeddings" in (surfaces if isinstance(surfaces, list) else [surfaces])
+
+
 def _passthrough(data: _Data) -> Iterator[Mistake]:
     for path, entry in data.entries("passthrough"):
         yield from data.ensure_provider((*path, "provider"))
@@ -427,6 +524,7 @@ def _names(data: _Data) -> Iterator[Mistake]:
 CHECKS: tuple[Check, ...] = (
     _providers,
     _models,
+    _deployments,
     _prices,
     _auth,
     _keys,
@@ -439,6 +537,7 @@ CHECKS: tuple[Check, ...] = (
     _routing,
     _matches,
     _screening,
+    _cache,
     _passthrough,
 )
 
@@ -449,6 +548,8 @@ def mistakes(document: Document, data: Any) -> list[Mistake]:
     return [mistake for check in CHECKS for mistake in check(view)]
 
 
+THRESHOLD = 0.5
+"""The score from which on the embedded detector of instructions flags a text."""
 SHORT_KEY = 16
 """Characters below which a gateway key can be guessed by trying."""
 
@@ -466,3 +567,9 @@ def warnings(document: Document, data: Any) -> Iterator[str]:
         if key.get("max_tool_level") in ("safe", "moderate") and "tools" not in data:
             problem = "not used: there is no tools section that gives tools their level"
             yield str(view.mistake((*path, "max_tool_level"), problem))
+    for tier in ("classifier", "judge"):
+        here: KeyPath = ("screening", "injection", tier, "uncertain")
+        band = value_at(data, here)
+        if isinstance(band, list) and not band[0] < THRESHOLD < band[1]:
+            problem = f"does not hold {THRESHOLD}, the threshold, around which scores are uncertain"
+            yield str(view.mistake(here, problem))

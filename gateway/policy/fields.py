@@ -66,6 +66,11 @@ Count = Annotated[
     Field(ge=1, le=LARGEST_INTEGER),
     _says("a whole number such as 25", number=True, bounds=f"a whole number from 1 to {LARGEST_INTEGER}"),
 ]
+Whole = Annotated[
+    int,
+    Field(ge=0, le=LARGEST_INTEGER),
+    _says("a whole number such as 2", number=True, bounds=f"a whole number from 0 to {LARGEST_INTEGER}"),
+]
 Bytes = Annotated[
     int,
     Field(ge=1, le=LARGEST_INTEGER),
@@ -86,6 +91,11 @@ Share = Annotated[
     float,
     Field(gt=0, le=1, allow_inf_nan=False),
     _says("a share above 0 and up to 1 such as 0.75", number=True),
+]
+Weight = Annotated[
+    float,
+    Field(ge=0, le=1000, allow_inf_nan=False),
+    _says("a weight from 0 to 1000 such as 1", number=True),
 ]
 LimitUsd = Annotated[
     Decimal,
@@ -132,9 +142,6 @@ ModelName = Annotated[
     _says('a model name without spaces, such as gpt-4o; a "*" may only stand at its end'),
 ]
 """A model, or with a trailing `*` every model whose name starts so."""
-Word = Annotated[
-    str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$"), _says("a word in small letters such as tool_selection")
-]
 Prose = Annotated[
     str,
     Field(max_length=4096, pattern=r"[^\s]"),

@@ -64,6 +64,9 @@ def load_text(
     if base is None:
         return _build(written, expansion.refuse(written), mistakes, ())
     kept, changed = sent.keep(written, base)
+    if sent.names_another_directory(written, base):
+        # Not to be looked into, so nothing else can be said.
+        raise PolicyError(_in_order([*mistakes, *changed]))
     own = expansion.refuse(Document(kept.removed_from(written.data), written.places, written.file))
     return _build(written, own, [*mistakes, *changed], (), kept=kept)
 

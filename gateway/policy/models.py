@@ -11,14 +11,25 @@ integer nano-dollars, `per_mtok` is per million tokens.
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import tzinfo
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, SecretStr, Tag
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    Tag,
+)
 
 from gateway.domain import NANO_PER_USD, Nano, Surface
 from gateway.policy.fields import (
@@ -63,11 +74,13 @@ from gateway.policy.fields import (
     ToolLevel,
     UrlPath,
     Verb,
+    Weight,
+    Whole,
     Window,
-    Word,
     best_pattern,
     price_form,
     rule_form,
+    unexpected,
     wildcard_matches,
     zone,
 )
@@ -92,6 +105,34 @@ class Timeouts(Section):
     """Between two pieces of a stream."""
     total_s: Seconds = 600.0
     """For a plain answer, from first to last byte."""
+
+
+class ProviderBreaker(Section):
+    """When a provider that fails, or one of its models, is left alone for a while. What it refuses (4xx) and
+    what callers break off does not count."""
+
+    error_rate: Share = 0.5
+    """Share of failing calls at which it opens."""
+    min_calls: Count = 10
+    """Calls in the window before it can open."""
+    window_s: Seconds = 30.0
+    """Seconds that are looked at."""
+    open_s: Seconds = 15.0
+    """Seconds that it stays open."""
+    probes: Count = 3
+    """Calls that are then let through, of all workers together, and must all succeed to close it."""
+
+
+class Queue(Section):
+    """How calls wait that a provider has no slot for. High priority comes before normal before low; inside a
+    priority, principals take turns."""
+
+    size: Whole = 100
+    """Most calls that wait, in each worker; beyond that the call is refused at once, or one whose claim to a
+    place is weaker."""
+    wait_s: Seconds = 10.0
+    """Most seconds that a call waits. One that would wait longer, as far as can be told, is refused at once;
+    clients give up on their own after some minutes."""
 
 
 class Provider(Section):
@@ -123,8 +164,14 @@ class Provider(Section):
     ) = None
     """The wire APIs that it has; `null` means all of its dialect. A request of another one is translated
     where that is possible: chat and messages to each other, responses to either."""
+    breaker: ProviderBreaker | None = ProviderBreaker()
+    """When it, or one of its models, is left alone because it fails; `null` switches this off."""
     stream_usage: Flag = True
     """Ask for the usage of chat streams (`stream_options.include_usage`) when the client does not."""
+    max_concurrency: Count | None = None
+    """Most calls at the same time, in each worker, a stream until its end; absent means no limit."""
+    queue: Queue = Queue()
+    """How calls beyond `max_concurrency` wait."""
 
 
 class PriceTier(Section):
@@ -166,6 +213,10 @@ PriceOrFree = Annotated[
 ]
 
 
+Ability = Literal["tools", "parallel_tools", "images", "files", "audio", "json_schema", "reasoning"]
+"""What a step may need of a model."""
+
+
 class Model(Section):
     """A model that callers may ask for."""
 
@@ -176,6 +227,14 @@ class Model(Section):
     entry, `*` stands for what the wildcard matched."""
     fallbacks: tuple[ModelName, ...] = ()
     """Models to try, in this order, when the provider fails."""
+    deployments: Mapping[ModelName, Weight] = {}
+    """Further entries that are the same model elsewhere, each with its weight. Calls are shared among them
+    and this one, and go to the others when one fails; weight 0 only stands in."""
+    weight: Weight = 1
+    """This entry's own weight among `deployments`."""
+    balance: Literal["weight", "least_busy", "latency"] = "weight"
+    """How `deployments` share: by weight, a session staying with its own for the sake of prompt caches; to
+    the one with the fewest calls for its weight; or to the fastest, by time to the first byte."""
     price: PriceOrFree | None = None
     """`free`, or prices that replace the price table; absent means the table, and a model unknown there is
     refused."""
@@ -183,6 +242,8 @@ class Model(Section):
     """Tokens of input and output together."""
     max_output_tokens: Count | None = None
     """Most tokens the model can write in one answer."""
+    lacks: Annotated[tuple[Ability, ...], OneOrMore] = ()
+    """What it cannot do. Steps that need it are not rerouted here, and do not fall back on it."""
 
 
 class Auth(Section):
@@ -215,6 +276,9 @@ class Key(Section):
     delivered."""
     expires_at: Instant | None = None
     """From when on it is refused."""
+    priority: Literal["low", "normal", "high"] = "normal"
+    """Whose calls come first where calls wait for a provider. A caller can lower it by the header
+    `x-guardrail-priority`, and not raise it."""
 
 
 Names = Annotated[tuple[Label, ...], Field(min_length=1), OneOrMore]
@@ -614,13 +678,45 @@ class Claims(Section):
     """Tools that do what a verb says was done, by verb; absent means the built-in verbs."""
 
 
+StepKind = Literal[
+    "planning",
+    "tool_selection",
+    "extraction",
+    "digest",
+    "synthesis",
+    "reflection",
+    "formatting",
+    "retry",
+    "title",
+    "other",
+]
+"""What a step of an agent is for, as far as its request tells."""
+
+
+class Between(Section):
+    """A range of whole numbers, both ends included."""
+
+    min: Whole | None = None
+    """The least."""
+    max: Whole | None = None
+    """The greatest."""
+
+
 class When(Section):
     """The steps that a routing rule takes. Every key given must match."""
 
     model: Annotated[tuple[ModelName, ...], Field(min_length=1), OneOrMore] | None = None
     """Models asked for; `*` at the end is a wildcard."""
-    step: Annotated[tuple[Word, ...], Field(min_length=1), OneOrMore] | None = None
+    step: Annotated[tuple[StepKind, ...], Field(min_length=1), OneOrMore] | None = None
     """Kinds of step, such as `tool_selection` or `extraction`."""
+    tokens: Between | None = None
+    """Input tokens, as estimated."""
+    tools: Between | None = None
+    """Tools that the request offers."""
+    tag: Annotated[tuple[TagMatch, ...], Field(min_length=1), OneOrMore] | None = None
+    """Tags as `name=value`; one of them."""
+    budget_used: Share | None = None
+    """The share of the run's own budget that is spent at least."""
 
 
 class RoutingRule(Section):
@@ -632,10 +728,40 @@ class RoutingRule(Section):
     """The steps it takes."""
     use: ModelName
     """The model that serves them."""
+    split: Mapping[ModelName, Share] = {}
+    """Shares of the runs whose steps go to other models instead, for a canary or a comparison; a run stays
+    with its share."""
+    hold_out: Share | None = None
+    """Share of the runs that are left as they are, to compare with."""
+    on_bad_answer: Literal["escalate", "deliver"] = "escalate"
+    """For an answer that is empty, refuses, calls a tool that there is not or with arguments that do not fit,
+    or repeats the call before: ask the model that was asked for instead. Its answers are then read whole
+    before they leave, so a stream begins late. `deliver`: nothing."""
+    final_answers: Literal["escalate", "deliver"] = "escalate"
+    """For an answer without tool calls where the request offers tools, which ends the task: let the model
+    that was asked for give it instead. What was spent on it is spent. Needs `on_bad_answer: escalate`."""
+    max_escalations: Share = 0.3
+    """Share of bad answers, of the last hundred, above which the rule leaves steps as they are for ten
+    minutes and `routing_rule_off` is raised."""
     mode: Mode = "enforce"
     """`shadow` decides and records, and never acts."""
     match: Match = EVERYTHING
     """Calls it applies to."""
+
+
+class Retries(Section):
+    """Calls that failed before their answer began are tried again, where that may help."""
+
+    attempts: Whole = 1
+    """How often one model is tried again; its fallbacks come after that."""
+    share: Share = 0.2
+    """Most retries as a share of all calls, so that an outage is not made worse: each worker may always try
+    so many of its own calls again, and a few more."""
+    first_delay_s: Seconds = 0.25
+    """Pause before the first retry, doubled for each further one, give or take a half."""
+    longest_wait_s: Seconds = 5.0
+    """A provider that asks for a longer pause than this (`Retry-After`) is left for a fallback; without one
+    the caller is told."""
 
 
 class Routing(Section):
@@ -643,6 +769,8 @@ class Routing(Section):
 
     rules: tuple[RoutingRule, ...] = ()
     """The first rule that matches decides."""
+    retries: Retries | None = Retries()
+    """Calls that are tried again; `null` for none. Fallbacks are with the models."""
 
 
 Action = Literal["allow", "flag", "redact", "mask", "pseudonymise", "neutralise", "block"]
@@ -697,11 +825,95 @@ class PiiScreen(Screen):
     and `NRP` are found in requests; absent means that names and places are not looked for."""
 
 
+def _band(value: Any) -> Any:
+    scores = [_score(each) for each in value] if isinstance(value, list | tuple) else []
+    if len(scores) != 2 or not 0 <= scores[0] < scores[1] <= 1:
+        raise unexpected("two scores from 0 to 1, the lower one first, such as [0.2, 0.8]")
+    return tuple(scores)
+
+
+def _score(value: Any) -> float:
+    is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+    return float(value) if is_number else math.nan
+
+
+Band = Annotated[
+    tuple[Annotated[float, Field(ge=0, le=1)], ...],
+    BeforeValidator(_band),
+    Field(min_length=2, max_length=2),
+]
+"""Two scores: where something begins to be looked at, and where it ends, both included."""
+
+
+def _directory(value: Any) -> Any:
+    if isinstance(value, str) and len(value) <= 4096 and value.startswith("/") and value.isprintable():
+        return value
+    raise unexpected("a directory from the root on, such as /models/injection")
+
+
+Directory = Annotated[str, BeforeValidator(_directory), Field(pattern="^/|\\$\\{")]
+
+
+def _class(value: Any) -> Any:
+    if isinstance(value, str) and 0 < len(value) <= 256 and value.isprintable():
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10_000:
+        return value
+    raise unexpected("a label or its number, such as INJECTION or 1")
+
+
+Class = Annotated[int | str, BeforeValidator(_class)]
+"""One of the labels that a classifier tells apart."""
+
+
+class InjectionClassifier(Section):
+    """A transformer classifier on this machine, for texts of which the embedded detector is not sure."""
+
+    directory: Directory
+    """Where its files are, as on the Hugging Face hub: `config.json`, `tokenizer.json`, and `model.onnx` or
+    `onnx/model.onnx`; `model.safetensors` where transformers and torch are installed."""
+    labels: Annotated[tuple[Class, ...], Field(min_length=1), OneOrMore] | None = None
+    """Labels that mean an attack, by name or number; absent means those that `config.json` gives a name that
+    says so."""
+    threshold: Share = 0.5
+    """The probability from which on a text is an attack."""
+    uncertain: Band = (0.2, 0.8)
+    """Scores of the embedded detector between which the classifier decides; 0.5 is the threshold there."""
+    max_tokens: OutputTokens = 512
+    """Tokens that it reads at once; longer texts are read in windows that overlap."""
+    timeout_s: Seconds = 5.0
+    """Seconds by which screening a request may take longer for it."""
+
+    _pinned: Any = PrivateAttr(None)
+
+
+class InjectionJudge(Section):
+    """A model of this policy that is asked about texts of which the detectors before it are not sure."""
+
+    model: ModelName
+    """The model, on a provider that serves chat, messages or responses; the texts go there."""
+    timeout_s: Seconds = 3.0
+    """Seconds until an answer that has not come is none."""
+    uncertain: Band = (0.3, 0.7)
+    """Scores between which it is asked: the classifier's where that has read the text, else the embedded
+    detector's; 0.5 is the threshold of both."""
+    max_chars: Count = 8000
+    """Characters of a text that it is shown; of a longer one, what is suspicious with the text around it."""
+    max_texts: Count = 4
+    """Texts of one request that it is asked about, the most suspicious first."""
+    constrained: Flag = True
+    """Hold its answer to a JSON schema; `false` for a model that knows no such thing."""
+
+
 class InjectionScreen(Screen):
     """Screening for instructions that someone smuggles in."""
 
     spotlight: Flag = False
     """Tell the model, in a line before and after each tool result, that what stands there is data."""
+    classifier: InjectionClassifier | None = None
+    """A transformer classifier on this machine, for texts of which the embedded detector is not sure."""
+    judge: InjectionJudge | None = None
+    """A model that is asked about texts of which the detectors before it are not sure."""
 
 
 class LinkScreen(Screen):
@@ -754,6 +966,73 @@ class Screening(Section):
         return self.unscannable == "block" or any(r is not None and r.mode != "off" for r in rules)
 
 
+class Context(Section):
+    """Shortens old and huge tool results before the model reads them again. Nothing else of a request is
+    touched, and a result is shortened the same way on every later step, so that prompt caches hold."""
+
+    mode: Mode = "enforce"
+    """`shadow` records what would be saved, and never acts."""
+    keep_results: Count = 4
+    """Steps whose tool results stay whole. Older ones are cut so many steps at a time."""
+    result_tokens: Whole = 400
+    """Tokens that are left of an older result, at four bytes a token; 0 leaves but a line that says so."""
+    clip_tokens: Count = 8000
+    """Tokens over which any result loses its middle."""
+    match: Match = EVERYTHING
+    """Calls it applies to."""
+
+
+def _temperature(value: Any) -> Any:
+    try:
+        # A value from the environment is a text.
+        number = float(value) if isinstance(value, str) else _score(value)
+    except ValueError:
+        number = math.nan
+    if 0 <= number <= 2:
+        return number
+    raise unexpected("a temperature from 0 to 2 such as 0")
+
+
+class AnswerReuse(Section):
+    """When an answer may be given a second time."""
+
+    mode: Mode = "enforce"
+    """`shadow` records what would have been answered so, and never acts."""
+    ttl_s: Seconds = 3600.0
+    """Seconds for which an answer is kept."""
+    scope: Literal["user", "key", "team", "global"] = "user"
+    """Who shares answers: one user of one key, all users of a key, a team, or everyone."""
+    max_temperature: Annotated[float, BeforeValidator(_temperature), Field(ge=0, le=2)] = 0.0
+    """The highest `temperature` of a request that is answered so. A request without one counts as 1."""
+    match: Match = EVERYTHING
+    """Calls it applies to."""
+
+
+class ExactCache(AnswerReuse):
+    """Answers to requests that are the same but for who sends them and how they are delivered."""
+
+
+class SemanticCache(AnswerReuse):
+    """Answers to requests that are the same but for the wording of the user's last message."""
+
+    model: ModelName
+    """The model that makes the embeddings, on a provider that serves embeddings; the texts go there."""
+    threshold: Share = 0.95
+    """The cosine from which on two wordings ask the same."""
+    max_entries: Count = 10_000
+    """Wordings that each worker remembers."""
+
+
+class Cache(Section):
+    """Answers that are given again without asking the provider. What was flagged, edited or cut short is
+    never kept, nor what a provider keeps or does on its own side."""
+
+    exact: ExactCache | None = None
+    """For the same request; absent means none."""
+    semantic: SemanticCache | None = None
+    """For the same request in other words; absent means none."""
+
+
 AlertEvent = Literal[
     "approval_requested",
     "breaker_open",
@@ -769,6 +1048,7 @@ AlertEvent = Literal[
     "moderation",
     "pii",
     "policy_reload_failed",
+    "routing_rule_off",
     "run_stopped",
     "secret",
     "spend_anomaly",
@@ -874,6 +1154,10 @@ class Policy(Section):
     """Which model serves a step."""
     screening: Screening = Screening()
     """What is looked for in texts."""
+    context: Context | None = None
+    """How tool results are shortened before the model reads them again; absent means not at all."""
+    cache: Cache = Cache()
+    """Answers that are given again without asking the provider."""
     alerts: tuple[Alert, ...] = ()
     """Webhooks. One whose `${NAME}` is unset is switched off with a warning."""
     passthrough: tuple[PassthroughRoute, ...] = ()

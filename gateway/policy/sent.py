@@ -1,8 +1,9 @@
 """What a policy that is sent to the admin API may not change, and how a policy is shown to be sent back.
 
 Where traffic goes and who may send it (providers, auth, keys, the URL and secret of alerts) belongs to the
-files, for whoever holds an admin token could otherwise point the gateway's credentials elsewhere. A sent
-policy may leave these out or repeat them; they are then those of the base policy, secrets included.
+files, for whoever holds an admin token could otherwise point the gateway's credentials elsewhere; so does
+what is loaded from this machine (a classifier's directory). A sent policy may leave these out or repeat them;
+they are then those of the base policy, secrets included.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ HIDDEN = "**********"
 
 SECTIONS = ("providers", "auth", "keys")
 ALERT_KEYS = ("url", "secret")
+_CLASSIFIER: KeyPath = ("screening", "injection", "classifier", "directory")
+"""Files of this machine that would be loaded."""
 
 _CHANGED = "got a change, expected what the active policy says: a policy sent by API cannot change it"
 
@@ -100,6 +103,12 @@ class Kept:
         return off
 
 
+def names_another_directory(written: Document, base: Policy) -> bool:
+    """Whether a sent policy would have files of this machine loaded that the base policy does not name."""
+    chosen = written.at(_CLASSIFIER)
+    return chosen is not None and chosen != value_at(base.document, _CLASSIFIER)
+
+
 _NOWHERE = SecretStr("https://switched-off.invalid")
 
 
@@ -111,6 +120,8 @@ def keep(written: Document, base: Policy) -> tuple[Kept, list[Mistake]]:
         allowed = (base.document.get(section), visible.get(section))
         if section in written.data and written.at((section,)) not in allowed:
             mistakes.append(mistake_at(written, (section,), _CHANGED))
+    if names_another_directory(written, base):
+        mistakes.append(mistake_at(written, _CLASSIFIER, _CHANGED))
     before = base.document.get("alerts") or []
     index_of = {alert["name"]: index for index, alert in enumerate(before)}
     kept: dict[int, int] = {}

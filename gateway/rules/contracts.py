@@ -148,6 +148,18 @@ class Contracts:
                 violations.append(found)
         return Judged(violations, unchecked)
 
+    def misfit(self, call: ToolCall, offered: Sequence[ToolDef]) -> str | None:
+        """Why a call's arguments do not fit the schema that the request offers; None when they do, or nobody
+        can tell."""
+        schemas = _schemas_of(call, offered)
+        if not schemas:
+            return None
+        arguments = _parsed(call)
+        if not isinstance(arguments, dict):
+            return "no JSON object"
+        problems = self._problems(call, schemas, arguments)
+        return problems[0] if problems else None
+
     def _unfit(
         self, call: ToolCall, contract: Tool, offered: Sequence[ToolDef], unchecked: list[str]
     ) -> Violation | None:

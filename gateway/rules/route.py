@@ -81,18 +81,19 @@ class Router:
             now,
         )
 
+    def target(self, model: str) -> Target | None:
+        """What a model name stands for; None for a name that nothing is known of."""
+        return self._policy.find_model(model) or self._builtin(model)
+
     def choose(
         self, caller: Principal, model: str, now: Millis, context: PriceContext = (), *, free: bool = False
     ) -> Route:
         """The route for a model name, or `CallerError` with a close name: `unknown_model`,
         `model_not_allowed`, `unknown_price`. `free` is for what providers do not bill."""
-        target = self._policy.find_model(model)
+        target = self.target(model)
         declared = self._declared.get(target.entry) if target is not None else None
         if free:
             declared = FREE
-        named = target is not None
-        if target is None:
-            target = self._builtin(model)
         if target is None:
             raise CallerError(
                 "unknown_model",
@@ -130,7 +131,7 @@ class Router:
             declared=declared is not None,
             output_cap=target.model.max_output_tokens,
             label=target.entry
-            if target.entry.endswith("*") and (declared or not named)
+            if target.entry.endswith("*") and (declared or target.entry not in self._policy.models)
             else target.upstream_model,
             context_window=target.model.context_window or self._known_window(target, rates),
         )

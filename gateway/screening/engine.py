@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 
 import orjson
 
 from gateway.screening import pii, secrets
 from gateway.screening.base import Channel, Finding
+from gateway.screening.classifier import Setup
 from gateway.screening.injection import Injection
 from gateway.screening.json_texts import unescaped
 from gateway.screening.linear import WEIGHTS
@@ -18,6 +20,7 @@ from gateway.screening.pii import Custom
 from gateway.screening.presidio import ENTITIES as NAMES
 from gateway.screening.presidio import Presidio, PresidioFailed
 from gateway.screening.presidio import load as load_presidio
+from gateway.screening.uncertain import instructions
 from gateway.values import frozen
 
 _NOT_INSTRUCTED: frozenset[Channel] = frozenset(("assistant", "output"))
@@ -38,16 +41,21 @@ class Looks:
     custom: tuple[Custom, ...] = ()
     model: str = ""
     """The installed spaCy model by which names and places are found; empty for none."""
+    classifier: Setup | None = None
+    """Decides about instructions of which the embedded detector is not sure."""
+    judge: tuple[float, float] | None = None
+    """Scores between which what is found is left open, for a judge to decide."""
 
     def dump(self) -> list[object]:
         """As JSON, for another process."""
         own = [[c.name, c.pattern, c.words, c.score, c.validator] for c in self.custom]
-        return [self.injection, self.pii, self.secrets, self.entities, own, self.model]
+        deeper = self.classifier.dump() if self.classifier is not None else None
+        return [self.injection, self.pii, self.secrets, self.entities, own, self.model, deeper, self.judge]
 
     @classmethod
     def load(cls, dumped: list[object]) -> Looks:
         """What `dump` made."""
-        injection, personal, credentials, entities, own, model = dumped
+        injection, personal, credentials, entities, own, model, deeper, judge = dumped
         assert isinstance(own, list)
         return cls(
             injection=bool(injection),
@@ -56,7 +64,19 @@ class Looks:
             entities=tuple(entities) if isinstance(entities, list | tuple) else None,
             custom=tuple(Custom(name, p, tuple(words), score, v) for name, p, words, score, v in own),
             model=str(model),
+            classifier=Setup.load(deeper) if isinstance(deeper, list) else None,
+            judge=(judge[0], judge[1]) if isinstance(judge, list | tuple) else None,
         )
+
+    @property
+    def near(self) -> Looks:
+        """What can be looked for on the spot: what the classifier, which lives in other processes, may have
+        to decide is left open."""
+        if self.classifier is None:
+            return self
+        low, high = self.judge or (1.0, 0.0)
+        band = (min(low, self.classifier.low), max(high, self.classifier.high))
+        return replace(self, classifier=None, judge=band)
 
     @property
     def structured(self) -> tuple[str, ...] | None:
@@ -70,7 +90,12 @@ class Looks:
 
     def version(self) -> bytes:
         """Changes with whatever a verdict depends on."""
-        return hashlib.sha256(_REVISION + _weights_digest() + orjson.dumps(self.dump())).digest()
+        return _version(self)
+
+
+@lru_cache(maxsize=256)
+def _version(looks: Looks) -> bytes:
+    return hashlib.sha256(_REVISION + _weights_digest() + orjson.dumps(looks.dump())).digest()
 
 
 def scan(text: str, channel: Channel, looks: Looks) -> tuple[Finding, ...]:
@@ -78,7 +103,7 @@ def scan(text: str, channel: Channel, looks: Looks) -> tuple[Finding, ...]:
     plain = unescaped(text)
     found: list[Finding] = []
     if looks.injection and channel not in _NOT_INSTRUCTED:
-        found += _injection().scan(plain.text, channel).findings
+        found += instructions(plain.text, channel, _injection(), looks)
     if looks.pii or looks.secrets:
         found += _values(plain.text, looks)
     if plain.text is not text:

@@ -98,12 +98,12 @@ class Grams:
     """6 by number of words; `NONE` for what does not count."""
     chars: Ints
     """2 by number of characters left when white space is squeezed; the same."""
+    shapes: Ints
+    """6 by number of words: the same for sequences of classes of words."""
     single: Ints
     """The bucket of each word by itself, also where it was there a moment ago."""
     questions: Ints
     """The question marks of each sentence."""
-    word_starts: Ints
-    """Where each word begins, in characters."""
     squeezed: Ints
     """For each character of the text, and for the end: its position in `chars`."""
     units: Ints
@@ -136,14 +136,14 @@ def grams(text: str) -> Grams | None:
     kept = ~space
     kept[1:] |= ~space[:-1]
     units = _units(codes, part, kind == _SPACE, breaks, starts)
-    words, single = _word_grams(wide, inside, begins, starts, units)
+    words, single, tails = _word_grams(wide, inside, begins, starts, units)
     return Grams(
         folded=folded.astype("<u4").tobytes().decode("utf-32-le"),
         words=words,
         single=single,
+        shapes=_shape_grams(single, tails, units),
         questions=np.add.reduceat(((codes == 63) | (codes == 0xFF1F)).astype(np.int64), starts[units]),
         chars=_char_grams(np.where(space, np.uint64(32), wide)[kept], letter[kept]),
-        word_starts=starts,
         squeezed=np.concatenate(([0], np.cumsum(kept))),
         units=np.append(starts[units], len(text)),
         unit_words=np.append(units, len(starts)),
@@ -184,7 +184,7 @@ def _fresh(buckets: Ints, recent: int) -> Ints:
 
 def _word_grams(
     codes: NDArray[np.uint64], inside: NDArray[np.bool_], begins: NDArray[np.bool_], starts: Ints, units: Ints
-) -> tuple[Ints, Ints]:
+) -> tuple[Ints, Ints, NDArray[np.uint64]]:
     place = np.arange(len(codes)) - starts[np.maximum(np.cumsum(begins) - 1, 0)]
     # A number before the first word belongs to no word; one after a word would belong to that.
     inside = inside & (np.cumsum(begins) > 0) & _joined(inside, place)
@@ -201,7 +201,28 @@ def _word_grams(
     first, second = one[units], next_[units]
     buckets[4:, units] = _buckets(np.stack((first * d + a, first * a + second * d + b)))
     _fresh(buckets[:4], _RECENT_WORDS)
-    return buckets, single
+    last = starts + np.add.reduceat(inside.astype(np.int64), starts) - 1
+    return buckets, single, codes[last] * a + codes[np.maximum(last - 1, starts)] * b
+
+
+def _shape_grams(single: Ints, tails: NDArray[np.uint64], units: Ints) -> Ints:
+    """Sequences of two to four classes of words, with a gap, and those that sentences begin with.
+
+    A word without a class counts as its last two letters: so much of it says what part of speech it is.
+    """
+    known = _shape_classes()[single]
+    one = np.where(known > 0, known, tails)
+    after = np.append(one[1:], np.zeros(4, np.uint64))
+    n = len(one)
+    next_, third, fourth = after[:n], after[1 : n + 1], after[2 : n + 2]
+    a, b, c, d = _SALTS
+    two = one * b + next_ * c + a
+    three = two * d + third * a
+    buckets = np.full((6, n), NONE)
+    buckets[:4] = _buckets(np.stack((two, three, three * c + fourth * b, one * c + third * b + d)))
+    at = units
+    buckets[4:, at] = _buckets(np.stack((three[at] * b + c, (three * c + fourth * b)[at] * a + d)))
+    return _fresh(buckets, _RECENT_WORDS)
 
 
 def _joined(inside: NDArray[np.bool_], place: Ints) -> NDArray[np.bool_]:
@@ -233,7 +254,7 @@ def _units(
     after = np.concatenate((part[1:], [_AFTER]))
     ended = (after & _AFTER > 0) | np.append(space[1:], True) | (codes > 0x3000)
     stop = (part & _STOP > 0) & ended | (part & _BREAK > 0) | breaks
-    stop |= (codes == 34) & ((before | after) & _JSON > 0)
+    stop |= ((codes == 34) | (codes == 39)) & ((before | after) & _JSON > 0)
     ends = np.cumsum(stop)
     unit_of_word = ends[starts]
     first = np.append(True, unit_of_word[1:] != unit_of_word[:-1])
@@ -275,15 +296,19 @@ def running(table: Ints, weights: Floats) -> tuple[Floats, Ints]:
     return summed, counted
 
 
-def sums(g: Grams, w: Windows, word_weights: Floats, char_weights: Floats) -> tuple[Floats, Floats]:
-    """The linear score of each window by words and by characters, without the evidence of patterns."""
+def sums(
+    g: Grams, w: Windows, word_weights: Floats, char_weights: Floats, shape_weights: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """The linear score of each window by words, by characters and by shapes, without patterns."""
     words, word_counts = running(g.words, word_weights)
+    shapes, shape_counts = running(g.shapes, shape_weights)
     chars, char_counts = running(g.chars, char_weights)
     at = g.squeezed[g.units]
     a, b, c, d = g.unit_words[w.first], g.unit_words[w.last], at[w.first], at[w.last]
     by_word = (words[b] - words[a]) / divisor(word_counts[b] - word_counts[a], MIN_WORDS)
     by_char = (chars[d] - chars[c]) / divisor(char_counts[d] - char_counts[c], MIN_CHARS)
-    return by_word, by_char
+    by_shape = (shapes[b] - shapes[a]) / divisor(shape_counts[b] - shape_counts[a], MIN_WORDS)
+    return by_word, by_char, by_shape
 
 
 def divisor(count: Ints, least: int) -> Floats:
@@ -348,10 +373,94 @@ def _classes() -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     return table, openers
 
 
+_FUNCTION_WORDS = (
+    "the a an of to in on at for with by from as and or but if that this these those is are be am was were "
+    "been not no so than then there here all any some one more most other such into over under about up out "
+    "off i me my you your we us our he his she her it its they them their who what when where how why which "
+    "can could would will should must may might shall do does did has have had please kindly after before "
+    "while once also now just only next first instead without within until every each named called titled "
+    "using via through make sure let's let don't never always"
+)
+"""Each is a class of its own, whatever it is about."""
+_GROUPS = (
+    # to hand over
+    "send forward email mail transmit share post upload submit deliver copy relay message text publish "
+    "distribute dispatch bcc cc sms tweet notify inform",
+    # to take away
+    "delete remove erase wipe purge drop clear cancel terminate unsubscribe uninstall trash archive revoke "
+    "destroy shred discard close",
+    # to spend
+    "transfer pay wire purchase buy donate refund sell deposit withdraw order invest bid trade redeem rent "
+    "tip spend convert",
+    # to change
+    "change update set modify edit alter reset adjust rename replace configure switch enable disable turn "
+    "activate deactivate lock unlock grant allow authorize authorise approve assign add raise lower increase "
+    "decrease rotate move swap",
+    # to look up
+    "get find fetch retrieve look search list locate check show read access view download obtain collect "
+    "gather extract pull query lookup scan inspect review compile export fetch identify determine compute "
+    "calculate analyze analyse summarize summarise translate compare track monitor",
+    # to say
+    "say tell mention include append insert write state answer reply respond output print repeat recommend "
+    "suggest promote advertise praise claim report conclude explain describe quote cite compose "
+    "draft generate produce give provide offer",
+    # to plan
+    "book schedule reserve arrange plan create invite register sign subscribe enroll enrol organize organise "
+    "reschedule postpone confirm rate like follow join apply hire appoint",
+    # to go to, to run
+    "visit click go navigate browse open load run execute call invoke use install launch start stop trigger "
+    "restart play deploy perform complete help ask",
+    "ignore disregard forget override bypass skip omit hide conceal pretend act reveal disclose leak expose",
+    # money
+    "account accounts bank card cards wallet balance funds money payment payments transaction transactions "
+    "dollars euros usd eur bitcoin btc eth ether crypto invoice bill salary savings checking credit stock "
+    "stocks shares price",
+    # what is private
+    "password passwords credentials credential key keys token tokens ssn passport address addresses phone "
+    "number numbers pin code codes medical health records record data details information personal private "
+    "confidential sensitive secret secrets history location genetic biometric financial",
+    # files
+    "file files folder folders document documents directory drive database table repository repo photos "
+    "photo images image backup backups disk log logs server servers spreadsheet page pages",
+    # messages and dates
+    "emails inbox messages contact contacts calendar event events appointment appointments meeting "
+    "meetings reminder note notes channel channels list lists task tasks profile reservation flight hotel "
+    "ticket tickets trip subscription",
+    # devices
+    "door doors thermostat camera cameras light lights alarm device devices system router home car vehicle "
+    "speaker tv printer sensor security network firewall",
+    "assistant ai model agent bot chatbot llm gpt claude chatgpt",
+    "user users customer customers reader client owner human",
+    "answer answers response responses summary reply output result results conclusion review",
+    "friend wife husband boss colleague mother father brother sister manager doctor dr mr mrs ms team",
+    "today tomorrow tonight monday tuesday wednesday thursday friday saturday sunday january february march "
+    "april june july august september october november december week month year day morning evening am pm",
+    "instruction instructions rule rules prompt prompts guideline guidelines directive directives",
+    "http https www com org net io html url link links website site gmail",
+)
+"""Words that stand for each other in orders; of a word in several, the first group counts."""
+
+
+@lru_cache(maxsize=1)
+def _shape_classes() -> NDArray[np.uint64]:
+    """For each bucket of a word its class, from 1: function words are each its own; 0 for the rest."""
+    table = np.zeros(NONE + 1, np.uint64)
+    for number, words in enumerate((*reversed(_GROUPS), *_FUNCTION_WORDS.split()), 1):
+        table[_buckets_of(words)] = number
+    return table
+
+
 def _buckets_of(words: str) -> Ints:
-    found = grams(words)
-    assert found is not None
-    return found.single
+    """The buckets of words of Latin or Cyrillic letters without accents."""
+    listed = words.split()
+    codes = np.frombuffer(" ".join(listed).encode("utf-32-le"), "<u4").astype(np.uint64)
+    inside = codes != 32
+    begins = inside & np.append(True, ~inside[:-1])
+    starts = np.flatnonzero(begins)
+    place = np.arange(len(codes)) - starts[np.cumsum(begins) - 1]
+    parts = np.where(inside, codes * _POWERS[place], np.uint64(0))
+    hashes: NDArray[np.uint64] = np.add.reduceat(parts, starts)
+    return _buckets(hashes * _SALTS[0])
 
 
 _FAR = 8.0
@@ -393,12 +502,12 @@ def _sentences(g: Grams) -> Floats:
 def describe(g: Grams, w: Windows, chosen: Ints, parts: Floats, present: Floats) -> Floats:
     """What the second stage sees of the windows `chosen`: a row for each.
 
-    `parts` are the linear scores of all windows (columns: words, characters, patterns, sum; every sentence by
-    itself comes first), `present` says for each sentence which patterns it holds.
+    `parts` are the linear scores of all windows (columns: words, characters, shapes, patterns, sum; every
+    sentence by itself comes first), `present` says for each sentence which patterns it holds.
     """
     rows = np.concatenate((_sentences(g), present), axis=1)
     units = len(rows)
-    single = parts[:units, 3]
+    single = parts[:units, -1]
     rows = np.concatenate((rows, single[:, None], (single > -1)[:, None]), axis=1)
     running_rows = np.concatenate((np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0)))
     first, last = w.first[chosen], w.last[chosen]

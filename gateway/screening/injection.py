@@ -124,7 +124,7 @@ def _read(model: Model, text: str, flag: float, tells: bool, hidden: bool) -> tu
     g = grams(text)
     if g is None:
         return _NOTHING, []
-    found = hits(g.folded)
+    found = _without_armour(g.folded, hits(g.folded))
     view = windows(g)
     scores = model.scores(g, view, found)
     if tells:
@@ -139,6 +139,27 @@ def _read(model: Model, text: str, flag: float, tells: bool, hidden: bool) -> tu
     if best < flag:
         return best, []
     return best, _spans(g, view, scores, found, flag)
+
+
+_DASHES = "-----"
+_ARMOUR = re2.compile(
+    r"-----(?:begin|end) [a-z0 ]{0,24}"
+    r"(?:certificate|certificate request|crl|key|key block|parameters|signature|message)-----"
+)
+
+
+def _without_armour(folded: str, found: Hits) -> Hits:
+    """The hits that are not the lines around a certificate or a key: `END CERTIFICATE` ends no document."""
+    if not found or _DASHES not in folded:
+        return found
+    spans = [match.span() for match in _ARMOUR.finditer(folded)]
+    ends = [end for _, end in spans]
+
+    def inside(start: int) -> bool:
+        at = bisect_left(ends, start + 1)
+        return at < len(spans) and spans[at][0] <= start
+
+    return [hit for hit in found if not inside(hit[1])]
 
 
 _ALONE, _NO_CONTEXT = 2, 2.0

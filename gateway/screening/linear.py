@@ -69,29 +69,32 @@ class Model:
 
     words: Floats
     chars: Floats
+    shapes: Floats
     patterns: Floats
     bias: float
     thresholds: Thresholds
     judge: Judge | None = None
 
     def parts(self, grams: Grams, windows: Windows, hits: Hits) -> Floats:
-        """A row for each window: its linear score by words, characters and patterns, and their sum."""
-        by_word, by_char = sums(grams, windows, self.words, self.chars)
+        """A row for each window: its linear score by words, characters, shapes and patterns, and their
+        sum."""
+        by_word, by_char, by_shape = sums(grams, windows, self.words, self.chars, self.shapes)
         by_pattern = np.zeros(len(by_word))
         first, last = grams.units[windows.first], grams.units[windows.last]
         for index, places in places_of(hits).items():
             held = np.searchsorted(places, last) > np.searchsorted(places, first)
             by_pattern += self.patterns[index] * held
-        return np.stack((by_word, by_char, by_pattern, by_word + by_char + by_pattern + self.bias), axis=1)
+        total = by_word + by_char + by_shape + by_pattern + self.bias
+        return np.stack((by_word, by_char, by_shape, by_pattern, total), axis=1)
 
     def scores(self, grams: Grams, windows: Windows, hits: Hits) -> Floats:
         """One score for each window; a pattern counts once in a window."""
         parts = self.parts(grams, windows, hits)
         if self.judge is None:
-            return parts[:, 3]
-        chosen = candidates(parts[:, 3])
-        result = np.where(parts[:, 3] < GATE, GATE - 9, parts[:, 3])
-        result[chosen] = parts[chosen, 3] + self.judge.logits(described(grams, windows, hits, chosen, parts))
+            return parts[:, -1]
+        chosen = candidates(parts[:, -1])
+        result = np.where(parts[:, -1] < GATE, GATE - 9, parts[:, -1])
+        result[chosen] = parts[chosen, -1] + self.judge.logits(described(grams, windows, hits, chosen, parts))
         return result
 
 
@@ -128,7 +131,7 @@ def save(models: Mapping[str, Model], path: Path = WEIGHTS) -> None:
     about: dict[str, Any] = {}
     for name, model in models.items():
         steps = {}
-        for table in ("words", "chars"):
+        for table in ("words", "chars", "shapes"):
             weights = getattr(model, table)[:-1]
             steps[table] = float(np.abs(weights).max()) / 127 or 1.0
             arrays[f"{name}_{table}"] = np.round(weights / steps[table]).astype(np.int8)
@@ -163,6 +166,7 @@ def load(path: Path = WEIGHTS) -> dict[str, Model]:
             name: Model(
                 words=_table(file[f"{name}_words"], facts["steps"]["words"]),
                 chars=_table(file[f"{name}_chars"], facts["steps"]["chars"]),
+                shapes=_table(file[f"{name}_shapes"], facts["steps"]["shapes"]),
                 patterns=np.array(facts["patterns"]),
                 bias=facts["bias"],
                 thresholds=Thresholds(facts["flag"], facts["sure"]),

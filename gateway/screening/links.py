@@ -15,8 +15,6 @@ from gateway.screening import pii, secrets
 from gateway.screening.base import Finding
 
 DETECTOR = "links"
-MAX_URL = 4_096
-"""An address is read up to so many characters."""
 _MAX_LINKS = 256
 _LONG = 32
 """A piece of a path of so many characters without a break is data, not a name."""

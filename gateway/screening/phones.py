@@ -31,7 +31,10 @@ _CODES = frozenset((
 
 _END = r"(?: ?,? ?(?:x|ext\.?|extension|#) ?\d{1,6}\b|\b)"
 """The end of a number, with an extension if there is one."""
-INTERNATIONAL = r"(?:\+ ?|\b00|\b011[ .\-])[1-9](?:\d|[ .\-/]{1,2}\d| ?\(0?\d{0,4}\)[ .\-]?\d){6,14}" + _END
+INTERNATIONAL = (
+    r"(?:(?:\+ ?|\b00|\b011[ .\-])[1-9]|\(\+[1-9]\d{0,2}\)[ .\-]?\d)"
+    r"(?:\d|[ .\-/]{1,2}\d| ?\(0?\d{0,4}\)[ .\-]?\d){6,14}" + _END
+)
 NORTH_AMERICAN = r"(?:\b1[ .\-])?(?:\(\d{3}\)[ .\-]?|\b\d{3}[ .\-])\d{3}[ .\-]\d{4}" + _END
 NATIONAL = (
     r"(?:\(0[1-9]\d{0,3}\) ?\d{2,4}(?:[ .\-]?\d{2,4}){1,3}"  # (021) 0025-967
@@ -51,7 +54,8 @@ _DATE = re.compile(
     r"(?:19|20)\d\d[-./ ](?:0?[1-9]|1[0-2])[-./ ](?:0?[1-9]|[12]\d|3[01])(?!\d)"
     r"|(?:0?[1-9]|[12]\d|3[01])[-./ ](?:0?[1-9]|[12]\d|3[01])[-./ ](?:19|20)\d\d(?!\d)"
 )
-_DIGITS = re.compile(r"\D+")
+_SEPARATORS = str.maketrans("", "", "+ .-/()")
+_EXTENSION = re.compile(r"[xX#,]|ext")
 _GROUP = re.compile(r"\d+")
 _YEARS = re.compile(r"(?:19|20)\d\d ?[-/ ] ?(?:19|20)?\d\d")
 _SOCIAL_SECURITY = re.compile(r"\d{3}-\d\d-\d{4}")
@@ -59,7 +63,8 @@ _REPEATED = re.compile(r"(\d)\1{6}")
 
 
 def _without_extension(value: str) -> str:
-    return re.split(r"[xX#,]|ext", value, maxsplit=1)[0]
+    extension = _EXTENSION.search(value)
+    return value[: extension.start()] if extension is not None else value
 
 
 def country_code(digits: str) -> bool:
@@ -69,11 +74,11 @@ def country_code(digits: str) -> bool:
 def score_alone(pattern: int, value: str) -> float:
     """How sure it is, 0..1, that a match of `ALONE[pattern]` is a telephone number, whatever is beside it."""
     number = _without_extension(value)
-    digits = _DIGITS.sub("", number)
+    digits = number.translate(_SEPARATORS)
     if _DATE.match(number) or _REPEATED.search(digits):
         return 0.0
     if pattern == 0:
-        plus = number.startswith("+")
+        plus = "+" in number[:2]
         code = digits if plus else digits.removeprefix("011").removeprefix("00")
         separated = len(number) > len(digits) + plus
         if not country_code(code) or not 8 <= len(code) <= 15 or not (separated or len(code) >= 10):
@@ -91,7 +96,7 @@ def score_alone(pattern: int, value: str) -> float:
 def possible(value: str) -> bool:
     """Whether a match of `NAMED` can be a number that a word beside it announces."""
     number = _without_extension(value)
-    digits = _DIGITS.sub("", number)
+    digits = number.translate(_SEPARATORS)
     groups = _GROUP.findall(number)
     # Two groups are also a house number and what follows it.
     house = len(groups) == 2 and len(groups[0]) > 4 and groups[0][0] != "0" and len(groups[1]) < 5

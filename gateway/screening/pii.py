@@ -13,14 +13,16 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import attrgetter
 from typing import Literal
 
 from gateway.screening import phones
 from gateway.screening import pii_validators as check
 from gateway.screening.base import Finding
-from gateway.screening.context import LABELS, VERSIONS, Words, any_id, bare_id, other_label
-from gateway.screening.matching import PatternSet, to_ascii
+from gateway.screening.context import LABELS, VERSIONS, any_id, bare_id, other_label
+from gateway.screening.matching import Cues, PatternSet, Surroundings, to_ascii
 from gateway.screening.pii_rules import NUMBER_AFTER, NUMBERS, PATTERNS, PHONE, Rule
 from gateway.values import frozen
 
@@ -55,8 +57,10 @@ ENTITIES = frozenset(
 DEFAULT_ENTITIES = ENTITIES - {"URL", "DATE_TIME", "AGE", "ZIP_CODE", "UK_POSTCODE"}
 """The types looked for when none are named: those that point at one person, account or device."""
 
+_TOP_DOMAIN = r"(?:[Xx][Nn]--[A-Za-z0-9-]{2,59}|[A-Za-z]{2,24})\b"
 # The part after the local part: counted repetitions before an `@` would cost RE2 much memory.
-_EMAIL = r"[A-Za-z0-9_%+-]@(?:[A-Za-z0-9-]+\.)+(?:[Xx][Nn]--[A-Za-z0-9-]{2,59}|[A-Za-z]{2,24})\b"
+_EMAIL = rf"[A-Za-z0-9_%+-]@(?:[A-Za-z0-9-]+\.)+{_TOP_DOMAIN}"
+_DOMAIN = re.compile(rf"(?<=[A-Za-z0-9_%+-]@)(?:[A-Za-z0-9-]++\.)+{_TOP_DOMAIN}")
 _LOCAL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_%+'-]|\.(?=[A-Za-z0-9_%+'-])){0,63}\Z")
 _LONGEST_LOCAL = 64
 _LONGEST_DOMAIN = 255
@@ -66,6 +70,7 @@ _NO_DOMAINS = frozenset((
     "map", "lock", "jar", "war", "gz", "tgz", "zip", "tar", "deb", "rpm", "whl", "log", "local", "internal",
     "localdomain",
 ))  # fmt: skip
+_LONGEST_LABEL = 63
 _IBAN = rf"(?i)\b(?:{'|'.join(sorted(check.IBAN_LENGTHS))})\d\d[ -]?[A-Z0-9]{{3}}"
 _STRONG = 0.8
 """A score alone that a bare `id` before the value does not unmake."""
@@ -73,6 +78,14 @@ _CERTAIN = 0.9
 """A score alone from which a number is told even inside a row of numbers."""
 _ODD_IP = 0.35
 """The score of an address that is no host's: under the usual threshold."""
+_ALNUM = "[A-Za-z0-9]"
+_IBAN_OF = {
+    length: re.compile(rf"{_ALNUM}(?:[ -]?{_ALNUM}){{{length - 1}}}")
+    for length in set(check.IBAN_LENGTHS.values())
+}
+"""An IBAN of that many characters, with one separator or none between two."""
+_LOOSE = frozenset(" \n\t\"'()[]{}|;")
+"""What may touch a value, whatever is beyond it."""
 _TIGHT = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
 _FREE = frozenset((
     "EMAIL_ADDRESS", "URL", "DATE_TIME", "DATE_OF_BIRTH", "AGE", "STREET_ADDRESS", "CRYPTO", "MAC_ADDRESS",
@@ -84,13 +97,19 @@ _FREE = frozenset((
 _AT_EMAIL, _AT_IBAN, _AT_ALONE = 0, 1, 2
 _AT_NAMED = _AT_ALONE + len(phones.ALONE)
 _AT_RULES = _AT_NAMED + len(phones.NAMED)
-_SET = PatternSet((_EMAIL, _IBAN, *phones.ALONE, *phones.NAMED, *(rule.pattern for rule in PATTERNS)))
+_SET = PatternSet(
+    (_EMAIL, _IBAN, *phones.ALONE, *phones.NAMED, *(rule.pattern for rule in PATTERNS)), ours=True
+)
 
-_PHONE_REACH = 48
+_PHONE_REACH, _PHONE_AFTER = 48, 10
+_UNNAMED = 0.1
+"""The score of what could be a telephone number if a word said so."""
+_LABEL_GAP, _ID_REACH = 6, 7
+"""Characters before a value of which one is a letter, or two are `id`, if a label stands there at all."""
 _THOUSANDS = 3
 """Digits between the commas of a large number."""
 _DIGITS = re.compile(r"[0-9]+")
-_SHAPE = re.compile(r"\d+|\D")
+_SHAPE = re.compile(r"(\D?)(\d+)")
 
 
 @frozen
@@ -137,11 +156,15 @@ def scan(
     Raises: `ValueError` for an unknown type, or for a custom pattern that RE2 does not accept.
     """
     plan = _plan(DEFAULT_ENTITIES if entities is None else frozenset(entities))
-    ascii_text = to_ascii(text)
-    found = [Finding(DETECTOR, *candidate) for candidate in _candidates(text, ascii_text, plan)]
+    page = _Page(text, threshold)
+    found = [
+        Finding(DETECTOR, type_, start, end, score)
+        for type_, start, end, score in _candidates(page, plan)
+        if score >= threshold
+    ]
     if custom:
-        found += _custom(text, ascii_text, tuple(custom))
-    return resolve(finding for finding in found if finding.score >= threshold)
+        found += (finding for finding in _custom(page, tuple(custom)) if finding.score >= threshold)
+    return resolve(found)
 
 
 def resolve(findings: Iterable[Finding]) -> list[Finding]:
@@ -149,13 +172,16 @@ def resolve(findings: Iterable[Finding]) -> list[Finding]:
     kept: list[Finding] = []
     cluster: list[Finding] = []
     end = 0
-    for finding in sorted(findings, key=lambda f: f.start):
+    for finding in sorted(findings, key=_BY_START):
         if cluster and finding.start >= end:
             kept += _surest(cluster)
             cluster = []
         end = max(end, finding.end) if cluster else finding.end
         cluster.append(finding)
     return kept + _surest(cluster)
+
+
+_BY_START = attrgetter("start")
 
 
 def _surest(cluster: list[Finding]) -> list[Finding]:
@@ -179,13 +205,26 @@ Candidate = tuple[str, int, int, float]
 """Type, start, end, score."""
 
 
+@dataclass(slots=True)
+class _Group:
+    """A group of digits at the end of some beginning of a shape: the rules of which it is the last, and the
+    groups that may follow, by the separator and their length."""
+
+    rules: list[Rule] = field(default_factory=list)
+    certain: list[Rule] = field(default_factory=list)
+    """Of those, the ones told even inside a row of numbers."""
+    spaced: bool = False
+    following: dict[tuple[str, int], _Group] = field(default_factory=dict)
+
+
 @frozen
 class _Plan:
     """The rules of one selection of types, ready to be looked up."""
 
-    shapes: dict[str, list[Rule]]
-    beginnings: frozenset[str]
-    """Each beginning of a shape, so that groups are joined only as far as some shape goes."""
+    numbers: _Group
+    """Shapes, from the first group on."""
+    cues: Cues | None
+    """The words of all rules for numbers."""
     rules: dict[int, Rule]
     """By their place in `_SET`."""
     email: bool
@@ -196,77 +235,138 @@ class _Plan:
 @lru_cache(maxsize=64)
 def _plan(entities: frozenset[str]) -> _Plan:
     wanted = {canonical(entity) for entity in entities}
-    shapes: dict[str, list[Rule]] = {}
-    for rule in NUMBERS:
-        if rule.type in wanted:
-            for shape in rule.shapes.split():
-                shapes.setdefault(shape.replace("_", " "), []).append(rule)
-    beginnings = set()
-    for shape in shapes:
-        parts = _SHAPE.findall(shape)
-        beginnings |= {"".join(parts[:size]) for size in range(1, len(parts) + 1, 2)}
-    rules = {_AT_RULES + i: rule for i, rule in enumerate(PATTERNS) if rule.type in wanted}
+    numbers = [rule for rule in NUMBERS if rule.type in wanted]
+    first = _Group()
+    for rule in numbers:
+        for shape in rule.shapes.split():
+            _add(first, shape.replace("_", " "), rule)
+    words = {word: None for rule in numbers if rule.words for word in rule.words.words}
     return _Plan(
-        shapes,
-        frozenset(beginnings),
-        rules,
+        first,
+        Cues(*words) if words else None,
+        {_AT_RULES + i: rule for i, rule in enumerate(PATTERNS) if rule.type in wanted},
         "EMAIL_ADDRESS" in wanted,
         "IBAN_CODE" in wanted,
         "PHONE_NUMBER" in wanted,
     )
 
 
+def _add(group: _Group, shape: str, rule: Rule) -> None:
+    """Has `rule` found under `shape`."""
+    for separator, size in _SHAPE.findall(shape):
+        group = group.following.setdefault((separator, int(size)), _Group())
+    group.rules.append(rule)
+    group.spaced = " " in shape
+    if rule.alone >= _CERTAIN:
+        group.certain.append(rule)
+
+
 # -- finding ------------------------------------------------------------------------------------------
 
 
-def _candidates(text: str, ascii_text: str, plan: _Plan) -> Iterator[Candidate]:
-    yield from _numbers(text, ascii_text, plan)
-    data = ascii_text.encode("ascii")
-    for index in _SET.present(data):
+class _Page:
+    """One text, and what has been found out about its places."""
+
+    __slots__ = ("_around", "_labelled", "ascii", "data", "telephones", "text", "threshold")
+
+    def __init__(self, text: str, threshold: float) -> None:
+        self.text = text
+        self.threshold = threshold
+        self.ascii = to_ascii(text)
+        self.data = self.ascii.encode("ascii")
+        self.telephones: set[tuple[int, int]] = set()
+        """Those already told, so that a less sure pattern need not weigh them again."""
+        self._around: Surroundings | None = None
+        self._labelled: dict[tuple[frozenset[str], int], bool] = {}
+
+    @property
+    def around(self) -> Surroundings:
+        if self._around is None:
+            self._around = Surroundings(self.text)
+        return self._around
+
+    def score(self, rule: Rule, start: int, end: int) -> float:
+        """How sure `rule` is of a value that stands there; 0.0 where that is under the threshold."""
+        near = rule.words is not None and self.around.beside(rule.words, start, end)
+        score = rule.near if near else rule.alone
+        if score < self.threshold:
+            return 0.0
+        if rule.type in _FREE:
+            return score
+        address = rule.type == "IP_ADDRESS"
+        if self.labelled(start, VERSIONS if address else LABELS):
+            return 0.0
+        weak = rule.alone < _STRONG and not address
+        return 0.0 if weak and self.may_be_id(start) and bare_id(self.text, start) else score
+
+    def may_be_id(self, start: int) -> bool:
+        """Whether `id` is among the characters where `any_id` and `bare_id` would have to find it."""
+        return "id" in self.text[max(0, start - _ID_REACH) : start].lower()
+
+    def labelled(self, start: int, labels: frozenset[str] = LABELS) -> bool:
+        """Whether the words right before `start` say that what follows is something else."""
+        near = self.text[max(0, start - _LABEL_GAP) : start]
+        if near.upper() == near.lower():
+            return False
+        known = self._labelled.get((labels, start))
+        if known is None:
+            known = self._labelled[labels, start] = other_label(self.text, start, labels)
+        return known
+
+
+def _candidates(page: _Page, plan: _Plan) -> Iterator[Candidate]:
+    yield from _numbers(page, plan)
+    for index in _SET.present(page.data):
         if index >= _AT_RULES:
             if rule := plan.rules.get(index):
-                yield from _by_pattern(text, ascii_text, rule, _SET.spans(index, data))
+                yield from _by_pattern(page, rule, index)
         elif index == _AT_EMAIL:
             if plan.email:
-                yield from _emails(ascii_text, _SET.spans(index, data))
+                yield from _emails(page.ascii)
         elif index == _AT_IBAN:
             if plan.iban:
-                yield from _ibans(ascii_text, _SET.spans(index, data))
+                yield from _ibans(page.ascii, _SET.spans(index, page.data))
         elif plan.phone:
-            yield from _phones(text, ascii_text, index, _SET.spans(index, data))
+            yield from _phones(page, index)
 
 
-def _score(text: str, start: int, end: int, rule: Rule) -> float:
-    if rule.type not in _FREE and other_label(text, start, VERSIONS if rule.type == "IP_ADDRESS" else LABELS):
-        return 0.0
-    if rule.alone < _STRONG and rule.type not in _FREE and rule.type != "IP_ADDRESS" and bare_id(text, start):
-        return 0.0
-    return rule.near if rule.words is not None and rule.words.beside(text, start, end) else rule.alone
-
-
-def _numbers(text: str, ascii_text: str, plan: _Plan) -> Iterator[Candidate]:
-    spans = [match.span() for match in _DIGITS.finditer(ascii_text)]
-    shapes, beginnings, last = plan.shapes, plan.beginnings, len(spans) - 1
+def _numbers(page: _Page, plan: _Plan) -> Iterator[Candidate]:
+    text = page.ascii
+    spans = [match.span() for match in _DIGITS.finditer(text)]
+    first, last = plan.numbers.following, len(spans) - 1
     for i, (start, end) in enumerate(spans):
-        shape = str(end - start)
+        group = first.get(("", end - start))
         j = i
-        while shape in beginnings:
-            rules = shapes.get(shape)
-            if rules and " " in shape and _in_a_row(ascii_text, start, end):
-                rules = [rule for rule in rules if rule.alone >= _CERTAIN]
-            if rules and _stands_alone(ascii_text, start, end):
-                value = check.compact(ascii_text[start:end])
-                for rule in rules:
-                    if rule.valid is not None and not rule.valid(value):
-                        continue
-                    if score := _score(text, start, end, rule):
-                        yield rule.type, start, end, score
+        while group is not None:
+            rules = group.rules
+            if rules and group.spaced and _in_a_row(text, start, end):
+                rules = group.certain
+            if rules and _stands_alone(text, start, end):
+                yield from _weighed(page, plan, rules, start, end)
             if j == last or spans[j + 1][0] != end + 1:
                 break
             j += 1
-            separator = ascii_text[end]
+            separator = text[end]
             end = spans[j][1]
-            shape = f"{shape}{separator}{end - spans[j][0]}"
+            group = group.following.get((separator, end - spans[j][0]))
+
+
+def _weighed(page: _Page, plan: _Plan, rules: list[Rule], start: int, end: int) -> Iterator[Candidate]:
+    threshold = page.threshold
+    weak = any([rule.alone < threshold for rule in rules])
+    announced = weak and plan.cues is not None and page.around.beside(plan.cues, start, end)
+    value = ""
+    for rule in rules:
+        # The words first where nothing is told without them, for they cost less than most checks.
+        if rule.alone < threshold and not (
+            announced and rule.words is not None and page.around.beside(rule.words, start, end)
+        ):
+            continue
+        value = value or check.compact(page.ascii[start:end])
+        if rule.valid is not None and not rule.valid(value):
+            continue
+        if score := page.score(rule, start, end):
+            yield rule.type, start, end, score
 
 
 def _in_a_row(text: str, start: int, end: int) -> bool:
@@ -277,8 +377,7 @@ def _in_a_row(text: str, start: int, end: int) -> bool:
 
 def _stands_alone(text: str, start: int, end: int) -> bool:
     """Whether the value is no part of a longer token: an identifier, a decimal, a path, a UUID, a price."""
-    if start:
-        before = text[start - 1]
+    if start and (before := text[start - 1]) not in _LOOSE:
         further = text[start - 2] if start > 1 else " "
         if before in _TIGHT or before in "$%@~" or (before in ".:" and further.isdigit()):
             return False
@@ -286,8 +385,7 @@ def _stands_alone(text: str, start: int, end: int) -> bool:
             return False
         if before in "-/+." and further in _TIGHT:
             return False
-    if end < len(text):
-        after = text[end]
+    if end < len(text) and (after := text[end]) not in _LOOSE:
         further = text[end + 1] if end + 1 < len(text) else " "
         if after in _TIGHT or after in "@%~" or (after in ".:" and further.isdigit()):
             return False
@@ -304,59 +402,64 @@ def _group(text: str, start: int, end: int) -> int:
     return match.end() - start if match else end - start
 
 
-def _by_pattern(
-    text: str, ascii_text: str, rule: Rule, spans: Iterable[tuple[int, int]]
-) -> Iterator[Candidate]:
-    free = rule.type in _FREE
-    for start, end in spans:
-        value = ascii_text[start:end]
+def _by_pattern(page: _Page, rule: Rule, index: int) -> Iterator[Candidate]:
+    text, words, free = page.ascii, rule.words, rule.type in _FREE
+    needed = rule.alone < page.threshold
+    if needed and (words is None or not page.around.before(words, len(text), len(text))):
+        return
+    odd = False
+    for start, end in _SET.spans(index, page.data):
+        if needed and words is not None and not page.around.beside(words, start, end):
+            continue
+        value = text[start:end]
         if rule.type == "URL":
             end = start + len(value.rstrip(".,;:!?)]}'"))
-            if start and (ascii_text[start - 1] in "@." or ascii_text[end : end + 1] == "@"):
+            if start and (text[start - 1] in "@." or text[end : end + 1] == "@"):
                 continue
         elif rule.type == "IP_ADDRESS":
-            if not _ip_edges(ascii_text, start, end):
+            odd = not check.ordinary_ip(value)
+            if (odd and page.threshold > _ODD_IP) or not _ip_edges(text, start, end):
                 continue
-        elif not free and not _stands_alone(ascii_text, start, end):
+        elif not free and not _stands_alone(text, start, end):
             continue
         if rule.valid is not None and not rule.valid(value if rule.raw else check.compact(value)):
             continue
-        if score := _score(text, start, end, rule):
-            if rule.type == "IP_ADDRESS" and not check.ordinary_ip(value):
-                score = _ODD_IP
-            yield rule.type, start, end, score
+        if score := page.score(rule, start, end):
+            yield rule.type, start, end, _ODD_IP if odd else score
 
 
 def _ip_edges(text: str, start: int, end: int) -> bool:
     before, after = text[max(0, start - 2) : start], text[end : end + 2]
     if before[-1:] in _TIGHT or before[-1:] in (".", "-") or (before[-1:] == "/" and before[:1] in _TIGHT):
         return False
+    if after[:1] == ":" and ":" not in text[start:end]:
+        return not after[1:].isalpha()  # a port follows
     return not (after[:1] in _TIGHT or (after[:1] in (".", "-", ":") and after[1:] in _TIGHT))
 
 
-def _emails(text: str, spans: Iterable[tuple[int, int]]) -> Iterator[Candidate]:
-    for near_at, end in spans:
-        at = near_at + 1
-        local = _LOCAL.search(text[max(0, at - _LONGEST_LOCAL) : at])
-        domain = text[at + 1 : end]
-        if (
-            local is None
-            or len(domain) > _LONGEST_DOMAIN
-            or not all(_label(label) for label in domain.split("."))
-        ):
-            continue
-        start = at - len(local.group())
-        if (
-            domain.rpartition(".")[2].lower() in _NO_DOMAINS
-            or text[end : end + 1] == "@"
-            or _userinfo(text, start, end)
-        ):
-            continue
-        yield "EMAIL_ADDRESS", start, end, 0.95
+def _emails(text: str) -> Iterator[Candidate]:
+    at, end = text.find("@"), 0
+    while at != -1:
+        found = _DOMAIN.match(text, at + 1) if at > end else None
+        if found is not None:
+            end = found.end()
+            local = _LOCAL.search(text[max(0, at - _LONGEST_LOCAL) : at])
+            if local is not None and _host(found.group()) and text[end : end + 1] != "@":
+                start = at - len(local.group())
+                if not _userinfo(text, start, end):
+                    yield "EMAIL_ADDRESS", start, end, 0.95
+        at = text.find("@", at + 1)
 
 
-def _label(label: str) -> bool:
-    return 0 < len(label) <= 63 and label[0] != "-" and label[-1] != "-"
+def _host(domain: str) -> bool:
+    """Whether labels have the lengths and edges of a host's, and the last is no file's ending."""
+    if domain[0] == "-" or domain[-1] == "-" or "-." in domain or ".-" in domain:
+        return False
+    if len(domain) > _LONGEST_LABEL and (
+        len(domain) > _LONGEST_DOMAIN or max(map(len, domain.split("."))) > _LONGEST_LABEL
+    ):
+        return False
+    return domain.rpartition(".")[2].lower() not in _NO_DOMAINS
 
 
 def _userinfo(text: str, start: int, end: int) -> bool:
@@ -369,42 +472,49 @@ def _userinfo(text: str, start: int, end: int) -> bool:
 
 def _ibans(text: str, spans: Iterable[tuple[int, int]]) -> Iterator[Candidate]:
     for start, _ in spans:
-        length = check.IBAN_LENGTHS[text[start : start + 2].upper()]
-        end, size = start, 0
-        while size < length and end < len(text):
-            if text[end] in _TIGHT and text[end] != "_":
-                size += 1
-            elif text[end] not in " -" or text[end - 1] in " -":
-                break
-            end += 1
-        letters = [c for c in text[start:end] if c.isalpha()]
-        value = check.compact(text[start:end])
+        match = _IBAN_OF[check.IBAN_LENGTHS[text[start : start + 2].upper()]].match(text, start)
+        if match is None:
+            continue
+        value, end = match.group(), match.end()
         if (
-            len({c.isupper() for c in letters}) == 1
-            and check.iban(value)
+            (value.isupper() or value.islower())
             and (end == len(text) or text[end] not in _TIGHT)
+            and check.iban(check.compact(value))
         ):
             yield "IBAN_CODE", start, end, 1.0
 
 
-def _phones(text: str, ascii_text: str, index: int, spans: Iterable[tuple[int, int]]) -> Iterator[Candidate]:
-    for start, end in spans:
-        value = ascii_text[start:end]
-        if not _phone_edges(ascii_text, start, end):
+def _phones(page: _Page, index: int) -> Iterator[Candidate]:
+    text, around = page.ascii, page.around
+    alone = index < _AT_NAMED
+    needed = not alone and page.threshold > _UNNAMED
+    if needed and not any(around.before(cues, len(text), len(text)) for cues in (PHONE, NUMBER_AFTER)):
+        return
+    for start, end in _SET.spans(index, page.data):
+        if (start, end) in page.telephones:
             continue
-        if index < _AT_NAMED:
+        named = around.before(PHONE, start, _PHONE_REACH) or around.follows(NUMBER_AFTER, end, _PHONE_AFTER)
+        if (needed and not named) or not _phone_edges(text, start, end):
+            continue
+        # With more digits beside it, it is part of a longer number, or of a table.
+        if text[start] not in "+(" and (alone or not named) and _in_a_row(text, start, end):
+            continue
+        value = text[start:end]
+        if alone:
             score = phones.score_alone(index - _AT_ALONE, value)
         else:
-            score = 0.1 if phones.possible(value) else 0.0
-        if not score or (value[0] != "+" and (other_label(text, start) or any_id(text, start))):
-            continue
-        named = PHONE.before(text, start, _PHONE_REACH) or NUMBER_AFTER.follows(text, end, 10)
-        # With more digits beside it, it is part of a longer number, or of a table.
-        if value[0] not in "+(" and (index < _AT_NAMED or not named) and _in_a_row(ascii_text, start, end):
+            score = _UNNAMED if phones.possible(value) else 0.0
+        if not score or (value[0] != "+" and _other(page, start)):
             continue
         if named:
             score = min(1.0, max(score, 0.55) + 0.15)
+        page.telephones.add((start, end))
         yield "PHONE_NUMBER", start, end, score
+
+
+def _other(page: _Page, start: int) -> bool:
+    """Whether what stands before a number says that it is no telephone's."""
+    return page.labelled(start) or (page.may_be_id(start) and any_id(page.text, start))
 
 
 def _phone_edges(text: str, start: int, end: int) -> bool:
@@ -426,19 +536,18 @@ def _phone_edges(text: str, start: int, end: int) -> bool:
 
 
 @lru_cache(maxsize=32)
-def _compiled(custom: tuple[Custom, ...]) -> tuple[PatternSet, list[Words | None]]:
-    words = [Words(*(f"={word}" for word in one.words)) if one.words else None for one in custom]
+def _compiled(custom: tuple[Custom, ...]) -> tuple[PatternSet, list[Cues | None]]:
+    words = [Cues(*(f"={word}" for word in one.words)) if one.words else None for one in custom]
     return PatternSet([one.pattern for one in custom]), words
 
 
-def _custom(text: str, ascii_text: str, custom: tuple[Custom, ...]) -> Iterator[Finding]:
+def _custom(page: _Page, custom: tuple[Custom, ...]) -> Iterator[Finding]:
     patterns, words = _compiled(custom)
-    data = ascii_text.encode("ascii")
-    for index in patterns.present(data):
+    for index in patterns.present(page.data):
         one, near = custom[index], words[index]
         valid = _VALIDATORS[one.validator]
-        for start, end in patterns.spans(index, data):
-            if valid(check.compact(ascii_text[start:end])) and (
-                near is None or near.beside(text, start, end)
+        for start, end in patterns.spans(index, page.data):
+            if valid(check.compact(page.ascii[start:end])) and (
+                near is None or page.around.beside(near, start, end)
             ):
                 yield Finding(DETECTOR, one.name, start, end, one.score)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway.screening import pii_validators as check
-from gateway.screening.context import Words
+from gateway.screening.matching import Cues
 from gateway.values import frozen
 
 
@@ -25,78 +25,76 @@ class Rule:
     type: str
     alone: float
     near: float
-    words: Words | None = None
+    words: Cues | None = None
     shapes: str = ""
     pattern: str = ""
     valid: Callable[[str], bool] | None = None
     raw: bool = False
 
 
-_CARD = Words(
+_CARD = Cues(
     "=card", "=cards", "=cc", "=ccn", "=pan", "credit", "debit", "visa", "mastercard", "master card", "amex",
     "american express", "maestro", "discover", "diners", "=jcb", "kreditkarte", "karte", "carte", "tarjeta", "cartao",
     "cartão", "carta di", "kaart", "kort", "karta", "카드", "カード", "信用卡", "карт", "card number", "cardnumber", "card no",
 )  # fmt: skip
-_SSN = Words("social security", "socialsecurity", "=ssn", "=ssns", "=ssid", "soc sec", "seguro social")
-_TAXPAYER = Words("=itin", "taxpayer", "tax id", "=tin", "=ssn", "individual tax")
-_PASSPORT = Words(
+_SSN = Cues("social security", "socialsecurity", "=ssn", "=ssns", "=ssid", "soc sec", "seguro social")
+_TAXPAYER = Cues("=itin", "taxpayer", "tax id", "=tin", "=ssn", "individual tax")
+_PASSPORT = Cues(
     "passport", "travel document", "reisepass", "=pass-nr", "pass-nr", "passnummer", "passeport", "passaporto",
     "pasaporte", "passaporte", "paspoort", "=pass", "여권", "パスポート", "护照", "паспорт", "personalausweis", "ausweis",
 )  # fmt: skip
-_LICENCE = Words(
+_LICENCE = Cues(
     "driver's licen", "drivers licen", "driver licen", "driving licen", "=dl", "=dln", "driver’s licen", "licence", "license",
     "permit", "=lic", "운전면허", "führerschein", "운전",
 )  # fmt: skip
-_BANK = Words(
+_BANK = Cues(
     "bank account", "account number", "account no", "account #", "=acct", "checking", "savings", "=bank", "accountnumber",
     "kontonummer", "=konto", "compte", "cuenta", "conto corrente", "deposit", "bank_account",
 )  # fmt: skip
-_ROUTING = Words("routing", "=aba", "=rtn", "bank code", "transit number")
-_HEALTH = Words("=nhs", "national health", "health service", "patient", "health authority")
-_SIN = Words("=sin", "=nas", "social insurance", "assurance sociale")
-_ABN = Words("=abn", "australian business", "business number")
-_ACN = Words("=acn", "australian company", "company number")
-_TFN = Words("=tfn", "tax file", "australian tax")
-_MEDICARE = Words("medicare", "=mbi", "beneficiary")
-_PESEL = Words("pesel", "obywatel")
-_STEUER = Words("steuer", "=idnr", "=tin", "identifikationsnummer", "=tax id", "tax id")
-_ARZT = Words("=lanr", "arztnummer", "arzt", "=bsnr")
-_AADHAAR = Words("aadhaar", "aadhar", "uidai", "आधार")
-_KOREAN = Words("=rrn", "resident registration", "주민", "korean", "=frn", "foreigner registration", "외국인")
-_KOREAN_COMPANY = Words("=brn", "business registration", "사업자")
-_THAI = Words("=tnin", "thai", "เลขประจำตัวประชาชน", "ประชาชน", "national id")
-_SOUTH_AFRICA = Words(
+_ROUTING = Cues("routing", "=aba", "=rtn", "bank code", "transit number")
+_HEALTH = Cues("=nhs", "national health", "health service", "patient", "health authority")
+_SIN = Cues("=sin", "=nas", "social insurance", "assurance sociale")
+_ABN = Cues("=abn", "australian business", "business number")
+_ACN = Cues("=acn", "australian company", "company number")
+_TFN = Cues("=tfn", "tax file", "australian tax")
+_MEDICARE = Cues("medicare", "=mbi", "beneficiary")
+_PESEL = Cues("pesel", "obywatel")
+_STEUER = Cues("steuer", "=idnr", "=tin", "identifikationsnummer", "=tax id", "tax id")
+_ARZT = Cues("=lanr", "arztnummer", "arzt", "=bsnr")
+_AADHAAR = Cues("aadhaar", "aadhar", "uidai", "आधार")
+_KOREAN = Cues("=rrn", "resident registration", "주민", "korean", "=frn", "foreigner registration", "외국인")
+_KOREAN_COMPANY = Cues("=brn", "business registration", "사업자")
+_THAI = Cues("=tnin", "thai", "เลขประจำตัวประชาชน", "ประชาชน", "national id")
+_SOUTH_AFRICA = Cues(
     "south africa", "=rsa", "=sa id", "=id number", "identity number", "id number", "resident", "refugee"
 )
-_SWEDEN = Words("personnummer", "samordningsnummer", "=pnr", "swedish", "personal identity number")
-_NORWAY = Words("fødselsnummer", "fodselsnummer", "personnummer", "norwegian", "=fnr")
-_DENMARK = Words("=cpr", "cpr-nummer", "personnummer", "danish")
-_NETHERLANDS = Words("=bsn", "burgerservicenummer", "sofinummer", "citizen service")
-_BELGIUM = Words("rijksregister", "registre national", "national register", "=nrn", "=insz", "=niss")
-_FRANCE = Words("sécurité sociale", "securite sociale", "=nir", "=insee", "numéro de sécu", "sécu")
-_SWISS = Words("=ahv", "=avs", "=oasi", "sozialversicherung")
-_ITALY_VAT = Words("partita iva", "p.iva", "p. iva", "=piva", "=iva", "=vat", "codice fiscale")
-_BRAZIL = Words("=cpf", "=cnpj", "cadastro")
-_TURKEY = Words("=tckn", "kimlik", "=tc", "t.c.")
-_PROVIDER = Words("=npi", "provider")
-_DEA = Words(
+_SWEDEN = Cues("personnummer", "samordningsnummer", "=pnr", "swedish", "personal identity number")
+_NORWAY = Cues("fødselsnummer", "fodselsnummer", "personnummer", "norwegian", "=fnr")
+_DENMARK = Cues("=cpr", "cpr-nummer", "personnummer", "danish")
+_NETHERLANDS = Cues("=bsn", "burgerservicenummer", "sofinummer", "citizen service")
+_BELGIUM = Cues("rijksregister", "registre national", "national register", "=nrn", "=insz", "=niss")
+_FRANCE = Cues("sécurité sociale", "securite sociale", "=nir", "=insee", "numéro de sécu", "sécu")
+_SWISS = Cues("=ahv", "=avs", "=oasi", "sozialversicherung")
+_ITALY_VAT = Cues("partita iva", "p.iva", "p. iva", "=piva", "=iva", "=vat", "codice fiscale")
+_BRAZIL = Cues("=cpf", "=cnpj", "cadastro")
+_TURKEY = Cues("=tckn", "kimlik", "=tc", "t.c.")
+_PROVIDER = Cues("=npi", "provider")
+_DEA = Cues(
     "=dea", "medical licen", "=certificate", "prescriber", "controlled substance", "certificate number"
 )
-_NIF = Words("=nif", "=dni", "=nie", "identificación", "identificacion", "documento nacional")
-_ITALY_CARD = Words(
+_NIF = Cues("=nif", "=dni", "=nie", "identificación", "identificacion", "documento nacional")
+_ITALY_CARD = Cues(
     "carta d'identità", "carta d'identita", "carta di identita", "identity card", "=cie", "carta d’identità"
 )
-_ITALY_PASS = Words("passaporto", "passport", "travel document")
-_VOTER = Words("voter", "=epic", "election")
-_VEHICLE = Words(
-    "vehicle", "registration", "=rto", "number plate", "=plate", "licence plate", "license plate"
-)
-_POSTCODE = Words("postcode", "post code", "postal", "=zip", "address", "=postal code")
-_ZIP = Words(
+_ITALY_PASS = Cues("passaporto", "passport", "travel document")
+_VOTER = Cues("voter", "=epic", "election")
+_VEHICLE = Cues("vehicle", "registration", "=rto", "number plate", "=plate", "licence plate", "license plate")
+_POSTCODE = Cues("postcode", "post code", "postal", "=zip", "address", "=postal code")
+_ZIP = Cues(
     "zip", "postal code", "postcode", "post code", "=plz", "postleitzahl", "code postal", "código postal", "codigo postal",
     "=cap", "=cep", "postnummer", "postinumero", "kod pocztowy", "우편번호", "郵便番号",
 )  # fmt: skip
-_KVNR = Words(
+_KVNR = Cues(
     "=kvnr",
     "krankenkasse",
     "krankenversich",
@@ -105,25 +103,26 @@ _KVNR = Words(
     "gesundheitskarte",
     "health insurance",
 )
-_UEN = Words("=uen", "unique entity")
-_EMPLOYER = Words("=ein", "=fein", "employer identification", "federal tax id", "tax id")
-_MYNUMBER = Words("my number", "マイナンバー", "個人番号", "=mynumber")
-BIRTH = Words(
+_UEN = Cues("=uen", "unique entity")
+_EMPLOYER = Cues("=ein", "=fein", "employer identification", "federal tax id", "tax id")
+_MYNUMBER = Cues("my number", "マイナンバー", "個人番号", "=mynumber")
+BIRTH = Cues(
     "=born", "birth", "=dob", "d.o.b", "birthday", "geboren", "geburt", "=geb", "né le", "née le", "=naissance", "nacimiento",
     "nacido", "nacida", "nascita", "nato il", "nata il", "nato a ", "nata a ", "nascimento", "nascido", "nascida", "geboortedatum", "urodzeni",
     "födelse", "=född", "født", "fødsels", "syntymä", "생년월일", "생일", "生年月日", "出生", "рождени",
 )  # fmt: skip
-IP_WORDS = Words(
+IP_WORDS = Cues(
     "=ip", "=ips", "address", "=host", "=server", "=src", "=dst", "ipv4", "ipv6", "=addr", "=client"
 )
-PHONE = Words(
+PHONE = Cues(
     "phone", "=tel", "=mobile", "=cell", "=fax", "=call", "=dial", "whatsapp", "=text me", "=sms", 
     "contact", "=reach", "=ring", "hotline", "helpline", "landline", "=office", "=handy", "telefon", "teléfono",
     "móvil", "=movil", "celular", "portable", "téléphone", "numéro", "=mobil", "rufnummer", "cellulare", "puhelin",
-    "=gsm", "toll free", "answering", "registered", "=pager", "=desk", "callback", "=voicemail",
+    "=gsm", "toll free", "=mob", "=ruf mich", "=rufen", "anruf", "appelez", "appeler", "llámame", "llamame", "llámenos", "llamar", "chiama", "=ligue para",
+    "=ligar", "dzwoń", "dzwon", "=bel mij", "answering", "registered", "=pager", "=desk", "callback", "=voicemail",
     "電話", "전화", "телефон", "=тел", "โทร", "my number", "his number", "her number", "their number", "your number", "手机", "手機", "电话", "휴대", "फोन", "फ़ोन", "هاتف", "=tlf", "=tél", "=msisdn", "messages to",
 )  # fmt: skip
-NUMBER_AFTER = Words("=office", "=fax", "=mobile", "=home", "=work", "=cell", "=desk", "=phone", "=tel")
+NUMBER_AFTER = Cues("=office", "=fax", "=mobile", "=home", "=work", "=cell", "=desk", "=phone", "=tel")
 
 _SURE = 0.95
 _LIKELY = 0.85
@@ -131,7 +130,7 @@ _FAIR = 0.6
 _WEAK = 0.4  # under the usual threshold: reported only with a word beside it
 
 NUMBERS = (
-    Rule("CREDIT_CARD", 0.9, 1.0, _CARD, "4-4-4-4 4_4_4_4 4-6-5 4_6_5 4-4-4-4-3 4_4_4_4_3", valid=check.credit_card),
+    Rule("CREDIT_CARD", 0.9, 1.0, _CARD, "4-4-4-4 4_4_4_4 4.4.4.4 4-6-5 4_6_5 4-4-4-4-3 4_4_4_4_3", valid=check.credit_card),
     Rule("CREDIT_CARD", 0.75, 1.0, _CARD, "14 15 16 4-6-4 4_6_4", valid=check.credit_card),
     Rule("CREDIT_CARD", _WEAK, _SURE, _CARD, "12 13 17 18 19", valid=check.credit_card),
     Rule("CREDIT_CARD", 0.1, 0.85, _CARD, "12 13 14 15 16 17 18 19 4-4-4-4 4_4_4_4", valid=check.card_by_name),
@@ -257,10 +256,10 @@ _LICENCE_NUMBER = (
 )
 
 PATTERNS = (
-    Rule("UK_NINO", 0.65, 1.0, Words("=nino", "national insurance", "=ni", "=ni number"), pattern=r"(?i)\b[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d\d ?\d\d ?\d\d ?[A-D]\b", valid=check.uk_nino),
+    Rule("UK_NINO", 0.65, 1.0, Cues("=nino", "national insurance", "=ni", "=ni number"), pattern=r"(?i)\b[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d\d ?\d\d ?\d\d ?[A-D]\b", valid=check.uk_nino),
     Rule("UK_POSTCODE", 0.5, 0.9, _POSTCODE, pattern=r"\b(?:[A-PR-UWYZ][A-HK-Y]?\d[0-9A-HJKMNPR-Y]?|GIR) \d[ABD-HJLNP-UW-Z]{2}\b", valid=check.uk_postcode),
     Rule("UK_POSTCODE", 0.2, 0.8, _POSTCODE, pattern=r"\b(?:[A-PR-UWYZ][A-HK-Y]?\d[0-9A-HJKMNPR-Y]?|GIR)\d[ABD-HJLNP-UW-Z]{2}\b", valid=check.uk_postcode),
-    Rule("UK_DRIVING_LICENCE", 0.8, 1.0, _LICENCE, pattern=r"(?i)\b[A-Z]{1,5}9{0,4}\d{6}[A-Z9]{2}[A-Z0-9][A-Z]{2}\b"),
+    Rule("UK_DRIVING_LICENCE", 0.8, 1.0, _LICENCE, pattern=r"(?i)\b[A-Z]{1,5}9{0,4}\d{6}[A-Z9]{2}[A-Z0-9][A-Z]{2}\b", valid=check.uk_driving_licence),
     Rule("UK_PASSPORT", 0.05, 0.75, _PASSPORT, pattern=r"\b[A-Z]{2}\d{7}\b"),
     Rule("US_PASSPORT", 0.1, 0.8, _PASSPORT, pattern=r"\b[A-Za-z]\d{8}\b"),
     Rule("US_DRIVER_LICENSE", 0.1, 0.75, _LICENCE, pattern=_LICENCE_NUMBER),
@@ -270,19 +269,19 @@ PATTERNS = (
     Rule("ES_NIF", 0.55, 1.0, _NIF, pattern=r"\b\d{7,8}-?[A-HJ-NP-TV-Za-hj-np-tv-z]\b", valid=check.es_nif),
     Rule("ES_NIE", 0.7, 1.0, _NIF, pattern=r"(?i)\b[XYZ]-?\d{7}-?[A-HJ-NP-TV-Z]\b", valid=check.es_nie),
     Rule("IT_FISCAL_CODE", _SURE, 1.0, None, pattern=r"(?i)\b[A-Z]{6}[0-9LMNP-V]{2}[A-EHLMPRST][0-9LMNP-V]{2}[A-Z][0-9LMNP-V]{3}[A-Z]\b", valid=check.it_fiscal_code),
-    Rule("IT_FISCAL_CODE", 0.55, 0.8, Words("codice fiscale", "fiscal"), pattern=r"(?i)\b[A-Z]{6}\d{2}[A-EHLMPRST]\d{2}[A-Z]\d{3}[A-Z]\b"),
+    Rule("IT_FISCAL_CODE", 0.55, 0.8, Cues("codice fiscale", "fiscal"), pattern=r"(?i)\b[A-Z]{6}\d{2}[A-EHLMPRST]\d{2}[A-Z]\d{3}[A-Z]\b"),
     Rule("IT_VAT_CODE", 0.3, _SURE, _ITALY_VAT, pattern=r"\b(?:IT)?\d{5}_?\d{3}_?\d{3}\b"),
     Rule("IT_PASSPORT", 0.05, 0.8, _ITALY_PASS, pattern=r"(?i)\b[A-Z]{2}\d{7}\b"),
     Rule("IT_IDENTITY_CARD", 0.3, 0.9, _ITALY_CARD, pattern=r"(?i)\b(?:[A-Z]{2}\d{5}[A-Z]{2}|\d{7}[A-Z]{2}|[A-Z]{2} ?\d{7})\b"),
     Rule("DE_PASSPORT", 0.35, 0.9, _PASSPORT, pattern=r"(?i)\b[CFGHJKLMNPRTVWXYZ][0-9CFGHJKLMNPRTVWXYZ]{7}\d\b", valid=check.icao),
-    Rule("DE_SOCIAL_SECURITY", 0.8, 1.0, Words("=rvnr", "rentenversicherung", "sozialversicherung"), pattern=r"(?i)\b\d{8}[A-Z]\d{3}\b", valid=check.de_social_security),
+    Rule("DE_SOCIAL_SECURITY", 0.8, 1.0, Cues("=rvnr", "rentenversicherung", "sozialversicherung"), pattern=r"(?i)\b\d{8}[A-Z]\d{3}\b", valid=check.de_social_security),
     Rule("DE_HEALTH_INSURANCE", _WEAK, 1.0, _KVNR, pattern=r"(?i)\b[A-Z]\d{9}\b", valid=check.de_health_insurance),
-    Rule("FI_PERSONAL_IDENTITY_CODE", 0.9, 1.0, Words("=hetu", "henkilötunnus", "personbeteckning"), pattern=r"\b\d{6}[-+A-FU-Y]\d{3}[0-9A-FHJ-NPR-Y]\b", valid=check.fi_identity, raw=True),
-    Rule("SG_NRIC_FIN", 0.8, 1.0, Words("=nric", "=fin"), pattern=r"(?i)\b[STFGM]\d{7}[A-Z]\b", valid=check.sg_nric),
+    Rule("FI_PERSONAL_IDENTITY_CODE", 0.9, 1.0, Cues("=hetu", "henkilötunnus", "personbeteckning"), pattern=r"\b\d{6}[-+A-FU-Y]\d{3}[0-9A-FHJ-NPR-Y]\b", valid=check.fi_identity, raw=True),
+    Rule("SG_NRIC_FIN", 0.8, 1.0, Cues("=nric", "=fin"), pattern=r"(?i)\b[STFGM]\d{7}[A-Z]\b", valid=check.sg_nric),
     Rule("SG_UEN", 0.2, 0.9, _UEN, pattern=r"\b(?:\d{8,9}[A-Z]|[TSR]\d{2}[A-Z]{2}\d{4}[A-Z])\b"),
-    Rule("IN_PAN", _FAIR, 1.0, Words("permanent account", "=pan", "income tax"), pattern=r"\b[A-Z]{3}[ABCFGHJLPT][A-Z]\d{4}[A-Z]\b"),
-    Rule("IN_GSTIN", 0.9, 1.0, Words("=gstin", "=gst"), pattern=r"\b\d{2}[A-Z]{5}\d{4}[A-Z][1-9A-Z]Z[0-9A-Z]\b", valid=check.in_gstin),
-    Rule("IN_GSTIN", 0.5, 1.0, Words("=gstin", "=gst"), pattern=r"\b(?:0[1-9]|[12]\d|3[0-7])[A-Z]{3}[ABCFGHJLPT][A-Z]\d{4}[A-Z][1-9A-Z]Z[0-9A-Z]\b"),
+    Rule("IN_PAN", _FAIR, 1.0, Cues("permanent account", "=pan", "income tax"), pattern=r"\b[A-Z]{3}[ABCFGHJLPT][A-Z]\d{4}[A-Z]\b"),
+    Rule("IN_GSTIN", 0.9, 1.0, Cues("=gstin", "=gst"), pattern=r"\b\d{2}[A-Z]{5}\d{4}[A-Z][1-9A-Z]Z[0-9A-Z]\b", valid=check.in_gstin),
+    Rule("IN_GSTIN", 0.5, 1.0, Cues("=gstin", "=gst"), pattern=r"\b(?:0[1-9]|[12]\d|3[0-7])[A-Z]{3}[ABCFGHJLPT][A-Z]\d{4}[A-Z][1-9A-Z]Z[0-9A-Z]\b"),
     Rule("IN_VOTER", 0.2, 0.9, _VOTER, pattern=r"(?i)\b[A-Z]{3}\d{7}\b"),
     Rule("IN_VEHICLE_REGISTRATION", 0.35, 0.9, _VEHICLE, pattern=r"\b[A-Z]{2}[ -]?\d{1,2}[ -]?[A-Z]{1,3}[ -]?\d{4}\b", valid=check.in_vehicle),
     Rule("IN_PASSPORT", 0.1, 0.8, _PASSPORT, pattern=r"(?i)\b[A-PR-WY][1-9]\d ?\d{4}[1-9]\b"),
@@ -291,10 +290,10 @@ PATTERNS = (
     Rule("CN_RESIDENT_ID", 0.9, 1.0, None, pattern=r"\b[1-8]\d{16}[0-9Xx]\b", valid=check.cn_resident),
     Rule("MX_CURP", 0.9, 1.0, None, pattern=r"\b[A-Z][AEIOUX][A-Z]{2}\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])[HMX][A-Z]{2}[B-DF-HJ-NP-TV-Z]{3}[A-Z0-9]\d\b"),
     Rule("CRYPTO", _SURE, 1.0, None, pattern=r"\b[13][1-9A-HJ-NP-Za-km-z]{25,34}\b|\bbc1[a-z0-9]{25,87}\b|\bBC1[A-Z0-9]{25,87}\b", valid=check.bitcoin, raw=True),
-    Rule("CRYPTO", _FAIR, 0.9, Words("=eth", "ethereum", "wallet", "=usdt", "=erc20", "address"), pattern=r"\b0x[0-9a-fA-F]{40}\b", valid=check.ethereum, raw=True),
+    Rule("CRYPTO", _FAIR, 0.9, Cues("=eth", "ethereum", "wallet", "=usdt", "=erc20", "address"), pattern=r"\b0x[0-9a-fA-F]{40}\b", valid=check.ethereum, raw=True),
     Rule("IP_ADDRESS", 0.8, 0.95, IP_WORDS, pattern=r"\b(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)\.){3}(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)\b", raw=True),
     Rule("IP_ADDRESS", 0.8, 0.95, IP_WORDS, pattern=r"[0-9A-Fa-f:]{0,5}:[0-9A-Fa-f:]{1,38}(?:\.\d{1,3}){0,3}(?:%[A-Za-z0-9]{1,15})?", valid=check.ipv6, raw=True),
-    Rule("MAC_ADDRESS", 0.85, 1.0, Words("=mac", "physical address", "hardware address", "ethernet"), pattern=r"\b(?:[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{2}(?:-[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4})\b", valid=check.mac_address, raw=True),
+    Rule("MAC_ADDRESS", 0.85, 1.0, Cues("=mac", "physical address", "hardware address", "ethernet"), pattern=r"\b(?:[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{2}(?:-[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4})\b", valid=check.mac_address, raw=True),
     Rule("DATE_OF_BIRTH", 0.1, 0.9, BIRTH, pattern=DATE),
     Rule("DATE_TIME", 0.8, 0.9, None, pattern=DATE),
     Rule("DATE_TIME", 0.6, 0.7, None, pattern=_LOOSE_DATE),

@@ -15,6 +15,7 @@ from datetime import date
 _DOUBLED = dict(zip("0123456789", (0, 2, 4, 6, 8, 1, 3, 5, 7, 9), strict=True))
 _SEPARATORS = str.maketrans("", "", " -./+")
 _BASE36 = {c: i for i, c in enumerate("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")}
+_AS_NUMBERS = str.maketrans({c: str(i) for c, i in _BASE36.items()})
 
 
 def compact(value: str) -> str:
@@ -41,6 +42,8 @@ def _real_date(year: int, month: int, day: int) -> bool:
 
 def _short_date(yymmdd: str) -> bool:
     """A date with two digits of the year, in either century."""
+    if not ("01" <= yymmdd[2:4] <= "12" and "01" <= yymmdd[4:6] <= "31"):
+        return False
     year, month, day = int(yymmdd[:2]), int(yymmdd[2:4]), int(yymmdd[4:6])
     return _real_date(2000 + year, month, day) or _real_date(1900 + (year or 4), month, day)
 
@@ -57,11 +60,9 @@ def luhn(digits: str) -> bool:
 def mod97(value: str) -> bool:
     """ISO 7064 mod 97-10 as IBANs use it: the first four characters are moved to the end, letters are 10
     to 35, and the remainder is 1. False for what is not letters and digits."""
-    value = value.upper()
-    try:
-        return len(value) > 4 and int("".join(str(_BASE36[c]) for c in value[4:] + value[:4])) % 97 == 1
-    except KeyError:
+    if len(value) <= 4 or not (value.isascii() and value.isalnum()):
         return False
+    return int((value[4:] + value[:4]).upper().translate(_AS_NUMBERS)) % 97 == 1
 
 
 def _mod11_10(digits: str) -> bool:
@@ -265,8 +266,15 @@ def uk_nino(value: str) -> bool:
     return value[:2] not in ("BG", "GB", "KN", "NK", "NT", "TN", "ZZ")
 
 
+_UK_LICENCE = 16
+"""Characters of a British driving licence's number."""
+
+
 def uk_driving_licence(value: str) -> bool:
-    """Surname, decade, month (women plus 50) and day of birth, year, initials."""
+    """Five of the surname (filled up with 9), decade, month (women plus 50) and day of birth, year, two
+    initials, three characters of the computer's."""
+    if len(value) != _UK_LICENCE or not value[5:11].isdigit():
+        return False
     month, day = int(value[6:8]) % 50, int(value[8:10])
     return 1 <= month <= 12 and 1 <= day <= 31
 
@@ -522,14 +530,31 @@ def br_cnpj(digits: str) -> bool:
 # -- devices ------------------------------------------------------------------------------------------
 
 
+_IPV6_GROUPS = 8
+
+
 def ipv6(value: str) -> bool:
-    if value.count(":") < 2:
+    """Groups of up to four hexadecimal digits, one run of zeros left out, the last two perhaps as IPv4."""
+    address = value.partition("%")[0]
+    if address.count(":") < 2:
         return False
-    try:
-        ipaddress.IPv6Address(value.partition("%")[0])
-    except ValueError:
-        return False
-    return True
+    if "." in address:
+        head, _, last = address.rpartition(":")
+        try:
+            ipaddress.IPv4Address(last)
+        except ValueError:
+            return False
+        address = f"{head}:0:0"
+    head, left_out, tail = address.partition("::")
+    groups = head.split(":") if head or not left_out else []
+    if tail:
+        groups += tail.split(":")
+    full = len(groups) < _IPV6_GROUPS if left_out else len(groups) == _IPV6_GROUPS
+    return full and all(0 < len(group) <= 4 for group in groups)
+
+
+_ASSIGNED = "23fF"
+"""How addresses of hosts begin: global unicast, unique local and link local."""
 
 
 def ordinary_ip(value: str) -> bool:
@@ -537,11 +562,14 @@ def ordinary_ip(value: str) -> bool:
     IPv6, several groups and a digit among them (`a::b` is code)."""
     if ":" in value:
         groups = [group for group in value.partition("%")[0].split(":") if group]
-        digits = any(c.isdigit() for c in groups[0]) if len(groups) == 2 else any(c.isdigit() for c in value)
-        return digits and (len(groups) > 2 or (len(groups) == 2 and len(groups[0]) == 4))
+        if len(groups) == 2:
+            return len(groups[0]) == 4 and groups[0][0] in _ASSIGNED and any(map(str.isdigit, groups[0]))
+        return len(groups) > 2 and any(map(str.isdigit, value))
     return not value.startswith(("127.", "0.", "255.")) and not value.endswith(".0.0.0")
 
 
+_MAC_SEPARATORS = frozenset(":-.")
+
+
 def mac_address(value: str) -> bool:
-    digits = value.translate(str.maketrans("", "", ":-.")).lower()
-    return len(set(digits)) > 1
+    return len(set(value.lower()) - _MAC_SEPARATORS) > 1

@@ -24,6 +24,8 @@ log = logging.getLogger("gateway.screening")
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 START_S = 30.0
 """How long a process may take until it can scan."""
+LOAD_S = 90.0
+"""How long it may take to load a classifier besides."""
 _COMMAND = (sys.executable, "-m", "gateway.screening.process")
 
 
@@ -49,6 +51,9 @@ class ScanPool:
         self._warm = asyncio.Event()
         self._warm.set()
         self._starting: set[asyncio.Task[None]] = set()
+        self._size = size
+        self._looks = Looks()
+        """With the classifier that a process is to have loaded before it is asked."""
 
     async def scan(
         self,
@@ -61,7 +66,7 @@ class ScanPool:
         """The findings of each text. Raises `ScanFailed` when there are none within the deadline, which
         begins now, queueing included. At most half of it is spent queueing: a text that comes to a process
         too late would only take it down."""
-        payload = orjson.dumps([looks.dump(), texts])
+        payload = orjson.dumps({"looks": looks.dump(), "texts": texts})
         if wait:
             await self._warm.wait()
         loop = asyncio.get_running_loop()
@@ -95,7 +100,54 @@ class ScanPool:
                 self._replace()
             else:
                 self._free.put_nowait(process)
+        if isinstance(answer, dict):
+            log.error("the classifier gives no verdict: %s", answer["failed"])
+            raise ScanFailed("crashed")
         return [tuple(Finding(*found) for found in each) for each in answer]
+
+    async def prepare(self, looks: Looks) -> str:
+        """Load a classifier in every process and try it out, before a policy that wants it is in force; what
+        is wrong with it, or nothing. Texts that come meanwhile wait, as for `warm`."""
+        if looks.classifier is None:
+            self._looks = Looks()
+            return ""
+        self._warm.clear()
+        payload = orjson.dumps({"looks": looks.dump()})
+        taken: list[asyncio.subprocess.Process | None] = []
+        try:
+            while len(taken) < self._size:
+                taken.append(await self._free.get())
+            tried = await asyncio.gather(*[self._prepared(process, payload) for process in taken])
+        except BaseException:
+            for process in taken:
+                # Its answer would be taken for the next one's.
+                self._end(process)
+                self._free.put_nowait(None)
+            raise
+        finally:
+            self._warm.set()
+        for process, _ in tried:
+            self._free.put_nowait(process)
+        problem = next((problem for _, problem in tried if problem), "")
+        if not problem:
+            self._looks = looks
+        return problem
+
+    async def _prepared(
+        self, process: asyncio.subprocess.Process | None, payload: bytes
+    ) -> tuple[asyncio.subprocess.Process | None, str]:
+        try:
+            async with asyncio.timeout(START_S + LOAD_S):
+                if process is None or process.returncode is not None:
+                    process = await self._start()
+                answer = await self._ask(process, payload)
+        except (TimeoutError, OSError, EOFError, orjson.JSONDecodeError) as error:
+            self._end(process)
+            return None, f"a process that was to load it ended: {error!r}"
+        except BaseException:
+            self._end(process)
+            raise
+        return process, str(answer["problem"])
 
     async def warm(self) -> None:
         """Start one process ahead of the first text. Texts that come meanwhile wait for it as long as they
@@ -119,9 +171,9 @@ class ScanPool:
     async def _started(self) -> None:
         process = None
         try:
-            async with asyncio.timeout(START_S):
+            async with asyncio.timeout(START_S + (LOAD_S if self._looks.classifier is not None else 0)):
                 process = await self._start()
-                await self._ask(process, orjson.dumps([Looks().dump(), []]))
+                await self._ask(process, orjson.dumps({"looks": self._looks.dump()}))
         except (TimeoutError, OSError, EOFError, orjson.JSONDecodeError, ScanFailed):
             # Whoever needs it next tries again, and is told why it fails.
             self._end(process)
@@ -152,7 +204,7 @@ class ScanPool:
         self._all.add(process)
         return process
 
-    async def _ask(self, process: asyncio.subprocess.Process, payload: bytes) -> list[list[list[Any]]]:
+    async def _ask(self, process: asyncio.subprocess.Process, payload: bytes) -> Any:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(FRAME.pack(len(payload)) + payload)
@@ -161,8 +213,7 @@ class ScanPool:
         size = FRAME.unpack(head)[0]
         if size > MAX_ANSWER_BYTES:
             raise EOFError("an answer without end")
-        answer: list[list[list[Any]]] = orjson.loads(await process.stdout.readexactly(size))
-        return answer
+        return orjson.loads(await process.stdout.readexactly(size))
 
     def _end(self, process: asyncio.subprocess.Process | None) -> None:
         if process is not None and process.returncode is None:

@@ -15,6 +15,8 @@ import string
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+import re2
+
 from gateway.screening.base import Finding
 from gateway.screening.matching import PatternSet, to_ascii
 from gateway.screening.pii import resolve
@@ -31,12 +33,10 @@ from gateway.screening.secrets_rules import (
 )
 
 DETECTOR = "secrets"
-TYPES = frozenset(
-    {ASSIGNED, "PASSWORD", "PRIVATE_KEY", "KUBERNETES_SECRET"} | {shape.type for shape in SHAPES}
-)
 
 _SPECIAL = (ASSIGNMENT, PEM, ENCODED_PEM, KUBERNETES)
 _SET = PatternSet((*_SPECIAL, *(shape.pattern for shape in SHAPES)))
+_AT_ASSIGNMENT = 0
 _AT_SHAPES = len(_SPECIAL)
 
 Span = tuple[str, int, int, float]
@@ -48,12 +48,14 @@ def scan(text: str) -> list[Finding]:
     data = ascii_text.encode("ascii")
     found: list[Span] = []
     for index in _SET.present(data):
+        if index == _AT_ASSIGNMENT:
+            found += _assigned(ascii_text, _SET.named_spans(index, data))
+            continue
         spans = _SET.spans(index, data)
         if index >= _AT_SHAPES:
-            shape = SHAPES[index - _AT_SHAPES]
-            found += _shaped(ascii_text, shape, spans)
+            found += _shaped(ascii_text, SHAPES[index - _AT_SHAPES], spans)
         else:
-            found += (_assigned, _pem, _encoded_pem, _kubernetes)[index](ascii_text, spans)
+            found += _BLOCKS[index](ascii_text, spans)
     return resolve(Finding(DETECTOR, type_, start, end, score) for type_, start, end, score in found)
 
 
@@ -86,7 +88,10 @@ def _basic(value: str) -> bool:
 def _user(value: str) -> bool:
     user, _, password = value.replace('"', "").replace("'", "").partition(":")
     secret = password or user
-    return not placeholder(secret) and not placeholder(user or secret) and _password(secret)
+    if placeholder(secret) or user[:1] in tuple("$<%") or not _password(secret):
+        return False
+    # `-u root:wheel` names a group.
+    return not placeholder(user) or (len(secret) >= 8 and any(map(str.isdigit, secret)))
 
 
 def _header(value: str) -> bool:
@@ -115,15 +120,16 @@ _FURTHER: dict[str, Callable[[str], bool]] = {
 
 _NAME = re.compile(rf"({PASSWORDS})|{KEY_NAMES}", re.IGNORECASE)
 _AFTER_COMMA = re.compile(r",\s*[\"'`\\(bruf]*\Z")
-_NAME_REACH = 96
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z_$0-9]*(?:(?:\.|::|->)[A-Za-z_$][A-Za-z_$0-9]*)*[;,)]*")
 _TYPE = re.compile(r"[A-Z][a-z]+\d{1,2}[A-Z][A-Za-z]*")  # Uint8Array
-_JOINTS = re.compile(r"[-_.]|(?<=[a-z0-9])(?=[A-Z])")
+_WORD = re.compile(r"[A-Za-z]?[a-z]+|[A-Z]+|[0-9]+")
+_JOINTS = re.compile(r"[-_.:/]|(?<=[a-z0-9])(?=[A-Z])")
 
 
-def _assigned(text: str, spans: Iterator[tuple[int, int]]) -> Iterator[Span]:
-    for start, end in spans:
+def _assigned(text: str, spans: Iterator[tuple[int, int, int]]) -> Iterator[Span]:
+    """`spans` are those of the values, with where their names begin in front."""
+    for named, start, end in spans:
         value = text[start:end].rstrip(").]}:!?*|&" if text[start - 1 : start] not in ("'", '"') else "")
         end = start + len(value)
         quoted = text[start - 1 : start] in ("'", '"', "`")
@@ -132,7 +138,8 @@ def _assigned(text: str, spans: Iterator[tuple[int, int]]) -> Iterator[Span]:
             continue
         if placeholder(value) or "://" in value or _code(value, quoted) or _masked(text, end):
             continue
-        names = [match.group(1) for match in _NAME.finditer(text, max(0, start - _NAME_REACH), start)]
+        # Of `token for password:` the last counts.
+        names = [match.lastindex for match in _NAME.finditer(text, named, start)]
         if names and names[-1]:
             if _password(value):
                 yield "PASSWORD", start, end, 0.75
@@ -160,11 +167,12 @@ def _code(value: str, quoted: bool) -> bool:
 
 def _password(value: str) -> bool:
     """Letters and something that is no letter, and not one word with a number after it."""
-    letters = any(c.isalpha() for c in value)
-    others = sum(not c.isalpha() for c in value)
+    letters = sum(map(str.isalpha, value))
     if not letters:
-        return len(set(value)) > 4 and any(not c.isdigit() for c in value)
-    return (others > 0 or _scrambled(value)) and len(set(value)) > 4 and not _COMMON.fullmatch(value)
+        return len(set(value)) > 4 and not value.isdigit()
+    return (
+        (letters < len(value) or _scrambled(value)) and len(set(value)) > 4 and not _COMMON.fullmatch(value)
+    )
 
 
 _CAMEL = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
@@ -194,6 +202,10 @@ _PLACEHOLDERS = (
     "null", "true", "false", "boolean", "123456", "abc123", "foobar", "password", "<", ">", "${", "$(",
     "{{", "}}", "#{", "%(", "...", "***", "[", "__",
 )  # fmt: skip
+_SAMPLE, _PLACEHOLDER = (
+    re2.compile("|".join(map(re2.escape, words)).encode())
+    for words in (_SAMPLES, (*_SAMPLES, *_PLACEHOLDERS))
+)
 _WHOLE = frozenset((
     "pass", "passwd", "secret", "token", "test", "tests", "admin", "root", "user", "guest", "postgres",
     "mysql", "redis", "rabbitmq", "default", "none", "null", "empty", "value", "key", "string", "text",
@@ -205,8 +217,13 @@ _WHOLE = frozenset((
 def _sample(value: str) -> bool:
     """Written to show a shape: `AKIAIOSFODNN7EXAMPLE`, `xoxb-XXXX`, `AIzaSyabcdefghijkl…`."""
     lower = value.lower()
-    few = len(set(lower)) < min(7, len(lower) // 2) or (len(lower) >= 20 and len(set(lower[-16:])) < 6)
-    return few or any(word in lower for word in _SAMPLES)
+    return _few(lower) or _SAMPLE.search(lower.encode()) is not None
+
+
+def _few(lower: str) -> bool:
+    """So few different characters that nothing random has made them."""
+    size = len(lower)
+    return len(set(lower)) < min(7, size // 2) or (size >= 20 and len(set(lower[-16:])) < 6)
 
 
 def _masked(text: str, end: int) -> bool:
@@ -219,7 +236,7 @@ def placeholder(value: str) -> bool:
     lower = value.lower()
     if lower.strip("\"'`.,;:!?()[]{}<>-_") in _WHOLE or lower[:1] in "$%":
         return True
-    return any(word in lower for word in _PLACEHOLDERS) or _sample(value)
+    return _few(lower) or _PLACEHOLDER.search(lower.encode()) is not None
 
 
 def _mixed(value: str) -> bool:
@@ -229,11 +246,11 @@ def _mixed(value: str) -> bool:
 
 
 def _mixed_enough(value: str) -> bool:
-    """Digits among letters, and no words strung together, as in `X509WorkloadIdentity`."""
+    """Digits among letters, and no words and numbers strung together, as in `X509WorkloadIdentity`."""
     digits = sum(c.isdigit() for c in value)
     parts = _JOINTS.split(value)
-    stems = (part.rstrip(string.digits) for part in parts)
-    words = sum(len(stem) for stem in stems if len(stem) > 2 and (stem[1:].islower() or stem.isupper()))
+    stems = (part.rstrip(string.digits) or part for part in parts)
+    words = sum(len(stem) for stem in stems if len(stem) > 2 and _WORD.fullmatch(stem))
     return 0 < digits < len(value) and (len(parts) < 2 or words < 0.5 * len(value))
 
 
@@ -301,3 +318,10 @@ def _kubernetes(text: str, spans: Iterator[tuple[int, int]]) -> Iterator[Span]:
                 yield "KUBERNETES_SECRET", entry.start(2), entry.end(2), 0.8
                 line_end = entry.end()
             at = line_end + 1
+
+
+_BLOCKS: dict[int, Callable[[str, Iterator[tuple[int, int]]], Iterator[Span]]] = {
+    _SPECIAL.index(PEM): _pem,
+    _SPECIAL.index(ENCODED_PEM): _encoded_pem,
+    _SPECIAL.index(KUBERNETES): _kubernetes,
+}

@@ -42,6 +42,7 @@ SHAPES = (
     Shape("AWS_ACCESS_KEY", r"\b(?:AKIA|ASIA|ABIA|ACCA|A3T[A-Z0-9])[A-Z0-9]{16}\b"),
     Shape("AWS_SECRET_KEY", rf"(?i)\baws_?{_NAME}(?:secret|sk|key){_NAME}{_IS}([A-Za-z0-9/+]{{40}})(?:[^A-Za-z0-9/+=]|$)"),
     Shape("AWS_SECRET_KEY", rf"(?i)\bsecret_?access_?key{_IS}([A-Za-z0-9/+]{{40}})(?:[^A-Za-z0-9/+=]|$)"),
+    Shape("AWS_SECRET_KEY", r"\baws_secret_access_key\s{1,3}([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+=]|$)"),
     Shape("AWS_BEDROCK_KEY", rf"\bABSK{_B64}{{109,}}={{0,2}}(?:[^A-Za-z0-9+/=]|$)|\bbedrock-api-key-YmVkcm9jay5hbWF6b25hd3MuY29t{_B64}*={{0,2}}", sample=False),
     Shape("GCP_API_KEY", rf"\bAIza{_URL}{{35}}(?:[^A-Za-z0-9_-]|$)", mixed=True),
     Shape("GCP_OAUTH_SECRET", rf"\bGOCSPX-{_URL}{{24,32}}|\bya29\.{_URL}{{30,}}"),

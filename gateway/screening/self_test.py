@@ -6,6 +6,8 @@ have is noticed before traffic relies on it.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gateway.screening.base import Channel
 from gateway.screening.engine import Looks, names, scan
 from gateway.screening.pii import canonical
@@ -24,7 +26,9 @@ _PERSONAL = {
 
 
 def broken(looks: Looks) -> list[str]:
-    """The detectors that are on and do not work."""
+    """The detectors that are on and do not work. The tiers behind that of instructions are tried elsewhere: a
+    classifier where it is loaded (`pool`), a judge when it is asked."""
+    looks = replace(looks, classifier=None, judge=None)
     found = []
     if looks.injection:
         channels: tuple[Channel, ...] = ("user", "tool")

@@ -148,10 +148,10 @@ class Reports(Database):
         `input_tokens output_tokens cached_tokens`. Raises `BadCursor`.
         """
         s = schema.steps.c
-        order = (s.ordinal, s.at, s.id)
+        order = (s.ordinal, s.at, s.ended_at, s.id)
         query = select(schema.steps).where(s.run == clip(run_id)).order_by(*order).limit(limit + 1)
         if cursor is not None:
-            after = read_cursor(cursor, int, int, str)
+            after = read_cursor(cursor, int, int, int, str)
             query = query.where(tuple_(*order) > tuple_(*(literal(value) for value in after)))
 
         def work(conn: Connection) -> tuple[list[Json], str | None]:
@@ -160,7 +160,9 @@ class Reports(Database):
                 return page, None
             page.pop()
             last = page[-1] if page else None
-            return page, make_cursor(last["ordinal"], last["started_at"], last["id"]) if last else None
+            if last is None:
+                return page, None
+            return page, make_cursor(last["ordinal"], last["started_at"], last["ended_at"], last["id"])
 
         return await self._report(work)
 

@@ -69,6 +69,13 @@ class Metrics:
             buckets=_SECONDS,
             registry=r,
         )
+        self.queued = Histogram(
+            "gateway_queue_seconds",
+            "Time a step waited for a provider with no slot for it.",
+            ["provider"],
+            buckets=_SECONDS,
+            registry=r,
+        )
         self.ttft = Histogram(
             "gateway_time_to_first_token_seconds",
             "Time from dispatch to the first event of a stream.",
@@ -113,6 +120,24 @@ class Metrics:
             "Checks that could not run and were let pass by policy.",
             ["check"],
             registry=r,
+        )
+        self.routed = Counter(
+            "gateway_routed", "Steps that another model served.", ["from", "to", "rule"], registry=r
+        )
+        self.shortened = Counter(
+            "gateway_context_saved_tokens",
+            "Input tokens of tool results that were left out, or would have been.",
+            ["mode"],
+            registry=r,
+        )
+        self.cache = Counter(
+            "gateway_cache",
+            "Steps that were looked up among the kept answers, by what came of it.",
+            ["tier", "outcome"],
+            registry=r,
+        )
+        self.saved = Counter(
+            "gateway_saved_usd", "Dollars that steps cost less than where they were to go.", registry=r
         )
         self.alerts = Counter(
             "gateway_alerts", "Alerts by what came of them.", ["event", "outcome"], registry=r

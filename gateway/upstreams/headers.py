@@ -6,7 +6,11 @@ a provider's cookies and its own retry advice on our verdicts stop here.
 
 from __future__ import annotations
 
+import contextlib
+import math
+import time
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 
 from gateway.domain import Headers
 from gateway.errors import MAX_RETRY_AFTER_S, CallerError
@@ -94,16 +98,39 @@ def to_client(raw: Headers) -> Headers:
     ]
 
 
+def retry_after_s(raw: Headers) -> float | None:
+    """Seconds until the provider wants to be asked again, at least 0; None when it does not say.
+
+    A value that cannot be read asks for `MAX_RETRY_AFTER_S`: something was meant by it.
+    """
+    named = dict(reversed(raw))
+    if (ms := named.get(b"retry-after-ms", b"")).isdigit():
+        return int(ms[:12]) / 1000
+    value = named.get(b"retry-after")
+    if value is None:
+        return None
+    seconds = _seconds(value.decode("latin-1").strip())
+    return max(0.0, seconds) if math.isfinite(seconds) else float(MAX_RETRY_AFTER_S)
+
+
+def _seconds(value: str) -> float:
+    """A number of seconds, or an HTTP date as seconds from now; infinite for anything else."""
+    with contextlib.suppress(ValueError):
+        return float(value)
+    try:
+        at = parsedate_to_datetime(value)
+    except (ValueError, IndexError, OverflowError):
+        return math.inf
+    return at.timestamp() - time.time()
+
+
 def retry_advice(raw: Headers) -> Headers:
     """The provider's own `Retry-After` for its own refusal, never longer than a client should sleep."""
     advice: Headers = []
     for name, value in raw:
         if name == b"retry-after":
-            try:
-                seconds = min(float(value), MAX_RETRY_AFTER_S)
-            except ValueError:
-                seconds = MAX_RETRY_AFTER_S
-            advice.append((name, b"%d" % max(0, round(seconds))))
+            seconds = min(retry_after_s([(name, value)]) or 0, MAX_RETRY_AFTER_S)
+            advice.append((name, b"%d" % round(seconds)))
         elif name == b"retry-after-ms" and value.isdigit():
             advice.append((name, b"%d" % min(int(value), MAX_RETRY_AFTER_S * 1000)))
         elif name == b"x-should-retry" and value.lower() == b"false":

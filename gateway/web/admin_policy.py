@@ -13,7 +13,9 @@ from gateway.domain import Json
 from gateway.policy.loading import load_text
 from gateway.policy.messages import PolicyError
 from gateway.policy.sent import shown
-from gateway.screening.report import screened
+from gateway.screening.pool import ScanFailed
+from gateway.screening.report import screened, tiers
+from gateway.screens import deadline
 from gateway.web.admin_gate import AdminError, AdminRoute, Ctx, needs
 from gateway.web.admin_views import Body, Label, Reason, page, stamp, stamp_or_none, version_view
 
@@ -126,8 +128,18 @@ async def rollback(ctx: Ctx, body: RollbackBody) -> Json:
 async def screen(ctx: Ctx, body: ScreenBody) -> Json:
     """What the detectors find in a text, and what the policy would do about it. Nothing is kept or sent."""
     policy = ctx.worker.pipeline.generation.policy.screening
+    deeper = None
+    if (looks := tiers(body.channel, policy)) is not None:
+        try:
+            # The classifier lives in the processes beside this one.
+            (deeper,) = await ctx.worker.pool.scan(
+                [(body.channel, body.text)], looks, deadline(looks, len(body.text))
+            )
+        except ScanFailed as error:
+            problem = f"The classifier gave no verdict ({error.reason})."
+            raise AdminError(503, "guardrail_unavailable", problem) from error
     # A long text takes a while.
-    return await asyncio.to_thread(screened, body.text, body.channel, policy)
+    return await asyncio.to_thread(screened, body.text, body.channel, policy, deeper)
 
 
 def _plain(value: Any) -> Any:

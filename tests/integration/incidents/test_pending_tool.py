@@ -112,7 +112,7 @@ def test_a_broken_tool_is_taken_away_by_its_breaker(
     """With loop rules off: the breaker opens, the model has no tool any more and says so."""
     put(provider, "export_orders")
     gateway = start(GUARDED, runs=NIGHT, loops="null")
-    health = gateway.worker.health
+    health = gateway.worker.breakers
 
     def meanwhile() -> None:
         """A tool takes longer to time out than the gateway to tell the breakers what came of it before."""
@@ -159,7 +159,7 @@ def test_pending_later_than_the_contract_allows_is_a_timeout(
     gateway.worker.notices.append(
         lambda what, facts: opened.append(facts) if what == "breaker_open" else None
     )
-    health, says = gateway.worker.health, pending()
+    health, says = gateway.worker.breakers, pending()
 
     def wait(job: str) -> str:
         wait_until(lambda: not health._reports, what="the last result to be told")

@@ -100,8 +100,6 @@ def test_the_policy_of_the_contract_loads_as_it_is_printed() -> None:
 
 def test_what_is_not_enforced_yet_warns_with_its_place() -> None:
     assert load_text(CONTRACT, ENV, name="p.yaml").warnings == (
-        "p.yaml:34: routing: validated, not yet enforced by this version",
-        "p.yaml:9: models.gpt-4o.fallbacks: validated, not yet enforced by this version",
         "p.yaml:31: tools.get_order_status.idempotent: validated, not yet enforced by this version",
     )
 
@@ -115,6 +113,7 @@ loops: {mode: shadow}
 tools: {t: {allow: false, idempotent: true}}
 routing: {rules: [{name: r, when: {model: m}, use: m}]}
 screening: {injection: {output: {action: block}}}
+cache: {exact: {ttl_s: 60}}
 alerts: [{name: a, url: "https://example.com", on: kill}]
 passthrough: [{path: /v1/x, provider: a, price: free}]
 budgets: [{name: b, per: tool, limit_usd: 1, on_exceed: final_message, on_failure: allow}]

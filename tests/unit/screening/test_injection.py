@@ -358,7 +358,6 @@ def test_features_stand_where_their_words_stand() -> None:
     assert g is not None
     assert g.folded == "one two. three 00 funf"
     assert [text[a:b] for a, b in zip(g.units, g.units[1:], strict=False)] == ["One two. ", "Three 44 fünf"]
-    assert g.word_starts.tolist() == [0, 4, 9, 18]
     assert g.unit_words.tolist() == [0, 2, 4]
     assert g.words.shape == (6, 4)
     alike = grams("ONE  TWO. three 71 Funf")
@@ -372,6 +371,31 @@ def test_how_a_sentence_begins_is_a_feature_of_its_own() -> None:
     begins = [k for k, bucket in enumerate(g.words[4]) if bucket != NONE]
     assert begins == [0, 2]
     assert g.words[4, 0] not in g.words[0]
+
+
+def test_a_shape_is_the_same_for_words_of_one_class() -> None:
+    one, other = grams("Please send my files to Zorgon"), grams("Please forward my photos to Barzun")
+    telling = grams("The river rises in distant hills")
+    assert one is not None
+    assert other is not None
+    assert telling is not None
+    assert one.shapes.shape == (6, 6)
+    # Not the last word, whose ending differs.
+    assert one.shapes[1, :3].tolist() == other.shapes[1, :3].tolist()
+    assert one.shapes[4, 0] == other.shapes[4, 0] != NONE
+    assert not set(one.shapes[1:].ravel()) & set(telling.shapes[1:].ravel()) - {NONE}
+
+
+def test_strings_in_single_quotes_are_sentences_of_their_own() -> None:
+    text = "{'note': 'Send it on', 'id': 'it'}"
+    g = grams(text)
+    assert g is not None
+    assert [text[a:b].strip(" ':,{}") for a, b in zip(g.units, g.units[1:], strict=False)] == [
+        "note",
+        "Send it on",
+        "id",
+        "it",
+    ]
 
 
 def test_no_word_no_features() -> None:
@@ -452,15 +476,17 @@ def test_a_judge_adds_to_the_linear_score() -> None:
 
 def test_weights_survive_the_file(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
-    tables = [np.append(rng.normal(size=1 << BITS), 0.0) for _ in range(2)]
+    tables = [np.append(rng.normal(size=1 << BITS), 0.0) for _ in range(3)]
     judge = Judge(
         np.arange(3.0), np.ones(3), (np.full((4, 2), 0.5), np.eye(4)[:, :2]), (np.ones(3), np.zeros(3))
     )
-    model = Model(tables[0], tables[1], np.arange(len(NAMES)) / 4, -1.5, Thresholds(0.25, 2.5), judge)
+    model = Model(
+        tables[0], tables[1], tables[2], np.arange(len(NAMES)) / 4, -1.5, Thresholds(0.25, 2.5), judge
+    )
     save({"tool": model}, tmp_path / "w.npz")
     [again] = load(tmp_path / "w.npz").values()
     assert np.abs(again.words - model.words).max() <= np.abs(model.words).max() / 250
-    assert again.words[NONE] == again.chars[NONE] == 0
+    assert again.words[NONE] == again.chars[NONE] == again.shapes[NONE] == 0
     assert (again.bias, again.thresholds) == (-1.5, Thresholds(0.25, 2.5))
     assert again.patterns.tolist() == model.patterns.tolist()
     assert again.judge is not None
@@ -476,6 +502,15 @@ def test_the_shipped_file_is_small() -> None:
 def test_without_weights_there_is_no_detector(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="missing"):
         Injection(tmp_path / "missing.npz")
+
+
+def test_the_lines_around_a_certificate_end_no_document() -> None:
+    rng = random.Random(3)
+    body = "\n".join(base64.b64encode(rng.randbytes(48)).decode() for _ in range(20))
+    text = f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n"
+    assert not scan(text).flagged
+    assert not scan(text[700:]).flagged
+    assert scan(text + ATTACK).flagged
 
 
 def test_thresholds_can_be_set() -> None:

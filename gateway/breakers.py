@@ -1,11 +1,12 @@
-"""How the tools of agents fare, as their results tell: one breaker per tool, shared by all replicas.
+"""Circuit breakers as a worker sees them: what fails is left alone for a while, then tried by a few calls.
 
-A tool whose results fail for a team is withheld from that team's agents for a while, then tried again by a
-few calls. What a result says is only a caller's word, so a breaker never reaches beyond the team (or key)
-whose results opened it, unless the policy shares the tool; then failures of at least two keys are needed.
+Providers and their models break by what they answer, tools by what their results tell. A tool whose results
+fail for a team is withheld from that team's agents. What a result says is only a caller's word, so its
+breaker never reaches beyond the team (or key) whose results opened it, unless the policy shares the tool;
+then failures of at least two keys are needed.
 
-Nothing here waits on the hot path but a probe: results are reported in the background, states are known from
-the last report or look.
+All replicas share the state. Nothing here waits on the hot path but a probe: what came of calls is reported
+in the background, states are known from the last report or look.
 """
 
 from __future__ import annotations
@@ -19,32 +20,33 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.admission import BreakerRule, BreakerState
-from gateway.domain import Principal
+from gateway.domain import Millis, Principal
 from gateway.errors import StoreUnavailable
 from gateway.policy.models import Tool
 from gateway.protocols import Clock, Store
-from gateway.rules.breakers import breaker_key
+from gateway.rules.breakers import SHARED, breaker_key
+from gateway.rules.route import Route
 from gateway.values import frozen
 
-log = logging.getLogger("gateway.tool_health")
+log = logging.getLogger("gateway.breakers")
 
 FLUSH_S = 0.2
 LOOK_S = 1.0
-MAX_TOOLS = 4096
+MAX_BREAKERS = 4096
 SHARED_SOURCES = 2
 
 
 @frozen
-class ToolBreaker:
-    """The breaker that some callers' results of a tool count for."""
+class Breaker:
+    """One breaker and its rule."""
 
     key: str
     rule: BreakerRule
     owner: str | None = None
-    """Who looks after the tool, for alerts."""
+    """Who looks after what it is about, for alerts."""
 
 
-def breaker_of(caller: Principal, name: str, tool: Tool) -> ToolBreaker | None:
+def tool_breaker(caller: Principal, name: str, tool: Tool) -> Breaker | None:
     """The breaker that this caller's results of a tool count for; None when it has none."""
     wanted = tool.breaker
     if wanted is None or tool.mode == "off":
@@ -61,17 +63,36 @@ def breaker_of(caller: Principal, name: str, tool: Tool) -> ToolBreaker | None:
         probes=wanted.probes,
         min_sources=SHARED_SOURCES if tool.shared else 1,
     )
-    return ToolBreaker(breaker_key("tool", scope, name), rule, tool.owner)
+    return Breaker(breaker_key("tool", scope, name), rule, tool.owner)
+
+
+def provider_breakers(route: Route) -> tuple[Breaker, ...]:
+    """The breakers of the model that a route leads to, and of its provider."""
+    wanted = route.provider.breaker
+    if wanted is None:
+        return ()
+    rule = BreakerRule(
+        error_rate=float(wanted.error_rate),
+        min_calls=wanted.min_calls,
+        window_ms=round(wanted.window_s * 1000),
+        open_ms=round(wanted.open_s * 1000),
+        probes=wanted.probes,
+    )
+    model = f"{route.provider_name}/{route.label}"
+    return (
+        Breaker(breaker_key("provider", SHARED, route.provider_name), rule),
+        Breaker(breaker_key("model", SHARED, model), rule),
+    )
 
 
 @dataclass(slots=True)
 class _Seen:
-    breaker: ToolBreaker
+    breaker: Breaker
     state: BreakerState | None = None
 
 
 @dataclass(slots=True)
-class ToolHealth:
+class Breakers:
     """The breakers that this worker has met."""
 
     store: Store
@@ -86,7 +107,7 @@ class ToolHealth:
     def start(self) -> None:
         """Begin to report and to look."""
         for loop in (self._flush_forever, self._look_forever):
-            self._tasks.append(asyncio.create_task(loop(), name=f"tools{loop.__name__}"))
+            self._tasks.append(asyncio.create_task(loop(), name=f"breakers{loop.__name__}"))
 
     async def close(self) -> None:
         """Report what is left and stop."""
@@ -96,14 +117,14 @@ class ToolHealth:
         with contextlib.suppress(StoreUnavailable):
             await self.flush()
 
-    def saw(self, breaker: ToolBreaker, source: str, *, failed: bool) -> None:
+    def saw(self, breaker: Breaker, source: str, *, failed: bool) -> None:
         """A result has come: it is told to the store in a moment."""
         self._meet(breaker)
         counts = self._reports.setdefault((breaker.key, source), [0, 0])
         counts[failed] += 1
 
-    async def usable(self, breaker: ToolBreaker) -> bool:
-        """Whether the tool may be offered now. While its breaker is half open a few may try it.
+    async def usable(self, breaker: Breaker) -> bool:
+        """Whether it may be used now. While the breaker is half open a few may try.
 
         Raises `StoreUnavailable` when a probe is due and the store cannot be asked.
         """
@@ -114,10 +135,15 @@ class ToolHealth:
             return False
         return await self.store.probe(breaker.key, breaker.rule)
 
-    def _meet(self, breaker: ToolBreaker) -> _Seen:
+    def open_until(self, breaker: Breaker) -> Millis:
+        """When it is tried again, by what is known here; 0 unless it is open."""
+        state = self._meet(breaker).state
+        return state.until if state is not None and state.until > self.clock() else 0
+
+    def _meet(self, breaker: Breaker) -> _Seen:
         seen = self._seen.setdefault(breaker.key, _Seen(breaker))
         self._seen.move_to_end(breaker.key)
-        while len(self._seen) > MAX_TOOLS:
+        while len(self._seen) > MAX_BREAKERS:
             self._seen.popitem(last=False)
         seen.breaker = breaker
         return seen

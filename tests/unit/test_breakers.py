@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from gateway import tool_health
 from gateway.admission import BreakerRule, BreakerState
+from gateway import breakers
+from gateway.breakers import Breaker, Breakers
 from gateway.errors import StoreUnavailable
 from gateway.stores.embedded import EmbeddedStore
-from gateway.tool_health import ToolBreaker, ToolHealth
 
 START = 1_800_000_000_000
 RULE = BreakerRule(error_rate=0.5, min_calls=2, window_ms=60_000, open_ms=10_000, probes=1)
@@ -43,10 +43,10 @@ class Scene:
 
     def __post_init__(self) -> None:
         self.store = FragileStore(clock=lambda: self.now)
-        self.health = self.worker()
+        self.breakers = self.worker()
 
-    def worker(self) -> ToolHealth:
-        return ToolHealth(self.store, lambda: self.now, lambda kind, facts: self.told.append((kind, facts)))
+    def worker(self) -> Breakers:
+        return Breakers(self.store, lambda: self.now, lambda kind, facts: self.told.append((kind, facts)))
 
     async def counted(self, key: str = "b") -> tuple[int, int]:
         states = await self.store.breakers([key])
@@ -56,66 +56,66 @@ class Scene:
 async def test_results_are_told_together_and_a_breaker_that_opens_is_told_once() -> None:
     scene = Scene()
     for failed in (True, True, False, True):
-        scene.health.saw(ToolBreaker("b", RULE), "ann", failed=failed)
-    assert await scene.health.usable(ToolBreaker("b", RULE))
-    await scene.health.flush()
+        scene.breakers.saw(Breaker("b", RULE), "ann", failed=failed)
+    assert await scene.breakers.usable(Breaker("b", RULE))
+    await scene.breakers.flush()
     assert await scene.counted() == (1, 3)
-    assert not await scene.health.usable(ToolBreaker("b", RULE))
-    await scene.health.look(["b"])
+    assert not await scene.breakers.usable(Breaker("b", RULE))
+    await scene.breakers.look(["b"])
     until = START + 10_000
     assert scene.told == [("breaker_open", {"breaker": "b", "ok": 1, "failed": 3, "until": until})]
 
 
 async def test_what_the_store_could_not_take_is_told_later() -> None:
     scene = Scene()
-    scene.health.saw(ToolBreaker("b", RULE), "ann", failed=True)
-    scene.health.saw(ToolBreaker("c", RULE), "ann", failed=False)
+    scene.breakers.saw(Breaker("b", RULE), "ann", failed=True)
+    scene.breakers.saw(Breaker("c", RULE), "ann", failed=False)
     scene.store.away = True
     with pytest.raises(StoreUnavailable):
-        await scene.health.flush()
-    scene.health.saw(ToolBreaker("b", RULE), "ann", failed=False)
+        await scene.breakers.flush()
+    scene.breakers.saw(Breaker("b", RULE), "ann", failed=False)
     scene.store.away = False
-    await scene.health.flush()
+    await scene.breakers.flush()
     assert (await scene.counted("b"), await scene.counted("c")) == ((1, 1), (1, 0))
 
 
 async def test_a_worker_that_ends_while_it_reports_loses_nothing() -> None:
     scene = Scene()
     scene.store.hung = asyncio.Event()
-    scene.health.start()
-    scene.health.saw(ToolBreaker("b", RULE), "ann", failed=True)
-    scene.health.saw(ToolBreaker("c", RULE), "ann", failed=True)
+    scene.breakers.start()
+    scene.breakers.saw(Breaker("b", RULE), "ann", failed=True)
+    scene.breakers.saw(Breaker("c", RULE), "ann", failed=True)
     async with asyncio.timeout(10):
         await scene.store.hung.wait()
     scene.store.hung = None
-    await scene.health.close()
+    await scene.breakers.close()
     assert (await scene.counted("b"), await scene.counted("c")) == ((0, 1), (0, 1))
 
 
 async def test_what_other_workers_found_is_learnt_by_looking() -> None:
     scene = Scene()
     other = scene.worker()
-    assert await other.usable(ToolBreaker("b", RULE))
-    scene.health.saw(ToolBreaker("b", RULE), "ann", failed=True)
-    scene.health.saw(ToolBreaker("b", RULE), "ann", failed=True)
-    await scene.health.flush()
+    assert await other.usable(Breaker("b", RULE))
+    scene.breakers.saw(Breaker("b", RULE), "ann", failed=True)
+    scene.breakers.saw(Breaker("b", RULE), "ann", failed=True)
+    await scene.breakers.flush()
     await other.look(["b"])
-    assert not await other.usable(ToolBreaker("b", RULE))
+    assert not await other.usable(Breaker("b", RULE))
     scene.now += 10_000
-    assert [await w.usable(ToolBreaker("b", RULE)) for w in (scene.health, other)] == [True, False]
+    assert [await w.usable(Breaker("b", RULE)) for w in (scene.breakers, other)] == [True, False]
     await scene.store.reset_breaker("b")
     await other.look(["b"])
-    assert await other.usable(ToolBreaker("b", RULE))
+    assert await other.usable(Breaker("b", RULE))
 
 
 async def test_a_tool_that_is_used_is_remembered_longer_than_one_that_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tool_health, "MAX_TOOLS", 2)
+    monkeypatch.setattr(breakers, "MAX_BREAKERS", 2)
     scene = Scene()
-    scene.health.saw(ToolBreaker("b", RULE), "ann", failed=True)
-    scene.health.saw(ToolBreaker("b", RULE), "ann", failed=True)
-    await scene.health.flush()
+    scene.breakers.saw(Breaker("b", RULE), "ann", failed=True)
+    scene.breakers.saw(Breaker("b", RULE), "ann", failed=True)
+    await scene.breakers.flush()
     for other in ("c", "d", "e"):
-        assert await scene.health.usable(ToolBreaker(other, RULE))
-        assert not await scene.health.usable(ToolBreaker("b", RULE))
+        assert await scene.breakers.usable(Breaker(other, RULE))
+        assert not await scene.breakers.usable(Breaker("b", RULE))
