@@ -54,7 +54,8 @@ def policy(
         "chatonly": f'dialect: openai, base_url: "{provider.base_url}", api_key: none, surfaces: [chat]',
     }
     lines = ["version: 1", "providers:"]
-    lines += [f"  {name}: {{{told}{providers}}}" for name, told in upstreams.items()]
+    # All scenes share their gateways, and many of them have the provider fail.
+    lines += [f"  {name}: {{{told}, breaker: null{providers}}}" for name, told in upstreams.items()]
     lines.append("models:")
     for prefix, name in (("sim", "upstream"), ("claude", "claude"), ("chatonly", "chatonly")):
         lines.append(f'  "{prefix}/*": {{provider: {name}, upstream_model: "sim/*", {PRICE}}}')
@@ -63,7 +64,8 @@ def policy(
     for key, models in keys:
         reach = f", models: {models}" if models else ""
         lines.append(f"  - {{name: {key}, key: {secret(key)}, user: {key}, team: {key}{reach}}}")
-    return "\n".join([*lines, f"server: {{max_body_bytes: {MAX_BODY_BYTES}}}", more])
+    lines += ["routing: {retries: null}", f"server: {{max_body_bytes: {MAX_BODY_BYTES}}}"]
+    return "\n".join([*lines, more])
 
 
 def secret(key: str) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway.admission import BreakerRule, BreakerState
 from gateway import breakers
+from gateway.admission import BreakerRule, BreakerState
 from gateway.breakers import Breaker, Breakers
 from gateway.errors import StoreUnavailable
 from gateway.stores.embedded import EmbeddedStore

@@ -93,8 +93,9 @@ def test_an_answer_without_usage_is_counted(
 
 @pytest.mark.parametrize("status", [400, 404, 422, 429, 500, 503])
 def test_a_providers_refusal_costs_nothing(
-    gateway: ThreadedGateway, provider: ProviderServer, status: int
+    make_gateway: MakeGateway, provider: ProviderServer, status: int
 ) -> None:
+    gateway = make_gateway("routing: {retries: null}")
     provider.script("no", error_reply(status))
     answered, _, _ = gateway.post(chat("sim/no"))
     assert answered == (503 if status >= 500 else status)

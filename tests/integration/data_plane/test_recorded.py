@@ -51,13 +51,15 @@ def policy_for(provider: ProviderServer) -> str:
     names = [*TABLES.values(), "other"]
     for name in names:
         table = f", price_table: {name}" if name != "other" else ""
-        lines.append(f'  {name}: {{dialect: openai, base_url: "{provider.base_url}", api_key: none{table}}}')
+        lines.append(
+            f'  {name}: {{dialect: openai, base_url: "{provider.base_url}", api_key: none, breaker: null{table}}}'
+        )
     lines.append("models:")
     for name in names:
         price = ", price: {input_usd_per_mtok: 1, output_usd_per_mtok: 2}" if name == "other" else ""
         lines.append(f'  "{name}/*": {{provider: {name}, upstream_model: "*"{price}}}')
         lines.append(f'  "free/{name}/*": {{provider: {name}, upstream_model: "*", price: free}}')
-    lines.append(f"keys: [{{name: alice, key: {ALICE}}}]")
+    lines += [f"keys: [{{name: alice, key: {ALICE}}}]", "routing: {retries: null}"]
     return "\n".join(lines) + "\n"
 
 

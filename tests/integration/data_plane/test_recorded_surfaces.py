@@ -40,14 +40,15 @@ def policy_for(provider: ProviderServer) -> str:
     return f"""
 version: 1
 providers:
-  openai: {{dialect: openai, base_url: "{provider.base_url}", api_key: none, price_table: openai}}
-  anthropic: {{dialect: anthropic, base_url: "{provider.origin}", api_key: none, price_table: anthropic}}
+  openai: {{dialect: openai, base_url: "{provider.base_url}", api_key: none, breaker: null, price_table: openai}}
+  anthropic: {{dialect: anthropic, base_url: "{provider.origin}", api_key: none, breaker: null, price_table: anthropic}}
 models:
   "openai/*": {{provider: openai, upstream_model: "*"}}
   "anthropic/*": {{provider: anthropic, upstream_model: "*"}}
   "free/openai/*": {{provider: openai, upstream_model: "*", price: free}}
   "free/anthropic/*": {{provider: anthropic, upstream_model: "*", price: free}}
 keys: [{{name: alice, key: {ALICE}}}]
+routing: {{retries: null}}
 """
 
 

@@ -216,23 +216,29 @@ def test_what_frameworks_change_does_not_break_the_chain(
     assert agent.sources[-1] == "lineage"
 
 
+@pytest.fixture
+def patient(make_gateway: MakeGateway) -> ThreadedGateway:
+    """A gateway that leaves trying again to its clients."""
+    return make_gateway("routing: {retries: null}")
+
+
 def test_an_sdks_retry_is_the_same_step_and_an_attempt_of_its_own(
-    gateway: ThreadedGateway, provider: ProviderServer
+    patient: ThreadedGateway, provider: ProviderServer
 ) -> None:
     provider.script("flaky", Scenario([error_reply(500), error_reply(500), Reply("ok")], by="sequence"))
     body = {"model": "sim/flaky", "messages": [{"role": "user", "content": "x"}], "max_tokens": 50}
-    told = [gateway.post(body, x_stainless_retry_count=str(i))[1] for i in range(3)]
+    told = [patient.post(body, x_stainless_retry_count=str(i))[1] for i in range(3)]
     assert len({h["x-guardrail-run-id"] for h in told}) == 1
     assert [h["x-guardrail-step"] for h in told] == ["1", "1", "1"]
-    assert len(gateway.attempts()) == 3
+    assert len(patient.attempts()) == 3
 
 
 def test_a_repetition_after_a_failure_is_a_retry_even_when_nobody_says_so(
-    gateway: ThreadedGateway, provider: ProviderServer
+    patient: ThreadedGateway, provider: ProviderServer
 ) -> None:
     provider.script("flaky", Scenario([error_reply(503), Reply("ok"), Reply("ok")], by="sequence"))
     body = {"model": "sim/flaky", "messages": [{"role": "user", "content": "x"}], "max_tokens": 50}
-    first, second, third = (gateway.post(body)[1] for _ in range(3))
+    first, second, third = (patient.post(body)[1] for _ in range(3))
     assert first["x-guardrail-run-id"] == second["x-guardrail-run-id"]
     assert second["x-guardrail-run-source"] == "retry"
     assert third["x-guardrail-run-id"] != first["x-guardrail-run-id"]
@@ -248,20 +254,20 @@ ASKED: dict[str, Any] = {
 @pytest.mark.parametrize("broken", [error_reply(503), Reply("One heron, two", chunks=4, cut_at_byte=400)])
 @pytest.mark.parametrize("streamed_first", [True, False])
 def test_the_same_conversation_after_a_failure_is_the_same_step_however_it_is_asked(
-    gateway: ThreadedGateway, provider: ProviderServer, broken: Reply, streamed_first: bool
+    patient: ThreadedGateway, provider: ProviderServer, broken: Reply, streamed_first: bool
 ) -> None:
     provider.script("flaky", Scenario([broken, Reply("Three")], by="sequence"))
-    first = gateway.post({**ASKED, "stream": streamed_first})[1]
+    first = patient.post({**ASKED, "stream": streamed_first})[1]
     again = dict(reversed({**ASKED, "stream": not streamed_first, "temperature": 1}.items()))
-    status, second, raw = gateway.post(again)
+    status, second, raw = patient.post(again)
     assert (status, b"Three" in raw) == (200, True)
     assert first["x-guardrail-run-id"] == second["x-guardrail-run-id"]
     assert (first["x-guardrail-step"], second["x-guardrail-step"]) == ("1", "1")
     assert second["x-guardrail-run-source"] == "retry"
-    attempts = gateway.attempts()
+    attempts = patient.attempts()
     assert len({attempt["id"] for attempt in attempts}) == len(attempts) == 2
     assert [attempt["ordinal"] for attempt in attempts] == [1, 1]
-    row = run_row(gateway, first["x-guardrail-run-id"])
+    row = run_row(patient, first["x-guardrail-run-id"])
     assert (row["status"], row["steps"]) == ("completed", 1)
 
 
@@ -319,16 +325,16 @@ def test_what_succeeded_is_repeated_only_by_who_says_so(
 
 
 def test_a_twin_does_not_take_up_the_failed_step_of_the_other(
-    gateway: ThreadedGateway, provider: ProviderServer
+    patient: ThreadedGateway, provider: ProviderServer
 ) -> None:
     call = Reply(tool_calls=[("look_up", {"query": "herons"})])
     provider.script("twin", Scenario([call, call, error_reply(503), Reply("Three."), Reply("Three.")], by="sequence"))  # fmt: skip
-    one, other = Agent(gateway, "sim/twin"), Agent(gateway, "sim/twin")
+    one, other = Agent(patient, "sim/twin"), Agent(patient, "sim/twin")
     one.follow(one.step())
     other.follow(other.step())
     assert one.messages[:2] == other.messages[:2]
     body = {"model": one.model, "messages": one.messages, "tools": TOOLS, "max_tokens": 500}
-    assert gateway.post(body)[0] == 503
+    assert patient.post(body)[0] == 503
     other.step()
     one.step()
     assert (one.sources, other.sources) == (["new", "retry"], ["new", "emitted_id"])

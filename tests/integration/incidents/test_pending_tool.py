@@ -124,8 +124,8 @@ def test_a_broken_tool_is_taken_away_by_its_breaker(
     assert 5 <= made <= 6
     run = ensure_books_agree(gateway, provider)
     assert (run["status"], run["tools"]) == ("completed", {"export_orders": {"calls": made, "errors": made}})
-    (breaker,) = gateway.admin("GET", "/breakers")["data"]
-    assert (breaker["kind"], breaker["name"], breaker["state"]) == ("tool", "export_orders", "open")
+    (breaker,) = [b for b in gateway.admin("GET", "/breakers")["data"] if b["kind"] == "tool"]
+    assert (breaker["name"], breaker["state"]) == ("export_orders", "open")
     # The next agent is spared the tool, until an operator or time closes the breaker.
     other = KINDS[kind](url=gateway.url, tools={"export_orders": times_out()})
     assert other.run("Export the orders of the month before.") == ANSWER
