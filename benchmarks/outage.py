@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from random import Random
 from types import SimpleNamespace
 from typing import Literal, cast
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -40,7 +42,7 @@ BEGAN_MS = 1_800_000_000_000
 POLICY = """
 version: 1
 providers:
-  first: {{dialect: openai, base_url: "http://first.invalid/v1", api_key: none, timeouts: {{first_byte_s: {first_byte_s}}}}}
+  first: {{dialect: openai, base_url: "http://first.invalid/v1", api_key: none}}
   second: {{dialect: openai, base_url: "http://second.invalid/v1", api_key: none}}
 models:
   usual: {{provider: first, price: free}}
@@ -63,9 +65,9 @@ class Trace:
     wave_s: float = 20.0
     outage_at_s: float = 300.0
     outage_s: float = 60.0
-    errors: float = 0.03
+    errors: float = 0.035
     resets: float = 0.01
-    stalls: float = 0.01
+    stalls: float = 0.005
     first_byte_s: float = 8.0
     """How long the gateway waits for one that stalls."""
 
@@ -89,6 +91,8 @@ class Play:
     status: int | None = None
     fault: Fault = ""
     headers: Headers = field(default_factory=list)
+    heard: bool = False
+    """It fails after something of its answer has come."""
 
 
 def play(trace: Trace, provider: str, now: float, random: Random) -> Play:
@@ -129,6 +133,8 @@ class Seen:
     """Of the provider's breaker in the store."""
     known: bool
     """The worker knew that it was open."""
+    opening: int
+    """When that breaker opened; 0 while closed."""
 
 
 @dataclass(slots=True)
@@ -160,7 +166,7 @@ class Played:
             self.sent_at = loop.time()
             part = play(scene.trace, route.provider_name, self.sent_at, scene.random)
             await asyncio.sleep(part.after_s)
-        self.status, self.fault = part.status, part.fault
+        self.status, self.fault, self.heard = part.status, part.fault, part.heard
         if part.status is not None:
             self.first_at = loop.time()
             self.sender.capacity.learn(
@@ -187,16 +193,15 @@ class Scene:
     policy: Policy = field(init=False)
     routes: list[Route] = field(init=False)
     store: EmbeddedStore = field(init=False)
-    senders: list[Sender] = field(default_factory=list)
     calls: list[Seen] = field(default_factory=list)
     answers: list[tuple[float, float, str]] = field(default_factory=list)
-    """(asked at, seconds, `ok` or why not) of each request."""
+    """(asked at, seconds, `ok` or why not: a status or an error's code) of each request."""
     openings: int = 0
 
     def __post_init__(self) -> None:
         self.random = Random(self.seed)
         retries = "{}" if self.retries else "null"
-        self.policy = load_text(POLICY.format(retries=retries, first_byte_s=self.trace.first_byte_s), {})
+        self.policy = load_text(POLICY.format(retries=retries), {})
         router = Router(self.policy)
         caller = Principal(id="u", key="u", user="u", team=None)
         self.routes = [router.choose(caller, model, BEGAN_MS) for model in ("usual", "other")]
@@ -210,27 +215,29 @@ class Scene:
     async def run(self) -> Scene:
         """Play it to its end."""
         watch = asyncio.create_task(self._watch())
-        for number in range(WORKERS):
-            breakers = Breakers(self.store, self.clock, lambda _kind, _facts: None)
-            breakers.start()
-            sender = Sender(
-                cast(Dispatcher, self), breakers, Capacity(asyncio.get_running_loop().time), self.clock,
-                random=Random(self.seed + number),
-            )  # fmt: skip
-            self.senders.append(sender)
+        senders = [self.worker() for _ in range(WORKERS)]
         async with asyncio.TaskGroup() as requests:
             at = 0.0
             while at < self.trace.length_s:
                 pause = self.random.expovariate(self.trace.rate)
                 await asyncio.sleep(pause)
                 at += pause
-                requests.create_task(self._ask(self.random.choice(self.senders)))
+                requests.create_task(self.ask(self.random.choice(senders)))
         watch.cancel()
-        for sender in self.senders:
+        for sender in senders:
             await sender.breakers.close()
         return self
 
-    async def _ask(self, sender: Sender) -> None:
+    def worker(self) -> Sender:
+        """Another worker."""
+        breakers = Breakers(self.store, self.clock, lambda _kind, _facts: None)
+        breakers.start()
+        capacity = Capacity(asyncio.get_running_loop().time)
+        chance = Random(self.random.random())
+        return Sender(cast(Dispatcher, self), breakers, capacity, self.clock, random=chance)
+
+    async def ask(self, sender: Sender) -> str:
+        """One request; what it is told."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         number = self.random.randrange(CALLERS)
@@ -247,10 +254,12 @@ class Scene:
         try:
             await trip.start()
             result = await trip.finish()
-            told = "ok" if isinstance(result, Answered) and result.status == 200 else "limited"
+            status = result.status if isinstance(result, Answered) else 0
+            told = "ok" if status == 200 else str(status)
         except GatewayError as error:
             told = error.code
         self.answers.append((began, loop.time() - began, told))
+        return told
 
     async def attempt(self, job: Job, ask: Ask) -> Attempt:
         """In the dispatcher's stead: everything is let in."""
@@ -261,9 +270,10 @@ class Scene:
         """A call reaches its provider."""
         breaker = provider_breakers(route)[0]
         states = await self.store.breakers([breaker.key])
-        state = states[0].state if states else "closed"
+        state, opening = (states[0].state, states[0].opened_at) if states else ("closed", 0)
         known = sender.breakers.open_until(breaker) > 0
-        self.calls.append(Seen(route.provider_name, asyncio.get_running_loop().time(), state, known))
+        now = asyncio.get_running_loop().time()
+        self.calls.append(Seen(route.provider_name, now, state, known, opening))
 
     async def _watch(self) -> None:
         breaker, opened_at = provider_breakers(self.routes[0])[0], 0
@@ -286,10 +296,6 @@ class Scene:
         told = [told for at, _, told in self.answers if during in (None, self.trace.weather(at))]
         return told.count("ok") / len(told)
 
-    def told(self) -> Counter[str]:
-        """What requests were told, by how many."""
-        return Counter(told for _, _, told in self.answers)
-
     def seconds(self, share: float) -> float:
         """The latency that this share of the answered requests does not pass."""
         took = sorted(took for _, took, told in self.answers if told == "ok")
@@ -299,13 +305,17 @@ class Scene:
         """Most calls of the failing provider in any one second."""
         return max(Counter(int(call.at) for call in self.first()).values())
 
-    def probes(self) -> int:
-        """Calls of the failing provider while its breaker was half open."""
-        return sum(call.state == "half_open" for call in self.first())
+    def first_answer_after_s(self, at: float) -> float:
+        """How long after a moment the failing provider has answered the next call outside of a trial."""
+        return min(call.at for call in self.first() if call.at >= at and call.state == "closed") - at
 
-    def late(self) -> int:
-        """Calls that workers made which did not know yet that the breaker was open."""
-        return sum(call.state == "open" and not call.known for call in self.first())
+    def probes(self) -> list[int]:
+        """Calls of the failing provider while its breaker was half open, for each time that it was."""
+        return list(Counter(call.opening for call in self.first() if call.state == "half_open").values())
+
+    def while_open(self, *, known: bool) -> int:
+        """Calls of the failing provider while its breaker was open, by workers that knew it or did not."""
+        return sum(call.state == "open" and call.known is known for call in self.first())
 
 
 def _ask_of(route: Route) -> Ask:
@@ -318,24 +328,29 @@ def measured(trace: Trace, *, retries: bool, fallback: bool, seed: int = 1) -> S
     return run_virtually(Scene(trace, retries, fallback, seed).run())
 
 
+COLUMNS = (
+    "retries", "fallback", "answered", "in fair weather", "during 429", "in the outage", "calls per request",
+    "calls in the outage", "openings", "probes", "while open", "not yet told", "busiest second", "p50 s",
+    "p99 s",
+)  # fmt: skip
+
+
 def show(scenes: Sequence[Scene]) -> Table:
     """One row each."""
-    table = Table(title="ten minutes, 20 requests a second; of the failing provider unless told otherwise")
-    for name in (
-        "retries", "fallback", "answered", "fair", "429 wave", "outage", "calls/request, all",
-        "calls in the outage", "openings", "probes", "late", "busiest second", "p50 s", "p99 s",
-    ):  # fmt: skip
-        table.add_column(name, justify="right")
+    table = Table(box=box.MARKDOWN)
+    for name in COLUMNS:
+        table.add_column(name, justify="right", no_wrap=True)
     for scene in scenes:
         table.add_row(
             "1" if scene.retries else "none",
             "yes" if scene.fallback else "no",
             *(f"{scene.served(during):.1%}" for during in (None, "fair", "wave", "outage")),
-            f"{len(scene.calls) / len(scene.answers):.3f}",
+            f"{len(scene.calls) / len(scene.answers):.2f}",
             str(sum(1 for _ in scene.first("outage"))),
             str(scene.openings),
-            str(scene.probes()),
-            str(scene.late()),
+            str(sum(scene.probes())),
+            str(scene.while_open(known=True)),
+            str(scene.while_open(known=False)),
             str(scene.busiest_s()),
             f"{scene.seconds(0.5):.2f}",
             f"{scene.seconds(0.99):.2f}",
@@ -349,12 +364,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     seed = parser.parse_args().seed
     trace = Trace()
+    logging.getLogger("gateway").setLevel(logging.ERROR)
     scenes = [
         measured(trace, retries=retries, fallback=fallback, seed=seed)
         for fallback in (False, True)
         for retries in (False, True)
     ]
-    Console(width=180).print(show(scenes))
+    Console(width=240).print(show(scenes))
 
 
 if __name__ == "__main__":

@@ -94,11 +94,8 @@ def injection_shipped(options: Options) -> None:
         rows = [text for text, _ in train_injection.records(options.data, channel)]
         results = [detector.scan(row.text, channel) for row in rows]
         attack = np.array([row.attack for row in rows])
-        flagged, sure = np.array([r.flagged for r in results]), np.array([r.sure for r in results])
-        print(
-            f"  {channel}: found {flagged[attack].mean():.3f} (sure {sure[attack].mean():.3f}),"
-            f" false alarms {flagged[~attack].mean():.4f} (sure {sure[~attack].mean():.4f})"
-        )
+        flagged = np.array([r.flagged for r in results])
+        print(f"  {channel}: found {flagged[attack].mean():.3f}, false alarms {flagged[~attack].mean():.4f}")
 
 
 def _spread(text: str) -> str:

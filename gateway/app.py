@@ -22,7 +22,7 @@ import uvicorn
 from gateway.admission import Kill, Settlement
 from gateway.alerts import Alerts
 from gateway.ancillary import Ancillary
-from gateway.answer_cache import AnswerCache
+from gateway.answer_cache import AnswerCache, WordingCache
 from gateway.approvals import Approvals
 from gateway.asides import Asides
 from gateway.attempt import Attempt, Machinery
@@ -200,6 +200,7 @@ class Worker:
             topups={},
         )
         asides = Asides(self.dispatcher)
+        answers = AnswerCache(self.store, self.lineage, self.clock)
         self.pipeline = Pipeline(
             generation=generation,
             store=self.store,
@@ -216,7 +217,12 @@ class Worker:
                 Moderator(asides, self._found, self._bypassed),
                 Steering(self.clock, estimates, self.notify),
                 Replays(
-                    AnswerCache(self.store, self.lineage, self.clock), self.live, self.clock, self._looked_up
+                    answers,
+                    WordingCache(answers, self.clock),
+                    asides,
+                    self.live,
+                    self.clock,
+                    self._looked_up,
                 ),
             ),
             lineage=self.lineage,

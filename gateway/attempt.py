@@ -243,8 +243,9 @@ class Attempt:
     """Reads the reply of an attempt that is no part of the conversation."""
     closes: bool = False
     """With `inspect`: the run was complete before, and is again after it."""
-    guard: Callable[[Answer], str | None] | None = None
-    """Why an answer is not good enough to be delivered; None when it is. Of whole answers alone."""
+    guard: Callable[[Answer, bool], str | None] | None = None
+    """Why an answer is not good enough to be delivered; None when it is. Of whole answers alone; told whether
+    the gateway itself has limited its length."""
     instead_of: Route | None = None
     """Where the step would have gone at its full price; what it costs less is saved."""
     rejected: str = ""
@@ -572,7 +573,7 @@ class Attempt:
             await self._settle("stopped", usage, cost, source, answer=answer, error=refusal.code)
             raise refusal
         outcome: Outcome = "failed" if parsed.get("status") == "failed" else self._outcome("ok")
-        if self.guard is not None and (why := self.guard(answer)) is not None:
+        if self.guard is not None and (why := self.guard(answer, self.clamped)) is not None:
             self.rejected, self.withheld = why, _REJECTED
             await self._settle(outcome, usage, cost, source, answer=answer)
             return Undelivered(self, answer, _REJECTED, parsed, None, None, b"")

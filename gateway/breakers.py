@@ -17,12 +17,13 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from gateway.admission import BreakerRule, BreakerState
 from gateway.domain import Millis, Principal
 from gateway.errors import StoreUnavailable
-from gateway.policy.models import Tool
+from gateway.policy.models import ProviderBreaker, Tool
 from gateway.protocols import Clock, Store
 from gateway.rules.breakers import SHARED, breaker_key
 from gateway.rules.route import Route
@@ -69,8 +70,11 @@ def tool_breaker(caller: Principal, name: str, tool: Tool) -> Breaker | None:
 def provider_breakers(route: Route) -> tuple[Breaker, ...]:
     """The breakers of the model that a route leads to, and of its provider."""
     wanted = route.provider.breaker
-    if wanted is None:
-        return ()
+    return _made(route.provider_name, route.label, wanted) if wanted is not None else ()
+
+
+@lru_cache(maxsize=MAX_BREAKERS)
+def _made(provider: str, model: str, wanted: ProviderBreaker) -> tuple[Breaker, ...]:
     rule = BreakerRule(
         error_rate=float(wanted.error_rate),
         min_calls=wanted.min_calls,
@@ -78,10 +82,9 @@ def provider_breakers(route: Route) -> tuple[Breaker, ...]:
         open_ms=round(wanted.open_s * 1000),
         probes=wanted.probes,
     )
-    model = f"{route.provider_name}/{route.label}"
     return (
-        Breaker(breaker_key("provider", SHARED, route.provider_name), rule),
-        Breaker(breaker_key("model", SHARED, model), rule),
+        Breaker(breaker_key("provider", SHARED, provider), rule),
+        Breaker(breaker_key("model", SHARED, f"{provider}/{model}"), rule),
     )
 
 
@@ -117,9 +120,15 @@ class Breakers:
         with contextlib.suppress(StoreUnavailable):
             await self.flush()
 
-    def saw(self, breaker: Breaker, source: str, *, failed: bool) -> None:
-        """A result has come: it is told to the store in a moment."""
-        self._meet(breaker)
+    def saw(self, breaker: Breaker, source: str, *, failed: bool, opening: Millis | None = None) -> None:
+        """A result has come: it is told to the store in a moment.
+
+        With the `opening` from when the call was made, nothing is told of a call that the breaker has opened
+        since: calls that hung in an outage must not be taken for probes when they end.
+        """
+        state = self._meet(breaker).state
+        if opening is not None and state is not None and state.opened_at not in (0, opening):
+            return
         counts = self._reports.setdefault((breaker.key, source), [0, 0])
         counts[failed] += 1
 
@@ -139,6 +148,11 @@ class Breakers:
         """When it is tried again, by what is known here; 0 unless it is open."""
         state = self._meet(breaker).state
         return state.until if state is not None and state.until > self.clock() else 0
+
+    def opening(self, breaker: Breaker) -> Millis:
+        """Which opening a call made now is a probe of, by what is known here; 0 while it is closed."""
+        state = self._meet(breaker).state
+        return state.opened_at if state is not None else 0
 
     def _meet(self, breaker: Breaker) -> _Seen:
         seen = self._seen.setdefault(breaker.key, _Seen(breaker))

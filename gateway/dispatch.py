@@ -134,8 +134,8 @@ class Ask:
     """Reads the reply of an ask that is no part of the conversation; what it finds is put on record."""
     closes: bool = False
     """With `inspect`: the run was complete before."""
-    guard: Callable[[Answer], str | None] | None = None
-    """Why an answer is not good enough to be delivered."""
+    guard: Callable[[Answer, bool], str | None] | None = None
+    """Why an answer is not good enough to be delivered. See `Attempt`."""
     instead_of: Route | None = None
     """Where the step was to go before a rule sent it here."""
     kept: bool = False

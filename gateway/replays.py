@@ -1,7 +1,7 @@
 """Steps that are answered with what was answered before, where the policy's `cache` says so.
 
     key ──► wait for whoever asks the same ──► kept: let in as a step that costs nothing, judged anew, told
-                                           └─► not kept: asked, and kept if it is fit to be given again
+            (or look for the same in other words) └► not kept: asked, and kept if it is fit to be given again
 
 A kept answer saves the provider's call and nothing else: kills, limits and rates let the step in, contracts
 and screening judge the answer for whoever gets it now, and the ledger has a step of cost 0. What may be kept
@@ -11,42 +11,64 @@ and who shares it is `gateway.answer_cache`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypedDict, TypeVar
 
 import orjson
 
 from gateway.admission import Kill
-from gateway.answer_cache import AnswerCache, AnswerKey, Recorder, Told, replayed
+from gateway.answer_cache import (
+    AnswerCache,
+    AnswerKey,
+    Embed,
+    Recorder,
+    Told,
+    Wording,
+    WordingCache,
+    replayed,
+)
+from gateway.asides import Asides
 from gateway.attempt import Attempt, Client, ClientLeftError, Reply
 from gateway.dispatch import Job
-from gateway.domain import Headers, Json, Surface, Verdict
+from gateway.domain import Headers, Json, Step, Surface, Verdict
 from gateway.errors import GatewayError
 from gateway.governor import Plan
 from gateway.live import LiveCalls
 from gateway.moderation import Moderator
-from gateway.policy.models import AnswerReuse
+from gateway.policy.models import AnswerReuse, ExactCache, SemanticCache
 from gateway.protocols import Clock
-from gateway.rules.budgets import applies
+from gateway.rules.budgets import Scopes, applies
 from gateway.rules.kills import kill_names
 from gateway.rules.route import Route
 from gateway.sending import Trip
+from gateway.surfaces import CODECS
 from gateway.translation.counts import chat_usage
-from gateway.turn import new_id
+from gateway.turn import Turn, new_id
+from gateway.upstreams.dialects import wire_for
 from gateway.values import frozen
 
-EXACT = "exact"
+log = logging.getLogger("gateway.replays")
+
+EMBED_S = 5.0
+"""How long an embedding may take before the step goes on without one."""
 _ANSWERED = (Verdict.ALLOW, Verdict.REROUTE)
 """Verdicts of requests on which no rule had anything to say."""
 
 
 @frozen
 class Lookup:
-    """Where the answer to a step is kept."""
+    """Where the answer to a step may be kept."""
 
-    key: AnswerKey
-    rule: AnswerReuse
+    exact: ExactCache | None = None
+    key: AnswerKey | None = None
+    """Of the same request; given with `exact`."""
+    semantic: SemanticCache | None = None
+    wording: Wording | None = None
+    """What it asks in words; given with `semantic`."""
+    embed: Embed | None = None
 
 
 @dataclass(slots=True)
@@ -54,6 +76,8 @@ class Replays:
     """Finds and keeps answers. One per worker."""
 
     answers: AnswerCache
+    wordings: WordingCache
+    asides: Asides
     live: LiveCalls
     clock: Clock
     looked: Callable[[str, str], None]
@@ -61,29 +85,31 @@ class Replays:
 
     def lookup(self, job: Job, plan: Plan, trip: Trip) -> Lookup | None:
         """Where the step's answer is kept; None when none is to be given or kept."""
-        policy, turn, route = job.generation.policy, job.turn, trip.ask.route
-        rule = policy.cache.exact if policy.cache is not None else None
-        if rule is None or rule.mode == "off" or not applies(rule.match, turn.scopes):
+        cache, turn = job.generation.policy.cache, job.turn
+        exact, semantic = _on(cache.exact, turn.scopes), _on(cache.semantic, turn.scopes)
+        if exact is None and semantic is None:
             return None
         if plan.notes or plan.flagged or job.facts.verdict not in _ANSWERED or turn.run.landed:
             return None
-        if policy.auth.mode == "passthrough" or Moderator.rule(job) is not None:
+        if Moderator.rule(job) is not None:
             return None
         if job.output is not None and job.output.vault is not None:
             return None
-        key = self.answers.key(
-            turn.step,
-            turn.scopes,
-            rule,
-            policy=job.generation.version,
-            model=_served_by(route),
-            headers=job.call.headers,
-            withheld=plan.withheld,
-        )
-        if key is None:
+        about: _About = {
+            "policy": job.generation.version,
+            "model": _served_by(trip.ask.route),
+            "headers": job.call.headers,
+            "withheld": plan.withheld,
+        }
+        key = self.answers.key(turn.step, turn.scopes, exact, **about) if exact is not None else None
+        wording = None
+        if semantic is not None:
+            wording = self.wordings.wording(turn.step, turn.scopes, semantic, **about)
+        if key is None and wording is None:
             return None
         job.facts.checks.append("cache")
-        return Lookup(key, rule)
+        embed = _Embedding(self.asides, job, semantic.model) if semantic is not None else None
+        return Lookup(exact, key, semantic, wording, embed)
 
     @asynccontextmanager
     async def known(self, job: Job, trip: Trip, lookup: Lookup) -> AsyncIterator[Json | None]:
@@ -92,23 +118,36 @@ class Replays:
         Waits for another request that asks the same. Raises `ClientLeftError` when nobody waits any more, and
         `guardrail_unavailable` when this process ends.
         """
-        if lookup.rule.mode == "shadow":
-            self._told(job, lookup, is_kept=await self.answers.get(lookup.key) is not None)
-            yield None
-            return
         async with AsyncExitStack() as stack:
-            reply = await _Waiting(job, trip.ask.route).enter(
-                self.live, stack, self.answers.single(lookup.key)
-            )
-            self._told(job, lookup, is_kept=reply is not None)
+            reply: Json | None = None
+            if lookup.exact is not None and lookup.key is not None:
+                if lookup.exact.mode == "shadow":
+                    found = await self.answers.get(lookup.key)
+                else:
+                    flight = self.answers.single(lookup.key)
+                    reply = found = await _Waiting(job, trip.ask.route).enter(self.live, stack, flight)
+                self._told(job, "exact", lookup.exact, is_kept=found is not None)
+            if reply is None:
+                reply = await self._in_other_words(job, lookup)
+                trip.spent = job.facts.cost or 0
             step = job.turn.step
             yield None if reply is None else replayed(step.surface, reply, step.body, self.clock() // 1000)
 
-    def _told(self, job: Job, lookup: Lookup, *, is_kept: bool) -> None:
-        mode = lookup.rule.mode
+    async def _in_other_words(self, job: Job, lookup: Lookup) -> Json | None:
+        rule, wording, embed = lookup.semantic, lookup.wording, lookup.embed
+        if rule is None or wording is None or embed is None:
+            return None
+        found = await self.wordings.find(wording, embed)
+        self._told(job, "semantic", rule, is_kept=found is not None)
+        if found is None:
+            # Now, so that what it costs is told with the answer.
+            await embed(wording.text)
+        return found if rule.mode == "enforce" else None
+
+    def _told(self, job: Job, tier: str, rule: AnswerReuse, *, is_kept: bool) -> None:
         decision = "hit" if is_kept else "miss"
-        job.decisions.append({"rule": f"cache.{EXACT}", "mode": mode, "decision": decision})
-        self.looked(EXACT, "would_hit" if is_kept and mode == "shadow" else decision)
+        job.decisions.append({"rule": f"cache.{tier}", "mode": rule.mode, "decision": decision})
+        self.looked(tier, "would_hit" if is_kept and rule.mode == "shadow" else decision)
 
     @staticmethod
     def record(job: Job) -> Recorder | None:
@@ -137,7 +176,84 @@ class Replays:
             edited=attempt.edited or any(finding.get("mode") == "enforce" for finding in attempt.findings),
             again=attempt.withheld is not None or attempt.lands is not None,
         )
-        await self.answers.put(lookup.key, told, lookup.rule.ttl_s)
+        if lookup.exact is not None and lookup.key is not None:
+            await self.answers.put(lookup.key, told, lookup.exact.ttl_s)
+        if lookup.wording is not None and lookup.embed is not None:
+            await self.wordings.put(lookup.wording, told, lookup.embed)
+
+
+class _About(TypedDict):
+    """What a key is about besides the request."""
+
+    policy: str
+    model: str
+    headers: Mapping[bytes, bytes]
+    withheld: Collection[str]
+
+
+R = TypeVar("R", bound=AnswerReuse)
+
+
+def _on(rule: R | None, scopes: Scopes) -> R | None:
+    """A rule that holds for a step."""
+    return rule if rule is not None and rule.mode != "off" and applies(rule.match, scopes) else None
+
+
+@dataclass(slots=True)
+class _Embedding:
+    """Asks for the embedding of one text, once."""
+
+    asides: Asides
+    job: Job
+    model: str
+    vector: Sequence[float] | None = None
+    is_asked: bool = False
+
+    async def __call__(self, text: str) -> Sequence[float] | None:
+        """See `answer_cache.Embed`. A kill or a limit that does not let this in is met again by the step."""
+        if self.is_asked:
+            return self.vector
+        self.is_asked = True
+        try:
+            step = CODECS[Surface.EMBEDDINGS].parse(orjson.dumps({"model": self.model, "input": text}))
+            route = self.asides.route(self.job, self.model)
+            await self.asides.ask(
+                self.job,
+                self._turn(step),
+                step,
+                route,
+                wire_for(route, Surface.EMBEDDINGS),
+                read=self._read,
+                ordinal=self._ordinal,
+                timeout_s=EMBED_S,
+            )
+        except ClientLeftError:
+            raise
+        except GatewayError as error:
+            log.warning("model %s made no embedding: %s", self.model, error)
+        return self.vector
+
+    @property
+    def _ordinal(self) -> int:
+        """Of a step that the run has had; 0 for its first."""
+        run = self.job.turn.run
+        return run.retry_ordinal or run.steps
+
+    def _turn(self, step: Step) -> Turn:
+        turn, lineage = self.job.turn, self.asides.dispatcher.machinery.lineage
+        retry_key = turn.retry_key
+        if turn.run.steps and not turn.run.retry_ordinal:
+            # The step itself has not begun: what is asked now must not be taken for it.
+            retry_key = lineage.key(turn.caller.id, "ask", new_id("ask"))
+        scopes = replace(turn.scopes, model=step.model)
+        return replace(turn, step=step, scopes=scopes, retry_key=retry_key, stored_tokens=0, results=[])
+
+    def _read(self, reply: Json) -> list[Json]:
+        data = reply.get("data")
+        first = data[0] if isinstance(data, list) and data else None
+        vector = first.get("embedding") if isinstance(first, dict) else None
+        self.vector = vector if isinstance(vector, list) else None
+        return []
 
 
 def _served_by(route: Route) -> str:
@@ -183,6 +299,8 @@ class _Waiting:
                 turn.scopes, turn.run.name, self.route.upstream_model, turn.caller.id, turn.hints.parent
             )
         )
+        if self.job.client.left:
+            raise ClientLeftError
         self._task = asyncio.current_task()
         live.add(self)
         self.job.client.on_leave(self._left)

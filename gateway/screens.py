@@ -57,7 +57,7 @@ from gateway.screening.pool import ScanFailed, ScanPool
 from gateway.screening.spots import Kind
 from gateway.screening.stream import StreamScreen, edited_text, screened
 from gateway.screening.uncertain import OPEN, excerpt, is_open, settle
-from gateway.screening.vault import LONGEST, Vault, VaultError
+from gateway.screening.vault import LONGEST, MOST, Vault, VaultError, VaultFull
 from gateway.screening.window import hold_values
 from gateway.values import frozen
 
@@ -281,7 +281,13 @@ class Screens:
             doing = _doing(rules, place.channel, findings, tally, place.tool)
             if "block" in doing:
                 blocked = blocked or _blocked(doing["block"][0], place, about)
-            elif doing and (text := _applied(place.text, doing, vault)) != place.text:
+                continue
+            try:
+                text = _applied(place.text, doing, vault)
+            except VaultFull:
+                blocked = blocked or _too_many(about)
+                continue
+            if text != place.text:
                 texts[place.pointer] = text
         recorded = tally.findings()
         self.told(about, recorded)
@@ -681,7 +687,11 @@ class Output:
         if self.vault is None:
             return text
         looks = replace(self.looks, pii=True, secrets=False)
-        return as_json(text, pseudonymise(text, scan(text, "output", looks), self.vault)).text
+        found = scan(text, "output", looks)
+        try:
+            return as_json(text, pseudonymise(text, found, self.vault)).text
+        except VaultFull:
+            return as_json(text, redact(text, found)).text
 
     def take(self) -> list[Json]:
         """What was found since this was last asked, for the record."""
@@ -831,6 +841,14 @@ def _blocked(found: Finding, place: Place, about: Mapping[str, Any]) -> Blocked:
         Ruling(_CODES[found.detector], f"screening.{found.detector}", "run", 0, 1),
         f"{where} holds {_WORDS[found.detector]} ({found.type}), which rule 'screening.{found.detector}' "
         f"does not let pass (run {about.get('run')}). Send the request without it.",
+    )
+
+
+def _too_many(about: Mapping[str, Any]) -> Blocked:
+    return Blocked(
+        Ruling("pii_blocked", "screening.pii", "session", MOST, MOST + 1),
+        f"This session holds more than {MOST} different personal values, as many as rule 'screening.pii' can "
+        f"keep stand-ins for (run {about.get('run')}). Begin another session.",
     )
 
 

@@ -13,28 +13,30 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
 from gateway.admission import Denied
 from gateway.attempt import Attempt, ClientLeftError, Reply, Undelivered
-from gateway.breakers import Breakers, provider_breakers
+from gateway.breakers import Breaker, Breakers, provider_breakers
 from gateway.dispatch import Ask, Dispatcher, Job
-from gateway.domain import Json, Nano, Verdict
+from gateway.domain import Json, Millis, Nano, Verdict
 from gateway.errors import GatewayError, UpstreamError
 from gateway.policy.models import Retries
 from gateway.protocols import Clock
 from gateway.rules.route import Route
 from gateway.steering import Steered
 from gateway.upstreams.balance import Latencies, Strategy, order
-from gateway.upstreams.capacity import Capacity, Overloaded
+from gateway.upstreams.capacity import MAX_PAUSES, Capacity, Overloaded
 from gateway.values import frozen
 
 FIRST_RETRIES = 3.0
 """Retries that a worker may make before any call has earned one."""
 MOST_RETRIES = 20.0
 """Retries that a worker can have saved up."""
+SAME_PAUSE_S = 0.01
+"""Pauses whose ends are not farther apart are one."""
 LOOK_UP_S = 0.1
 """How soon a pause notices that the client has left."""
 
@@ -99,6 +101,8 @@ class Sender:
     budget: RetryBudget = field(default_factory=RetryBudget)
     random: Random = field(default_factory=Random)
     latencies: Latencies = field(default_factory=Latencies)
+    _gathering: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
+    """The end of the pause that steps wait for and since when they do, by provider and model."""
 
     def trip(self, job: Job, ask: Ask, others: Iterator[Ask] = iter(())) -> Trip:
         """The way of one step to its answer. `others` are made as they are needed."""
@@ -131,19 +135,42 @@ class Sender:
             return max(0.001, (until - self.clock()) / 1000)
         for breaker in known:
             if not await self.breakers.usable(breaker):
-                return breaker.rule.open_ms / 1000
+                # Its probes are under way, so it may be well again at any moment. Not all shall ask again at
+                # the same one.
+                return breaker.rule.open_ms / 1000 * self.random.uniform(0.1, 1.0)
         return 0.0
 
-    def report(self, attempt: Attempt) -> None:
-        """Take in how a provider has fared. Nothing is told of what callers did."""
+    def turn_in_s(self, route: Route, pause: float, now: float) -> float:
+        """In how many seconds a step goes on that waits for the end of a provider's pause.
+
+        Those that gather while it lasts go on as slowly as they came, not all at its end. Nobody waits for
+        longer than the first of them. `now` is in Unix seconds.
+        """
+        key, until = (route.provider_name, route.upstream_model), now + pause
+        known_until, since = self._gathering.get(key, (0.0, now))
+        if abs(until - known_until) > SAME_PAUSE_S:
+            # Another pause than that which others have waited for.
+            since = now
+        if len(self._gathering) >= MAX_PAUSES:
+            self._gathering.clear()
+        self._gathering[key] = (until, since)
+        return pause + max(now - since, 0.0) * self.random.uniform(0.5, 1.0)
+
+    def openings(self, route: Route) -> list[tuple[Breaker, Millis]]:
+        """The breakers of a route, each with the opening that a call made now belongs to."""
+        return [(breaker, self.breakers.opening(breaker)) for breaker in provider_breakers(route)]
+
+    def report(self, attempt: Attempt, openings: Iterable[tuple[Breaker, Millis]]) -> None:
+        """Take in how a provider has fared. `openings` are those from when it was asked. Nothing is told of
+        what callers did."""
         if attempt.first_at and not attempt.fault:
             key = place_key(attempt.route)
             self.latencies.saw(key, attempt.first_at - attempt.sent_at, time.monotonic())
         failed = attempt.fault in _BREAKS
         if not failed and (attempt.status is None or attempt.status >= 300):
             return
-        for breaker in provider_breakers(attempt.route):
-            self.breakers.saw(breaker, attempt.turn.caller.key, failed=failed)
+        for breaker, opening in openings:
+            self.breakers.saw(breaker, attempt.turn.caller.key, failed=failed, opening=opening)
 
 
 @dataclass(slots=True)
@@ -190,13 +217,14 @@ class Trip:
             attempt = self.sent
             error: GatewayError | None = None
             result: Result = None
+            openings = self.sender.openings(attempt.route)
             try:
                 stream = self.ask.put.stream
                 result = await (attempt.run_stream if stream else attempt.run_plain)(self.job.client)
             except (UpstreamError, Overloaded) as failure:
                 error = failure
             finally:
-                self.sender.report(attempt)
+                self.sender.report(attempt, openings)
             self.spent += attempt.cost
             if not await self._again(attempt, result):
                 if error is not None:
@@ -210,11 +238,14 @@ class Trip:
         """Heed what the provider has told of its rate limits: wait for a moment, or go elsewhere."""
         route, rules = self.ask.route, self._retries
         capacity = self.sender.capacity
-        pause = capacity.pause(route.provider_name, route.upstream_model, self.sender.clock() / 1000)
-        if pause <= 0:
+        now = self.sender.clock() / 1000
+        pause = capacity.pause(route.provider_name, route.upstream_model, now)
+        if pause <= 0 or any(
+            self.sender.breakers.open_until(breaker) for breaker in provider_breakers(route)
+        ):
             return
         if rules is not None and pause <= rules.longest_wait_s:
-            await self._sleep(pause * self.sender.random.uniform(1.0, 1.2))
+            await self._sleep(self.sender.turn_in_s(route, pause, now))
         elif capacity.is_refusing(route.provider_name, route.upstream_model):
             # Without a fallback it is asked all the same: its refusal tells the caller how long to wait.
             self._on(f"provider {route.provider_name!r} asks for a pause of {pause:.0f} s")
@@ -263,9 +294,12 @@ class Trip:
 
     def _pause(self, rules: Retries, asked: float | None) -> float | None:
         """Seconds until the next try; None when the provider asks for more patience than the rules have."""
-        own = rules.first_delay_s * 2**self._tries * self.sender.random.uniform(0.5, 1.5)
-        pause = max(min(own, rules.longest_wait_s), asked or 0.0)
-        return pause if pause <= rules.longest_wait_s else None
+        if asked is not None and asked > rules.longest_wait_s:
+            return None
+        own: float = rules.first_delay_s * 2**self._tries * self.sender.random.uniform(0.5, 1.5)
+        # What is asked for is asked of everybody at once.
+        told = (asked or 0.0) * self.sender.random.uniform(1.0, 1.2)
+        return max(min(own, rules.longest_wait_s), told)
 
     async def _sleep(self, pause: float) -> None:
         loop = asyncio.get_running_loop()

@@ -54,7 +54,7 @@ class Steered:
     rule: RoutingRule
     asked: Route
     route: Route
-    guard: Callable[[Answer], str | None] | None
+    guard: Callable[[Answer, bool], str | None] | None
 
 
 @dataclass(slots=True)
@@ -213,7 +213,7 @@ def _run_limit(job: Job) -> Nano | None:
     return min(limits, default=None)
 
 
-def _guard(job: Job, rule: RoutingRule) -> Callable[[Answer], str | None]:
+def _guard(job: Job, rule: RoutingRule) -> Callable[[Answer, bool], str | None]:
     """Judges whole answers of a model that was not asked for."""
     contracts, step = job.generation.contracts, job.turn.step
     wants_calls = rule.final_answers == "escalate" and bool(step.tools)
@@ -221,8 +221,8 @@ def _guard(job: Job, rule: RoutingRule) -> Callable[[Answer], str | None]:
     def invalid(call: ToolCall) -> str | None:
         return contracts.misfit(call, step.tools)
 
-    def judge(answer: Answer) -> str | None:
-        why = bad_answer(answer, step, invalid)
+    def judge(answer: Answer, clamped: bool) -> str | None:
+        why = bad_answer(answer, step, invalid, clamped=clamped)
         return why or (FINAL if wants_calls and not answer.calls else None)
 
     return judge

@@ -357,7 +357,7 @@ def _routing(data: _Data) -> Iterator[Mistake]:
 def _shares(data: _Data, path: KeyPath, rule: dict[str, Any]) -> Iterator[Mistake]:
     """Mistakes in the shares of a routing rule's runs."""
     split = rule.get("split")
-    total = Decimal(0)
+    total = _number(rule.get("hold_out")) or Decimal(0)
     for name, share in split.items() if isinstance(split, dict) else ():
         here = (*path, "split", name)
         if isinstance(name, str) and (name.endswith("*") or not data.covered(name)):
@@ -365,7 +365,9 @@ def _shares(data: _Data, path: KeyPath, rule: dict[str, Any]) -> Iterator[Mistak
             yield data.mistake(here, problem + data.guess(name, data.models))
         total += _number(share) or 0
     if total > 1:
-        yield data.mistake((*path, "split"), f"got shares of {total} together, expected at most 1")
+        place = (*path, "split" if split else "hold_out")
+        problem = f"got shares of {total} together with hold_out, expected at most 1"
+        yield data.mistake(place, problem)
 
 
 def _matches(data: _Data) -> Iterator[Mistake]:

@@ -733,6 +733,9 @@ class RoutingRule(Section):
     with its share."""
     hold_out: Share | None = None
     """Share of the runs that are left as they are, to compare with."""
+    only_if_cheaper: Flag = True
+    """Leave steps where they are while `use` would cost more, prompt caches reckoned with; `false` for a rule
+    that is not about money. A `split` is never held back."""
     on_bad_answer: Literal["escalate", "deliver"] = "escalate"
     """For an answer that is empty, refuses, calls a tool that there is not or with arguments that do not fit,
     or repeats the call before: ask the model that was asked for instead. Its answers are then read whole

@@ -26,7 +26,6 @@ class Pending:
 NOT_YET_ENFORCED: tuple[Pending, ...] = (
     Pending(("screening", "injection", "output")),
     Pending(("tools", "*", "idempotent")),
-    Pending(("cache",)),
     Pending(("budgets", "*", "per"), frozenset({"tool"})),
     Pending(("budgets", "*", "on_failure"), frozenset({"allow"}), instead="; it acts as refuse"),
     Pending(("rates", "*", "on_failure"), frozenset({"allow"}), instead="; it acts as refuse"),

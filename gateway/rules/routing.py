@@ -166,7 +166,7 @@ def _decide(rule: RoutingRule, known: Known, resolve: Callable[[str], Candidate 
         return _keep(rule, known, name, reason)
     expected, instead = costs(known, target)
     compared = {"expected_usd": usd(expected), "instead_usd": usd(instead)}
-    if instead >= expected and name not in rule.split:
+    if rule.only_if_cheaper and instead >= expected and name not in rule.split:
         return _keep(rule, known, name, "it would not be cheaper", **compared)
     decision = _decision(rule, known, "reroute", name, known.classified.why, **compared)
     return Choice(

@@ -56,13 +56,8 @@ class InjectionResult:
     score: float
     """From 0 to 1; 0.5 is the threshold for `flagged`."""
     flagged: bool
-    sure: bool
-    """High enough to refuse the request, not just to flag it or to cut a sentence."""
     findings: tuple[Finding, ...]
     """The sentences that gave rise to it, in order, without overlap; empty unless flagged."""
-
-
-_CLEAN = InjectionResult(0.0, False, False, ())
 
 
 class Injection:
@@ -93,15 +88,15 @@ class Injection:
         for inner in form.decoded:
             value, parts = _read(model, inner.text, limits.flag, tells, hidden=True)
             if inner.kind in _UNSEEN and len(inner.text.split()) > 1:
-                value = max(value, limits.flag + _SURE_UNSEEN, limits.sure)
+                value = max(value, limits.flag + _SURE_UNSEEN)
                 parts = parts or [("hidden_text", 0, 0, value)]
             if parts:
                 found.append(Finding(DETECTOR, parts[0][0], inner.start, inner.end, _scaled(value, limits)))
             score = max(score, value)
         flagged = score >= limits.flag
         if not flagged:
-            return InjectionResult(_scaled(score, limits), False, False, ())
-        return InjectionResult(_scaled(score, limits), True, score >= limits.sure, tuple(_apart(found)))
+            return InjectionResult(_scaled(score, limits), False, ())
+        return InjectionResult(_scaled(score, limits), True, tuple(_apart(found)))
 
 
 def _scaled(score: float, limits: Thresholds) -> float:

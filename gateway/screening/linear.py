@@ -26,14 +26,13 @@ Hits = list[tuple[int, int, int]]
 
 @frozen
 class Thresholds:
-    """Scores before they are scaled: from `flag` on a text is suspicious, from `sure` on it is refused."""
+    """Scores before they are scaled: from `flag` on a text is suspicious."""
 
     flag: float
-    sure: float
 
     def raised(self, by: float) -> Thresholds:
         """The same, by so much stricter about what is an attack."""
-        return Thresholds(self.flag + by, self.sure + by)
+        return Thresholds(self.flag + by)
 
 
 @frozen
@@ -140,7 +139,6 @@ def save(models: Mapping[str, Model], path: Path = WEIGHTS) -> None:
             "patterns": [round(float(w), 4) for w in model.patterns],
             "bias": round(model.bias, 4),
             "flag": round(model.thresholds.flag, 3),
-            "sure": round(model.thresholds.sure, 3),
             "judges": 0,
         }
         if model.judge is not None:
@@ -169,7 +167,7 @@ def load(path: Path = WEIGHTS) -> dict[str, Model]:
                 shapes=_table(file[f"{name}_shapes"], facts["steps"]["shapes"]),
                 patterns=np.array(facts["patterns"]),
                 bias=facts["bias"],
-                thresholds=Thresholds(facts["flag"], facts["sure"]),
+                thresholds=Thresholds(facts["flag"]),
                 judge=_judge(file, name) if facts["judges"] else None,
             )
             for name, facts in about.items()

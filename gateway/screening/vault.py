@@ -45,8 +45,16 @@ _WORD, _WORDS = 12, 5
 _LEAST_KEY = 16
 
 
+MOST = 10_000
+"""Stand-ins that a session can have: their map is read and written whole."""
+
+
 class VaultError(Exception):
     """The stored map is not one of this session's, or was changed."""
+
+
+class VaultFull(Exception):  # noqa: N818 - read as a state
+    """The session has as many stand-ins as it can have."""
 
 
 class Vault:
@@ -73,9 +81,11 @@ class Vault:
 
     def pseudonym(self, type_: str, value: str, text: str = "") -> str:
         """The stand-in for `value`. `text` is what it will be put into: what stands there already and is
-        not this session's is not taken."""
+        not this session's is not taken. Raises `VaultFull`."""
         if (made := self._made.get((type_, value))) is not None:
             return made
+        if len(self._made) >= MOST:
+            raise VaultFull
         for candidate in self._candidates(type_, value):
             identity = _identity(candidate)
             if identity not in self._values and candidate not in text:

@@ -142,7 +142,7 @@ class Breakers:
         if now < breaker.until:
             return False
         breaker.probes = [free_at for free_at in breaker.probes if free_at > now]
-        if len(breaker.probes) >= rule.probes:
+        if breaker.passed + len(breaker.probes) >= rule.probes:
             return False
         breaker.probes.append(now + rule.open_ms)
         breaker.probing = True

@@ -121,7 +121,11 @@ def test_every_dependency_is_documented_with_its_reason() -> None:
     at_run_time, _, rest = page("dependencies.md").partition("\nExtras:\n")
     extras, _, development = rest.partition("## To build and to test")
     documented = {**table_rows(at_run_time), **table_rows(development)}
-    names = {name for name in documented} | {name for name in table_rows(extras)} - {"classifier", "postgres", "demo"}
+    names = {name for name in documented} | {name for name in table_rows(extras)} - {
+        "classifier",
+        "postgres",
+        "demo",
+    }
     assert names == declared
     assert all(row.split("|")[2].strip() for row in documented.values())
     assert set(table_rows(at_run_time)) == requirement_names(project["project"]["dependencies"])

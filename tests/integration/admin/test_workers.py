@@ -35,7 +35,7 @@ def test_a_kill_and_a_stop_reach_every_worker(provider: ProviderServer, tmp_path
     try:
         with process_gateway(base_policy(provider.base_url), tmp_path, **options) as gateway:
             # The port is open from the first worker on: the second may still be starting.
-            wait_until(lambda: len(kill_nobody(gateway)["workers"]) == 2, what="two workers at work")
+            wait_until(lambda: len(kill_nobody(gateway)["workers"]) == 2, 60, "two workers at work")
             # Within a second, as promised; a busy machine may be late now and then.
             assert min(slowest(kill_nobody(gateway)) for _ in range(5)) < 1
             # Connections are spread by the kernel: so many that each worker has some.

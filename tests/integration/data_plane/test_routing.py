@@ -287,6 +287,18 @@ def test_a_shadow_rule_records_and_changes_nothing(start: Start, provider: Provi
     ] * 2
 
 
+def test_a_rule_that_is_not_about_money(start: Start, provider: ProviderServer) -> None:
+    """Away from a cheap model, for what it is not good at."""
+    rule = "{name: better, when: {model: gpt-4o-mini, step: planning}, use: gpt-4o%s}"
+    provider.script("worker", worker(1), models=["gpt-4o", "gpt-4o-mini"])
+    body = {**CHAT.body("gpt-4o-mini", [CHAT.user("go")]), "tools": CHAT.tools(TOOLS)}
+    gateway = start(rule % ", only_if_cheaper: false, on_bad_answer: deliver")
+    status, headers, raw = gateway.post(body)
+    assert (status, headers["x-guardrail-model"], CHAT.read(raw).text) == (200, "gpt-4o", REPORT)
+    run = run_of(gateway)
+    assert float(run["saved_usd"]) < 0
+
+
 def test_a_run_that_is_held_out_stays(start: Start, provider: ProviderServer) -> None:
     provider.script("worker", worker(3), models=["gpt-4o", "gpt-4o-mini"])
     gateway = start(RULE.replace("use:", "hold_out: 1, use:"))

@@ -113,7 +113,6 @@ loops: {mode: shadow}
 tools: {t: {allow: false, idempotent: true}}
 routing: {rules: [{name: r, when: {model: m}, use: m}]}
 screening: {injection: {output: {action: block}}}
-cache: {exact: {ttl_s: 60}}
 alerts: [{name: a, url: "https://example.com", on: kill}]
 passthrough: [{path: /v1/x, provider: a, price: free}]
 budgets: [{name: b, per: tool, limit_usd: 1, on_exceed: final_message, on_failure: allow}]

@@ -178,7 +178,7 @@ def test_text_that_nobody_sees_is_flagged_whatever_it_says() -> None:
     hidden = "".join(chr(0xE0000 + ord(c)) for c in "the weather is fine")
     text = f"Hello{hidden} there"
     result = scan(text, "user")
-    assert result.sure
+    assert result.score > 0.9
     assert result.findings == (Finding("injection", "hidden_text", 5, 5 + len(hidden), result.score),)
 
 
@@ -252,7 +252,7 @@ def test_what_users_may_say(text: str) -> None:
 )
 def test_harmless_results_of_tools(text: str) -> None:
     result = scan(text)
-    assert (result.flagged, result.sure, result.findings) == (False, False, ())
+    assert (result.flagged, result.findings) == (False, ())
 
 
 def test_descriptions_of_tools_may_give_orders() -> None:
@@ -480,14 +480,12 @@ def test_weights_survive_the_file(tmp_path: Path) -> None:
     judge = Judge(
         np.arange(3.0), np.ones(3), (np.full((4, 2), 0.5), np.eye(4)[:, :2]), (np.ones(3), np.zeros(3))
     )
-    model = Model(
-        tables[0], tables[1], tables[2], np.arange(len(NAMES)) / 4, -1.5, Thresholds(0.25, 2.5), judge
-    )
+    model = Model(tables[0], tables[1], tables[2], np.arange(len(NAMES)) / 4, -1.5, Thresholds(0.25), judge)
     save({"tool": model}, tmp_path / "w.npz")
     [again] = load(tmp_path / "w.npz").values()
     assert np.abs(again.words - model.words).max() <= np.abs(model.words).max() / 250
     assert again.words[NONE] == again.chars[NONE] == again.shapes[NONE] == 0
-    assert (again.bias, again.thresholds) == (-1.5, Thresholds(0.25, 2.5))
+    assert (again.bias, again.thresholds) == (-1.5, Thresholds(0.25))
     assert again.patterns.tolist() == model.patterns.tolist()
     assert again.judge is not None
     assert again.judge.shift.tolist() == [0, 1, 2]
@@ -514,7 +512,6 @@ def test_the_lines_around_a_certificate_end_no_document() -> None:
 
 
 def test_thresholds_can_be_set() -> None:
-    eager = Injection(thresholds={"tool": Thresholds(-50.0, 50.0)})
-    result = eager.scan(PROSE, "tool")
-    assert (result.flagged, result.sure) == (True, False)
+    eager = Injection(thresholds={"tool": Thresholds(-50.0)})
+    assert eager.scan(PROSE, "tool").flagged
     assert not eager.scan(PROSE, "user").flagged

@@ -495,3 +495,15 @@ async def test_pathological_requests_take_bounded_time() -> None:
             assert orjson.loads(screened.step.body["messages"][0]["content"]) == ["[CREDIT_CARD]"] * 2000
         if name == "tiny parts":
             assert MAIL not in "".join(p["text"] for p in screened.step.body["messages"][0]["content"])
+
+
+async def test_more_values_than_a_session_can_hide_are_not_let_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.screening.vault.MOST", 2)
+    harness = Harness({"pii": {"action": "pseudonymise", "entities": ["EMAIL_ADDRESS"]}})
+    known = "Write to a@example.com and b@example.com."
+    await passed(harness, chat(user(known)))
+    with pytest.raises(Blocked) as blocked:
+        await passed(harness, chat(user("And to c@example.com.")))
+    assert (blocked.value.code, blocked.value.ruling.scope) == ("pii_blocked", "session")
+    screened = await passed(harness, chat(user(known)))
+    assert b"@example.com" not in screened.step.raw

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.screening import pii
 from gateway.screening.pii_validators import luhn
-from gateway.screening.vault import LONGEST, Vault, VaultError
+from gateway.screening.vault import LONGEST, Vault, VaultError, VaultFull
 
 KEY = b"0123456789abcdef"
 SAMPLES = [
@@ -256,3 +256,12 @@ def test_two_workers_maps_merge_without_loss() -> None:
     assert shared_a == shared_b
     assert one.restore(f"{a} {b} {shared_a}") == "Anna Ben Both"
     assert len(one) == 3
+
+
+def test_a_session_has_so_many_stand_ins_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.screening.vault.MOST", 3)
+    vault = Vault(b"k" * 16, "session")
+    made = [vault.pseudonym("EMAIL_ADDRESS", f"p{i}@example.com") for i in range(3)]
+    with pytest.raises(VaultFull):
+        vault.pseudonym("EMAIL_ADDRESS", "p3@example.com")
+    assert [vault.pseudonym("EMAIL_ADDRESS", f"p{i}@example.com") for i in range(3)] == made
