@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import injection_corpus as corpus
+from benchmarks import injection_talk as talk
 from benchmarks.injection_corpus import Text
 from gateway.screening.features import (
     BITS,
@@ -69,7 +70,7 @@ stage does not find more of them."""
 FOLDS = 3
 """Parts into which the families are dealt for the second stage."""
 SIZE = 1 << BITS
-THRESHOLDS = {"tool": Thresholds(3.2, 5.0), "user": Thresholds(0.8, 2.5)}
+THRESHOLDS = {"tool": Thresholds(2.75), "user": Thresholds(0.8)}
 """Chosen by hand between what cross-validation says, which leaves out whole kinds of texts that the shipped
 models have seen, and what texts of no source in training score; see the model card."""
 COLUMNS = 3 * SIZE + len(NAMES) + 1
@@ -150,7 +151,7 @@ def _shared(one: str, other: str) -> int:
 
 def background(count: int) -> list[tuple[Text, str]]:
     """Harmless prose and code that every checkout has at hand: pieces of Python's library, of the
-    descriptions of the packages installed for development, and of this project's documentation."""
+    descriptions of the packages installed for development, and of the types of two provider SDKs."""
     rng = random.Random(SEED)
     library = Path(sysconfig.get_path("stdlib"))
     folders = (".", "email", "json", "http", "asyncio", "unittest", "pydoc_data")
@@ -159,19 +160,17 @@ def background(count: int) -> list[tuple[Text, str]]:
         d.metadata["Name"].lower(): (d.read_text("METADATA") or "").partition("\n\n")[2]
         for d in distributions()
     }
-    docs = sorted((Path(__file__).parents[1] / "docs").rglob("*.md"))
     clients = [Path(str(root)) for root in map(files_of, ("openai", "anthropic"))]
     code = [file for root in clients for file in sorted((root / "types").rglob("*.py"))]
     sources = {
         "python": [file.read_text("utf-8", "replace") for file in files],
         "clients": [file.read_text("utf-8") for file in code],
         "packages": [text for _, text in sorted(packages.items())],
-        "documentation": [file.read_text("utf-8") for file in docs],
     }
     found = []
     for name, texts in sources.items():
         long_enough = [text for text in texts if len(text) > 1000]
-        for _ in range(count // (3 if name in ("documentation", "clients") else 1)):
+        for _ in range(count // (3 if name == "clients" else 1)):
             text = rng.choice(long_enough)
             at = text.rfind("\n", 0, rng.randrange(len(text) - 300) + 1) + 1
             found.append((Text(text[at : at + rng.randint(300, 2500)], False, name, source=name), name))
@@ -179,17 +178,15 @@ def background(count: int) -> list[tuple[Text, str]]:
 
 
 def conversations(rows: Sequence[tuple[Text, str]]) -> list[tuple[Text, str]]:
-    """What users say, as transcripts that a tool may return."""
+    """What users say, as transcripts and lists that a tool may return."""
     rng = random.Random(SEED)
     said = [text.text for text, _ in rows if text.source in ("sgd_user", "apibank_user")]
     stories = [text.text for text, _ in rows if text.source == "gsm8k"]
     found = [(Text(story, False, "stories", source="gsm8k"), "gsm8k") for story in stories]
-    for _ in range(200):
-        turns = rng.sample(said, rng.randint(2, 6))
-        names = rng.choice(
-            (("USER", "SYSTEM"), ("customer", "agent"), ("Anna", "Ben"), ("user", "assistant"))
-        )
-        text = "\n".join(f"{names[i % 2]}: {turn}" for i, turn in enumerate(turns))
+    # Every other one is left for measuring.
+    said = [text for text in said if zlib.crc32(text.encode()) % 2]
+    for number in range(600):
+        text = talk.listed(rng, said) if number % 5 == 0 else talk.transcript(rng, said)
         found.append((Text(text, False, "transcripts", source="transcripts"), "transcripts"))
     return found
 
@@ -388,7 +385,7 @@ def as_model(w: Floats) -> Model:
         np.append(w[2 * SIZE : 3 * SIZE], 0.0),
         w[3 * SIZE : -1].copy(),
         float(w[-1]),
-        Thresholds(0.0, 3.0),
+        Thresholds(0.0),
     )
 
 
@@ -548,7 +545,8 @@ def _as_judge(shift: Floats, scale: Floats, nets: Sequence[Floats]) -> Judge:
 SCATTERED = ("transcripts", "gsm8k", "requests alone")
 """Families that are dealt out text by text: the only ones of their kind."""
 CONTEXT_ONLY = ("transcripts", "requests alone")
-"""Families that only the second stage learns from: their sentences are harmless for what is around them."""
+"""Families that only the second stage learns from: their sentences are harmless for what is around them, and
+a first stage that learns them finds fewer orders in documents."""
 
 
 def folds(documents: Sequence[Document], count: int) -> NDArray[np.int64]:
@@ -668,7 +666,10 @@ def asked(data: Path, given: Sequence[tuple[Text, str]]) -> list[tuple[Text, str
     rng.shuffle(users)
     hosts = [(text.text, text.source) for text, _ in given if not text.attack]
     inside = corpus.requests(rng, [(text.text, text.source) for text in users[:1300]], hosts)
-    alone = [Text(text.text, False, "requests alone", source="requests alone") for text in users[1300:1900]]
+    alone = [
+        Text(talk.alone(rng, text.text), False, "requests alone", source="requests alone")
+        for text in users[1300:1900]
+    ]
     return [*((text, text.kind) for text in inside), *((text, text.kind) for text in alone)]
 
 

@@ -318,20 +318,31 @@ def divisor(count: Ints, least: int) -> Floats:
 
 # --- a window and the text around it
 
+
+def _spelled(words: str) -> str:
+    """The words as texts are cut: `analy[sz]e` in both spellings, of `e-mail` what follows the hyphen."""
+    listed = []
+    for word in words.split():
+        before, _, rest = word.rpartition("-")[2].partition("[")
+        letters, _, after = rest.partition("]")
+        listed += [before + letter + after for letter in letters] or [before]
+    return " ".join(dict.fromkeys(listed))
+
+
 _LEXICON = (
     # You, your.
     "you your yours yourself u du dein deine deinen deinem dir dich ihr euch ihre ihren tu te ton ta tes "
     "toi vous votre vos usted ustedes su sus ti tuyo contigo lei suo sua tuo tua voce seu sua jij je jouw "
     "uw ty twoj twoja twoje ciebie ci ty tebe tvoy sen siz senin sizin вы вас ваш ваша ваше ты тебя твои",
     # I, my, we.
-    "i me my mine myself we us our ours i'm im ich mir mich mein meine meinen wir uns unser je moi mon ma "
+    "i me my mine myself we us our ours ich mir mich mein meine meinen wir uns unser je moi mon ma "
     "mes nous notre yo mi mis nosotros nuestro io mio mia eu meu minha ik mij mijn wij ons ja moj moja "
     "moje ben benim я мне мои мы нам",
     # Please.
     "please kindly pls plz bitte svp veuillez favor porfavor gentilmente graag alsjeblieft prosze lutfen "
     "пожалуиста por",
     # Verbs that begin an order.
-    VERBS,
+    _spelled(VERBS),
     # Words that begin a question.
     "what how why when where who whom whose which can could would will should is are do does did may was "
     "wie was warum wer wo wann kannst konnen quel quelle comment pourquoi que como porque quien cual come "
@@ -342,7 +353,7 @@ _LEXICON = (
     "administrator developer",
     # Duty and hurry.
     "must should shall need needs required ensure sure important urgent immediately now first before then "
-    "instead only strictly mandatory necessary necessary always never don't not without",
+    "instead only strictly mandatory necessary necessary always never don dont not without",
     # What is written in answer, and what is written to be obeyed.
     "answer answers response responses reply replies output outputs summary instruction instructions task "
     "tasks prompt prompts request requests question questions directive directives following previous "
@@ -379,7 +390,7 @@ _FUNCTION_WORDS = (
     "off i me my you your we us our he his she her it its they them their who what when where how why which "
     "can could would will should must may might shall do does did has have had please kindly after before "
     "while once also now just only next first instead without within until every each named called titled "
-    "using via through make sure let's let don't never always"
+    "using via through make sure let don never always"
 )
 """Each is a class of its own, whatever it is about."""
 _GROUPS = (

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.screening.base import Channel, Finding
-from gateway.screening.features import BITS, NONE, grams, windows
+from gateway.screening.features import _FUNCTION_WORDS, _GROUPS, _LEXICON, BITS, NONE, grams, windows
 from gateway.screening.injection import Injection, InjectionResult
 from gateway.screening.linear import (
     GATE,
@@ -515,3 +515,11 @@ def test_thresholds_can_be_set() -> None:
     eager = Injection(thresholds={"tool": Thresholds(-50.0)})
     assert eager.scan(PROSE, "tool").flagged
     assert not eager.scan(PROSE, "user").flagged
+
+
+@pytest.mark.parametrize("words", [*_LEXICON, *_GROUPS, _FUNCTION_WORDS])
+def test_a_listed_word_is_one_word_of_a_text(words: str) -> None:
+    for word in words.split():
+        g = grams(word)
+        assert g is not None
+        assert (word, len(g.single)) == (word, 1)
