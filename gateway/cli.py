@@ -38,8 +38,10 @@ tokens = typer.Typer(help="Admin tokens with a role.", no_args_is_help=True)
 audit = typer.Typer(help="The audit log.", no_args_is_help=True)
 breakers = typer.Typer(help="Circuit breakers.", invoke_without_command=True)
 loops = typer.Typer(help="Loop detection.", no_args_is_help=True)
+imports = typer.Typer(help="Policies made from the configuration of other gateways.", no_args_is_help=True)
 app.add_typer(breakers, name="breakers")
 app.add_typer(loops, name="loops")
+app.add_typer(imports, name="import")
 app.add_typer(keys, name="keys")
 app.add_typer(tokens, name="tokens")
 app.add_typer(audit, name="audit")
@@ -200,12 +202,73 @@ def check(
     print(f"{policy}: valid, version {loaded.version}")
 
 
+@app.command("test")
+def run_tests(
+    policy: Annotated[Path, typer.Argument(help="Policy file or folder.")],
+    tests: Annotated[
+        Path | None, typer.Option(help="A file of tests, or a folder of them; those beside the policy.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a policy's own tests (*.test.yaml) before a simulated provider; exit status 1 when one fails."""
+    from gateway.policy_tests import run
+
+    outcomes = run(policy, dict(os.environ), tests)
+    failed = sum(not outcome["ok"] for outcome in outcomes)
+    if as_json:
+        _print_json({"passed": len(outcomes) - failed, "failed": failed, "tests": outcomes})
+    else:
+        print(views.tests_told(outcomes))
+    raise typer.Exit(int(failed > 0))
+
+
 @app.command()
 def schema() -> None:
     """JSON Schema of the policy file, for editors."""
     from gateway.policy.schema import json_schema
 
     _print_json(json_schema())
+
+
+@imports.command("litellm")
+def import_litellm(
+    file: Annotated[Path, typer.Argument(help="The proxy's config.yaml; - for standard input.")],
+    out: Annotated[Path | None, typer.Option(help="File to write; the terminal otherwise.")] = None,
+) -> None:
+    """Make a policy from a LiteLLM configuration; what it cannot say is told on standard error."""
+    from gateway.import_litellm import ImportFailed, NotReadable, convert
+    from gateway.policy.document import MAX_BYTES
+
+    try:
+        if str(file) == "-":
+            raw = sys.stdin.buffer.read(MAX_BYTES + 1)
+        else:
+            with file.open("rb") as stream:
+                raw = stream.read(MAX_BYTES + 1)
+        made = convert(raw.decode("utf-8-sig"), "standard input" if str(file) == "-" else file.name)
+    except OSError as error:
+        _fail(f"{file}: {error.strerror}", 2)
+    except UnicodeDecodeError:
+        _fail(f"{file}: not UTF-8 text", 2)
+    except NotReadable as error:
+        _fail(str(error), 2)
+    except ImportFailed as error:
+        _fail(
+            f"This is a mistake of the gateway, not of {file}: the policy it made is not valid.\n{error}", 1
+        )
+    if out is None:
+        print(made.text, end="")
+    else:
+        try:
+            with out.open("x", encoding="utf-8") as policy:
+                policy.write(made.text)
+        except FileExistsError:
+            _fail(f"{out}: is there already, and is not overwritten", 2)
+        except OSError as error:
+            _fail(f"{out}: {error.strerror}", 2)
+    for title, notes in (("set", made.to_set), ("differs", made.changed), ("not carried", made.left)):
+        for note in notes:
+            print(f"{title}: {views.plain(note)}", file=sys.stderr)
 
 
 @loops.command("evaluate")

@@ -368,3 +368,17 @@ def _standing(row: Row) -> str:
     if row["revoked_at"]:
         return f"revoked {moment(row['revoked_at'])}"
     return f"until {moment(row['expires_at'])}" if row["expires_at"] else "in force"
+
+
+def tests_told(outcomes: Sequence[Row]) -> str:
+    """The outcome of each test of a policy, with what failed, and a summary."""
+    lines = []
+    for outcome in outcomes:
+        name = plain(outcome["name"])
+        lines.append(f"{'ok' if outcome['ok'] else 'FAILED':<7}{outcome['file']}:{outcome['line']}: {name}")
+        for failure in outcome["failures"]:
+            place = f"{outcome['file']}:{failure['line']}"
+            lines.append(f"       {place}: {failure['path']}: {plain(failure['problem'])}")
+    failed = sum(not outcome["ok"] for outcome in outcomes)
+    passed = len(outcomes) - failed
+    return "\n".join([*lines, "", f"{passed} passed" + (f", {failed} FAILED" if failed else "")])

@@ -447,7 +447,8 @@ class LastSteps:
                 body, _ = shaper.without_tool_use(body, ())
                 gate = NoCalls()
             put = _plain(_rewritten(put, body))
-            again = replace(ask, put=put, gate=gate, ordinal=first.attempt.admitted.ordinal)
+            ordinal = first.attempt.admitted.ordinal
+            again = replace(ask, put=put, gate=gate, ordinal=ordinal, guard=None)
             outcome = await self.dispatcher.attempt(job, again)
             if isinstance(outcome, Denied):
                 return await self._gave_up(job, first, ending_of(outcome))

@@ -339,6 +339,28 @@ def test_a_tool_that_the_model_is_not_offered_is_not_its_fault_alone(
     assert [call[1] for call in CHAT.read(raw).calls] == ["no_such_tool"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_of_the_cheap_model_that_a_contract_forbids_is_repaired_there(
+    start: Start, provider: ProviderServer, stream: bool
+) -> None:
+    """What it says then is delivered: it is no final answer of its own accord."""
+
+    def weak(ask: Ask) -> Reply:
+        told = ask.turns[-1].role == "tool" and "argument_not_allowed" in ask.turns[-1].text
+        return Reply("I may not.") if told else Reply(tool_calls=[("look_up", {"q": "forbidden"})])
+
+    provider.script("strong", worker(4), models=["gpt-4o"])
+    provider.script("weak", weak, models=["gpt-4o-mini"])
+    gateway = start(RULE, "tools: {look_up: {arguments: {q: {pattern: 'supplier.*'}}}}")
+    history = [CHAT.user("go")]
+    body = {**CHAT.body("gpt-4o", history), "tools": CHAT.tools(TOOLS)}
+    said = CHAT.read(gateway.post(body)[2])
+    history += CHAT.answered(said)
+    status, _, raw = gateway.post({**body, "messages": history, "stream": stream})
+    assert (status, CHAT.read(raw).text, CHAT.read(raw).calls) == (200, "I may not.", [])
+    assert served(provider) == ["gpt-4o", "gpt-4o-mini", "gpt-4o-mini"]
+
+
 def test_steered_answers_are_told_as_streams_of_their_surface(start: Start, provider: ProviderServer) -> None:
     provider.script("worker", worker(3), models=["gpt-4o", "gpt-4o-mini"])
     gateway = start(RULE)
