@@ -344,7 +344,7 @@ np.random.seed({n:8})
 #define MAGIC 0x{h:8}
 color: #{h:6}; width: {n:3}px
 data:image/png;base64,iVBORw0KGgo{b:300}
-"resolved": "https://registry.npmjs.org/x/-/x-1.{d}.{d}.tgz#{h:40}"
+"resolved": "https://npm.example.org/x/-/x-1.{d}.{d}.tgz#{h:40}"
 {n:5} {n:5} {n:5} {n:5}
 {n:3},{n:3},{n:3} inhabitants
 price: ${n:1},{n:3}.{n:2}

@@ -116,7 +116,7 @@ ASSIGNED = [
     ("curl -u elastic:P@ssw0rd81 https://example.org:9200", "CURL_USER", "elastic:P@ssw0rd81"),
     (f"Authorization: Bearer {made(40)}", "AUTH_HEADER", made(40)),
     ("Authorization: Basic " + base64.b64encode(b"anna:q8Xv2mLp").decode(), "BASIC_AUTH", base64.b64encode(b"anna:q8Xv2mLp").decode()),
-    (f"//registry.npmjs.org/:_authToken={made(36)}", "NPMRC_TOKEN", made(36)),
+    (f"//npm.example.org/:_authToken={made(36)}", "NPMRC_TOKEN", made(36)),
     ("machine example.org login anna password q8Xv2mLp", "NETRC_PASSWORD", "q8Xv2mLp"),
     (f'"private_key_id": "{made(40, _HEX)}"', "GCP_SERVICE_ACCOUNT", made(40, _HEX)),
     (f"DefaultEndpointsProtocol=https;AccountKey={made(86)}==;", "AZURE_STORAGE_KEY", made(86) + "=="),

@@ -50,7 +50,7 @@ git clone https://{ghp_|x36}@github.com/acme/app.git
 GITHUB_TOKEN: {ghs_|x36}
 token {github_pat_|x82}
 PRIVATE-TOKEN: {glpat-|x20}
-//registry.npmjs.org/:_authToken={npm_|x36}
+//npm.example.org/:_authToken={npm_|x36}
 twine upload -p {pypi-AgEIcHlwaS5vcmc|x80}
 docker login -p {dckr_pat_|x27}
 SLACK_BOT_TOKEN={xoxb-301298471123-3098112245871-|x24}
@@ -136,7 +136,7 @@ ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQ{b120} me@host
 "request_id": "{h8}-{h4}-4{h3}-b{h3}-{h12}"
 trace_id={h32} span_id={h16}
 docker pull nginx@sha256:{h64}
-"resolved": "https://registry.npmjs.org/a/-/a-1.2.3.tgz#{h40}"
+"resolved": "https://npm.example.org/a/-/a-1.2.3.tgz#{h40}"
 h1:{b43}= // go.sum
 OPENAI_API_KEY=sk-...
 OPENAI_API_KEY=<your-openai-key>
