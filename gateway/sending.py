@@ -226,13 +226,14 @@ class Trip:
             finally:
                 self.sender.report(attempt, openings)
             self.spent += attempt.cost
-            if not await self._again(attempt, result):
+            again = await self._again(attempt, result)
+            denied = await self._let_in() if again else None
+            if denied is not None and not self._is_stopped(denied):
+                raise DeniedLater(denied)
+            if not again or denied is not None:
                 if error is not None:
                     raise error
                 return result
-            denied = await self._let_in()
-            if denied is not None:
-                raise DeniedLater(denied)
 
     async def _keep_pace(self) -> None:
         """Heed what the provider has told of its rate limits: wait for a moment, or go elsewhere."""
@@ -261,12 +262,29 @@ class Trip:
         return self.job.generation.policy.routing.retries
 
     async def _let_in(self) -> Denied | None:
-        outcome = await self.sender.dispatcher.attempt(self.job, self.ask)
-        if isinstance(outcome, Denied):
-            return outcome
-        outcome.spent_before = self.spent
-        self.attempt = outcome
-        return None
+        while True:
+            outcome = await self.sender.dispatcher.attempt(self.job, self.ask)
+            if not isinstance(outcome, Denied):
+                outcome.spent_before = self.spent
+                self.attempt = outcome
+                return None
+            if not self._is_stopped(outcome):
+                return outcome
+            route = self.ask.route
+            if not await self._on_to_open(f"an operator has stopped {route.provider_name}/{route.label}"):
+                return outcome
+
+    def _is_stopped(self, denied: Denied) -> bool:
+        """Whether an operator has stopped the model, and that is not the one that was asked for: then it is
+        no target, and no reason to refuse the step."""
+        return denied.code == "model_killed" and self.ask.route.requested != self.job.turn.step.model
+
+    async def _on_to_open(self, why: str) -> bool:
+        """Go on to the next model that may be asked now. False when there is none."""
+        while self._on(why):
+            if not await self.sender.closed_for_s(self.ask.route):
+                return True
+        return False
 
     async def _again(self, attempt: Attempt, result: Result) -> bool:
         """Whether the step is to be sent once more, after the pause that this takes."""
@@ -287,10 +305,7 @@ class Trip:
                 await self._sleep(pause)
                 if not await self.sender.closed_for_s(self.ask.route):
                     return True
-        while self._on(why):
-            if not await self.sender.closed_for_s(self.ask.route):
-                return True
-        return False
+        return await self._on_to_open(why)
 
     def _pause(self, rules: Retries, asked: float | None) -> float | None:
         """Seconds until the next try; None when the provider asks for more patience than the rules have."""

@@ -13,7 +13,8 @@ _SECRET = "sk-upstream-secret-000000000000"
 
 def policy_for(provider: ProviderServer, extra: str = "") -> str:
     """A key for alice, no limits but those in `extra`, and every script of the provider under three names:
-    `sim/*` speaks all of OpenAI's APIs, `chatonly/*` nothing but chat, `claude/*` Anthropic's."""
+    `sim/*` speaks all of OpenAI's APIs, `chatonly/*` nothing but chat, `claude/*` Anthropic's. Trying again is
+    left to the clients, whose way of it is shown here."""
     return f"""
 version: 1
 providers:
@@ -27,6 +28,7 @@ models:
 auth: {{mode: keys}}
 keys:
   - {{name: alice, key: {ALICE}, user: alice, team: red}}
+routing: {{retries: null}}
 {extra}"""
 
 

@@ -244,12 +244,19 @@ def test_a_key_is_held_to_its_models(start: Start, provider: ProviderServer) -> 
 
 def test_a_killed_model_is_no_fallback(start: Start, provider: ProviderServer) -> None:
     provider.script("down", error_reply(503))
-    gateway = start(fallbacks="[claude/good, sim/better]")
     provider.script("better", Reply("Better."))
+    gateway = start(fallbacks="[claude/good, sim/better]")
     gateway.admin("POST", "/kills", {"scope": "model", "id": "sim/good", "reason": "a test"})
     status, _, said = ask(gateway, "sim/down")
-    assert (status, said.error) == (400, "model_killed")
+    assert (status, said.text) == (200, "Better.")
+    gateway.admin("POST", "/kills", {"scope": "model", "id": "sim/better", "reason": "a test"})
+    status, _, said = ask(gateway, "sim/down", body={"messages": [CHAT.user("again")]})
+    assert (status, said.error) == (503, "upstream_unavailable")
     assert "sim/good" not in models(provider)
+    # The model that was asked for is another matter.
+    gateway.admin("POST", "/kills", {"scope": "model", "id": "sim/down", "reason": "a test"})
+    status, headers, said = ask(gateway, "sim/down", body={"messages": [CHAT.user("once more")]})
+    assert (status, said.error, headers["x-should-retry"]) == (400, "model_killed", "false")
 
 
 def test_what_one_provider_keeps_is_not_asked_of_another(start: Start, provider: ProviderServer) -> None:

@@ -266,6 +266,16 @@ def test_the_cheap_provider_fails_and_the_one_asked_for_serves(
     assert {head["x-guardrail-model"] for head in headers} == {"gpt-4o"}
 
 
+def test_a_killed_model_is_no_target(start: Start, provider: ProviderServer) -> None:
+    provider.script("worker", worker(3), models=["gpt-4o", "gpt-4o-mini"])
+    gateway = start(RULE)
+    gateway.admin("POST", "/kills", {"scope": "model", "id": "gpt-4o-mini", "reason": "a test"})
+    report, headers = run_agent(gateway, CHAT, "gpt-4o", steps=3, page=10)
+    assert report == REPORT
+    assert {head["x-guardrail-model"] for head in headers} == {"gpt-4o"}
+    assert run_of(gateway)["status"] == "completed"
+
+
 def test_a_key_is_not_routed_to_a_model_it_may_not_use(start: Start, provider: ProviderServer) -> None:
     provider.script("strong", worker(2), models=["gpt-4o", "gpt-4o-mini"])
     gateway = start(RULE)
