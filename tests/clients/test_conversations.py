@@ -282,7 +282,7 @@ def test_a_value_in_the_body_groups_new_runs(body: dict[str, Any], gateway: Thre
     assert len({session for talk in talks for session in talk.sessions}) == 1
 
 
-@pytest.mark.parametrize("how", ["header", "url"])
+@pytest.mark.parametrize("how", ["header", pytest.param("url", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("client", each(EVERY))
 def test_a_named_run_takes_in_every_step_and_no_answer_ends_it(
     client: Client, how: str, drivers: Drivers, gateway: ThreadedGateway

@@ -213,7 +213,7 @@ def body_bytes(provider: ProviderServer) -> int:
 # -- agents -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["fin", "clean"])
+@pytest.mark.parametrize("how", ["fin", pytest.param("clean", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("client", each([*SDKS, RESPONSES_KEPT[2], *FRAMEWORKS]))
 def test_no_agent_runs_a_tool_call_that_was_cut(
     client: Client, how: CutHow, drivers: Drivers, provider: ProviderServer, gateway: ThreadedGateway

@@ -148,7 +148,7 @@ def work(drivers: Drivers, provider: ProviderServer, under: Under) -> Work:
     return play
 
 
-@streams
+@seldom_streams
 @pytest.mark.parametrize("client", each([*IN_TEXT, *BY_TOOL]))
 def test_a_loop_is_landed(client: Client, stream: bool, work: Work) -> None:
     result, run = work(client, stream, "loop", "in-circles")

@@ -54,7 +54,10 @@ def failing_first(client: Client, failure: Reply, times: int) -> Play:
     return lambda ask: failure if next(asked) < times else play(ask)
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+# A refusal comes before the first byte: an SDK has nothing to do otherwise for a stream.
+@pytest.mark.parametrize(
+    "stream", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "stream"]
+)
 @pytest.mark.parametrize("client", each(EVERY))
 def test_an_exhausted_budget_ends_the_agent_after_one_attempt(
     client: Client, stream: bool, drivers: Drivers, provider: ProviderServer, make_gateway: MakeGateway

@@ -51,7 +51,9 @@ LANES = [
 """(client, family of models, what their provider is spoken to in)."""
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize(
+    "stream", [pytest.param(False, marks=pytest.mark.slow), True], ids=["plain", "stream"]
+)
 @pytest.mark.parametrize(("client", "family", "spoken"), LANES)
 def test_a_loop_on_a_model_of_another_api_comes_to_the_same_answer_at_an_exact_price(
     client: Client,
