@@ -241,15 +241,16 @@ class Scene:
         loop = asyncio.get_running_loop()
         began = loop.time()
         number = self.random.randrange(CALLERS)
+        ask, *others = (_ask_of(route) for route in self.routes[: 1 + self.fallback])
+        caller = Principal(id=f"c{number}", key=f"c{number}", user="u", team=None)
         job = SimpleNamespace(
             generation=SimpleNamespace(policy=self.policy),
             facts=SimpleNamespace(cost=None, model="", verdict=Verdict.ALLOW),
             client=SimpleNamespace(left=False),
-            turn=SimpleNamespace(caller=Principal(id=f"c{number}", key=f"c{number}", user="u", team=None)),
+            turn=SimpleNamespace(caller=caller, step=SimpleNamespace(model=ask.route.requested)),
             decisions=list[Json](),
             sender=sender,
         )
-        ask, *others = (_ask_of(route) for route in self.routes[: 1 + self.fallback])
         trip = sender.trip(cast(Job, job), ask, iter(others))
         try:
             await trip.start()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -114,6 +114,8 @@ class LastSteps:
     async def _sent(self, job: Job, route: Route, plan: Plan, trip: Trip) -> Reply | None:
         denied = await trip.start()
         if denied is None:
+            if trip.steered is not None and trip.sent.route is trip.steered.route:
+                self.sender.moved(job, trip.sent.route, route, trip.steered.rule.name)
             return await self._deliver(job, trip)
         return await self._denied(job, route, plan, denied)
 
@@ -131,6 +133,7 @@ class LastSteps:
         if isinstance(attempt, Denied):
             return attempt
         attempt.spent_before = trip.spent
+        job.facts.model = trip.ask.route.upstream_model
         given = await attempt.run_kept(job.client, kept)
         if not isinstance(given, Undelivered):
             return given
@@ -166,29 +169,28 @@ class LastSteps:
 
     def _trip(self, job: Job, route: Route, make: Callable[[Route], Ask]) -> Trip:
         """The way of a step: to the model it asks for, or where a rule sends it first."""
-        places = self._places(job, route)
-        asked, route = route, places[0]
+        first, *places = self._places(job, route)
+
+        def asks() -> Iterator[Ask]:
+            yield make(first)
+            yield from self._others(job, route, places, make)
 
         def home(ordinal: int = 0) -> Trip:
-            ask = replace(make(route), ordinal=ordinal)
-            elsewhere = (make(place) for place in places[1:])
-            return self.sender.trip(job, ask, chain(elsewhere, self._fallbacks(job, asked, make)))
+            ways = asks()
+            return self.sender.trip(job, replace(next(ways), ordinal=ordinal), ways)
 
-        steered = self.steering.steer(job, route)
+        steered = self.steering.steer(job, first)
         if steered is None:
             return home()
         try:
             ask = make(steered.route)
         except CallerError as error:
-            job.decisions[-1].update(decision="keep", why=error.message)
+            steered.decision.update(decision="keep", why=error.message)
             return home()
         put = _plain(ask.put) if steered.guard is not None else ask.put
-        ask = replace(ask, put=put, guard=steered.guard, instead_of=route)
-        at_home = home()
-        elsewhere = chain(self._fallbacks(job, steered.route, make), (at_home.ask,), at_home.others)
-        trip = self.sender.trip(job, ask, elsewhere)
+        ask = replace(ask, put=put, guard=steered.guard, instead_of=first)
+        trip = self.sender.trip(job, ask, chain(self._others(job, steered.route, (), make), asks()))
         trip.steered, trip.home = steered, home
-        self._moved(job, steered.route, route.label, steered.rule.name)
         return trip
 
     def _places(self, job: Job, route: Route) -> list[Route]:
@@ -205,22 +207,18 @@ class LastSteps:
                 places.append(Place(other, weight))
         return self.sender.order(job, places, model.balance)
 
-    def _moved(self, job: Job, to: Route, before: str, rule: str) -> None:
-        """Another model serves the step than the one it asks for."""
-        facts = job.facts
-        facts.model = to.upstream_model
-        if facts.verdict in (Verdict.ALLOW, Verdict.FLAG):
-            facts.verdict = Verdict.REROUTE
-        self.sender.routed(before, to.label, rule)
-
-    def _fallbacks(self, job: Job, route: Route, make: Callable[[Route], Ask | None]) -> Iterator[Ask]:
-        """The step for each model that may serve it when `route` fails, in the policy's order. One that this
-        caller or this step cannot go to is left out, and why is on record."""
+    def _others(
+        self, job: Job, route: Route, places: Sequence[Route], make: Callable[[Route], Ask | None]
+    ) -> Iterator[Ask]:
+        """The step for each place and each model that may serve it when `route` fails, in the policy's order.
+        One that this caller or this step cannot go to is left out, and why is on record."""
         target = job.generation.policy.find_model(route.requested)
-        for name in target.model.fallbacks if target is not None else ():
+        ways: list[Route | str] = [*places, *(target.model.fallbacks if target is not None else ())]
+        for way in ways:
             ask, why = None, None
+            name = way if isinstance(way, str) else way.requested
             try:
-                other = self._route(job, name)
+                other = self._route(job, way) if isinstance(way, str) else way
                 why = why_not(job, route, other)
                 ask = make(other) if why is None else None
             except CallerError as error:
@@ -276,7 +274,7 @@ class LastSteps:
                 job.facts.verdict = Verdict.WRAP_UP
                 job.decisions.append(_decision(ending, "wrap_up"))
                 land = partial(self._landing, job, plan=plan, ending=ending)
-                trip = self.sender.trip(job, ask, self._fallbacks(job, route, land))
+                trip = self.sender.trip(job, ask, self._others(job, route, (), land))
                 refused = await trip.start()
                 if refused is None:
                     self._tell(job, ending, "wrap_up")
@@ -369,11 +367,12 @@ class LastSteps:
         except DeniedLater as later:
             raise await self.refuse(job, later.denied) from None
         ask, attempt = trip.ask, trip.sent
-        self.steering.saw(attempt)
+        if job.generation.policy.routing.rules:
+            self.steering.saw(attempt)
         if isinstance(result, Reply) and result.status == 200 and (rule := Moderator.rule(job)) is not None:
             return await self._moderated(job, rule, attempt, result)
         if isinstance(result, Reply) and result.status == 200 and job.turn.step.stream and not ask.put.stream:
-            return await self._say(job, Said(reply=_whole_answer(result)))
+            return await self._say(job, Said(reply=_whole_answer(result)), is_linked=True)
         if not isinstance(result, Undelivered):
             return result
         missed = result
@@ -399,7 +398,7 @@ class LastSteps:
         bad = trip.sent
         again = home(bad.admitted.ordinal)
         again.spent = trip.spent
-        job.facts.model = again.ask.route.upstream_model
+        self.sender.came_home(job, again.ask.route)
         job.decisions.append(
             {
                 "rule": f"routing.{trip.steered.rule.name}" if trip.steered is not None else "routing",
@@ -449,12 +448,17 @@ class LastSteps:
             put = _plain(_rewritten(put, body))
             ordinal = first.attempt.admitted.ordinal
             again = replace(ask, put=put, gate=gate, ordinal=ordinal, guard=None)
-            outcome = await self.dispatcher.attempt(job, again)
-            if isinstance(outcome, Denied):
-                return await self._gave_up(job, first, ending_of(outcome))
-            outcome.spent_before = spent
-            result = await outcome.run_plain(job.client)
-            spent += outcome.cost
+            trip = self.sender.trip(job, again)
+            trip.spent = spent
+            denied = await trip.start()
+            if denied is None:
+                try:
+                    result = await trip.finish()
+                except DeniedLater as later:
+                    denied = later.denied
+            if denied is not None:
+                return await self._gave_up(job, first, ending_of(denied))
+            spent = trip.spent
             if isinstance(result, Reply):
                 if first.relay is None or (result.status != 200 and first.head is not None):
                     return result

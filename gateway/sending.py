@@ -126,6 +126,22 @@ class Sender:
         )
         return [places[index].route for index in chosen]
 
+    def moved(self, job: Job, to: Route, before: Route, rule: str) -> None:
+        """Another model serves the step than the one it asks for."""
+        facts = job.facts
+        facts.model = to.upstream_model
+        if facts.verdict in (Verdict.ALLOW, Verdict.FLAG):
+            facts.verdict = Verdict.REROUTE
+        self.routed(before.label, to.label, rule)
+
+    @staticmethod
+    def came_home(job: Job, route: Route) -> None:
+        """The model that the step asks for serves it after all."""
+        facts = job.facts
+        facts.model = route.upstream_model
+        if facts.verdict is Verdict.REROUTE:
+            facts.verdict = Verdict.ALLOW
+
     async def closed_for_s(self, route: Route) -> float:
         """For how many seconds a route is to be left alone; 0 when it may be asked now, which takes a probe
         of a breaker that is half open. Raises `StoreUnavailable` when that cannot be asked for."""
@@ -189,6 +205,8 @@ class Trip:
     home: Callable[[int], Trip] | None = None
     """The way to the model that was asked for, of the step with this ordinal."""
     _tries: int = 0
+    _tried: set[str] = field(default_factory=set)
+    """Places that were asked in vain: none is asked twice, by whichever way it is reached."""
 
     def __post_init__(self) -> None:
         # What asking about its texts has cost is a part of what the step costs.
@@ -326,17 +344,17 @@ class Trip:
 
     def _on(self, why: str) -> bool:
         """Go on to the next model. False when there is none."""
-        other = next(self.others, None)
+        self._tried.add(place_key(self.ask.route))
+        other = next((ask for ask in self.others if place_key(ask.route) not in self._tried), None)
         if other is None:
             return False
         before, self.ask = self.ask.route, replace(other, ordinal=self.ask.ordinal)
         self._tries = 0
         self._decide("fallback", "reroute", why, **{"from": before.requested, "to": other.route.requested})
-        self.sender.routed(before.label, other.route.label, "fallback")
-        facts = self.job.facts
-        facts.model = other.route.upstream_model
-        if facts.verdict in (Verdict.ALLOW, Verdict.FLAG):
-            facts.verdict = Verdict.REROUTE
+        if other.route.requested == self.job.turn.step.model:
+            self.sender.came_home(self.job, other.route)
+        else:
+            self.sender.moved(self.job, other.route, before, "fallback")
         return True
 
     def _decide(self, rule: str, decision: str, why: str, **more: Json | str | int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from gateway.attempt import Attempt
 from gateway.dispatch import Job
-from gateway.domain import Answer, Nano, Surface, ToolCall
+from gateway.domain import Answer, Json, Nano, Surface, ToolCall
 from gateway.errors import CallerError
 from gateway.metering.learned import OutputEstimates
 from gateway.metering.usage import request_context
@@ -52,9 +52,10 @@ class Steered:
     """A step that goes somewhere else than it was asked to."""
 
     rule: RoutingRule
-    asked: Route
     route: Route
     guard: Callable[[Answer, bool], str | None] | None
+    decision: Json
+    """On the step's record."""
 
 
 @dataclass(slots=True)
@@ -118,7 +119,7 @@ class Steering:
             choice.decision.update(decision="keep", why="too many of this rule's answers were no good lately")
             return None
         guard = _guard(job, choice.rule) if choice.guarded else None
-        return Steered(choice.rule, asked, choice.target.route, guard)
+        return Steered(choice.rule, choice.target.route, guard, choice.decision)
 
     def judged(self, steered: Steered, bad: str) -> None:
         """An answer was good, or not: `bad` says why."""
