@@ -1,7 +1,7 @@
 # Everything a developer or CI runs. `make help` lists the targets.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run setup dev test test-all check format bench bench-screening demo clean requirements
+.PHONY: help run setup dev test test-all check format bench bench-screening demo clean requirements assets screenshots
 
 PYTHON ?= python3
 VENV := .venv
@@ -19,9 +19,9 @@ run: setup ## Set everything up and serve on 127.0.0.1:8080 with the embedded st
 demo: setup ## Watch a runaway agent being stopped
 	$(BIN)/gateway demo
 
-setup: $(VENV)/.runtime ## Make the virtual environment with what the gateway needs
+setup: $(VENV)/.runtime $(VENV)/.assets ## Make the virtual environment with what the gateway needs
 
-dev: $(VENV)/.dev ## ... and with what its tests and checks need, Redis included
+dev: $(VENV)/.dev $(VENV)/.assets ## ... and with what its tests and checks need, Redis included
 
 $(VENV)/bin/python:
 	sh .ci/bootstrap.sh venv "$(PYTHON)" "$(VENV)"
@@ -37,11 +37,27 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/bin/python
 	sh .ci/bootstrap.sh redis
 	@touch $@ $(VENV)/.runtime
 
+# The dashboard's libraries; without npm or a network everything else works, and the next call tries again.
+$(VENV)/.assets: .ci/assets.toml .ci/assets.py | $(VENV)/bin/python
+	@if sh .ci/bootstrap.sh node && $(BIN)/python .ci/assets.py; then touch $@; \
+	else echo "The dashboard will say what is missing; everything else works." >&2; fi
+
+assets: | $(VENV)/bin/python ## Fetch the dashboard's libraries from npm
+	sh .ci/bootstrap.sh node
+	$(BIN)/python .ci/assets.py
+	@touch $(VENV)/.assets
+
+screenshots: dev ## Pictures of each page of the dashboard, light and dark, into docs/screenshots
+	sh .ci/bootstrap.sh browser
+	$(BIN)/python -m tests.browser.screenshots $(ARGS)
+
 test: dev ## The test suite: unit, integration on real Redis, the Python SDKs as clients
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not node and not slow" $(ARGS)
 
 test-all: dev ## What needs more: Node clients, Claude Code and Codex, crashes and faults at length (after `make test`)
 	sh .ci/bootstrap.sh node
+	sh .ci/bootstrap.sh browser
+	sh .ci/bootstrap.sh promtool
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "node or slow" $(ARGS)
 
 check: dev ## Format check, lint, strict types, fast tests: before a commit
@@ -60,7 +76,8 @@ bench: dev ## Measure added latency and CPU beside direct calls and a plain pass
 requirements: dev ## Pin again, with hashes and without any registry's address
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --extra demo --group build -o requirements/runtime.txt
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --extra classifier --extra demo --extra postgres --group build --group dev -o requirements/dev.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --extra postgres --extra otel --group build -o requirements/image.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --extra classifier --extra demo --extra otel --extra postgres --group build --group dev -o requirements/dev.txt
 
 bench-screening: dev ## Quality and speed of the detectors on labelled texts: make bench-screening DATA=folder
 	$(BIN)/python -m benchmarks.screening $(DATA) $(ARGS)

