@@ -63,6 +63,8 @@ class Lookup:
     """Index keys under which children will look for this run; it becomes the latest of each."""
     tasks: tuple[str, ...] = ()
     """Index keys of what this run is told to do, should it be new: another run may have passed that on."""
+    policy: str = ""
+    """Version of the policy that governs the run, should it be new."""
 
 
 @frozen
@@ -94,6 +96,8 @@ class RunView:
     """Ordinal of the step by which the run was landed; 0 while it was not."""
     asked_by: str | None = None
     """The one run that had a tool called with what this new run is told to do. A guess, to be shown alone."""
+    policy: str = ""
+    """Version of the policy that it was opened under; empty when nobody said."""
 
 
 @frozen

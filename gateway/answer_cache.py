@@ -336,6 +336,16 @@ class AnswerCache:
             pass  # The other workers will ask for themselves.
         return True
 
+    async def forget(self) -> None:
+        """Drop every answer that this worker has at hand or has put into the store.
+
+        Raises `StoreUnavailable`.
+        """
+        names = self._stored.clear()
+        self._local.clear()
+        for start in range(0, len(names), 500):
+            await self._store.forget(names[start : start + 500])
+
     # -- one call for all who ask the same ------------------------------------------------------------
 
     @asynccontextmanager
@@ -433,6 +443,13 @@ class _Recent:
             if not is_over:
                 dropped.append(oldest)
         return dropped
+
+    def clear(self) -> list[str]:
+        """Drop everything; the names of it."""
+        names = list(self._entries)
+        for name in names:
+            self._drop(name)
+        return names
 
     def _drop(self, name: str) -> None:
         entry = self._entries.pop(name, None)

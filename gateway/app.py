@@ -11,8 +11,9 @@ import secrets
 import socket
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,18 @@ import orjson
 import uvicorn
 
 from gateway.admission import Kill, Settlement
+from gateway.alert_events import expiring
 from gateway.alerts import Alerts
 from gateway.ancillary import Ancillary
 from gateway.answer_cache import AnswerCache, WordingCache
 from gateway.approvals import Approvals
 from gateway.asides import Asides
 from gateway.attempt import Attempt, Machinery
+from gateway.audit import AuditTrail
 from gateway.auth import Authenticator
 from gateway.auth import KeyRecord as CallerKey
 from gateway.background import Background
+from gateway.backtest_process import Backtests
 from gateway.baselines import Baselines
 from gateway.booking import Outcome
 from gateway.breakers import Breakers
@@ -36,9 +40,9 @@ from gateway.control import Control
 from gateway.dispatch import Dispatcher, Generation
 from gateway.domain import NANO_PER_USD, USAGE_BUCKETS, Json, Millis, Nano, Principal
 from gateway.drain import Drain
-from gateway.errors import CallerError, StoreUnavailable
+from gateway.errors import CallerError, GatewayError, StoreUnavailable
 from gateway.governor import Governor, loop_rules
-from gateway.journal import Journal, Opened, orphaned_files, read_journal
+from gateway.journal import Journal, JournalUnavailable, Opened, orphaned_files, read_journal
 from gateway.judge import Judges, wire_of
 from gateway.last_steps import LastSteps
 from gateway.live import LiveCalls
@@ -52,10 +56,14 @@ from gateway.policy.models import Model, Policy, Provider, Target
 from gateway.policy.reload import PolicySource
 from gateway.protocols import Store
 from gateway.provider_state import ProviderState
+from gateway.recorder import Recorder
 from gateway.replays import Replays
+from gateway.retention import Privacy
+from gateway.rollout import Rollout
 from gateway.rules.breakers import parse_breaker_key
 from gateway.rules.budgets import Rulebook
 from gateway.rules.contracts import Contracts
+from gateway.rules.kills import is_drill
 from gateway.rules.lineage import Lineage
 from gateway.rules.route import Router
 from gateway.screening.classifier import ClassifierFailed
@@ -69,13 +77,24 @@ from gateway.steering import Steering
 from gateway.stores.archive import SqliteRunArchive
 from gateway.stores.embedded import EmbeddedStore, complete_orphan, orphan_settlement, wall_clock
 from gateway.stores.ledger import SqlLedger
+from gateway.stores.ledger_credentials import KeyRecord
 from gateway.stores.ledger_database import LedgerError, LedgerUnavailable
-from gateway.telemetry.metrics import Metrics
+from gateway.stores.ledger_fold import EndedRun
+from gateway.telemetry import logs
+from gateway.telemetry.exposition import Exposition, group_folder
+from gateway.telemetry.gauges import Gauges
+from gateway.telemetry.logs import StepLog
+from gateway.telemetry.metrics import OTHER, Metrics
+from gateway.telemetry.otlp import OtlpExporter, configured
+from gateway.telemetry.traces import Traces
 from gateway.testing.models import CATALOGUE
 from gateway.testing.server import ProviderServer
 from gateway.tool_kills import ToolKills
+from gateway.turn import Facts
 from gateway.upstreams.capacity import Capacity
 from gateway.upstreams.http1_transport import Http1Transport
+from gateway.upstreams.transport import Transport
+from gateway.uses import Uses
 from gateway.web.asgi import Message, Receive, Scope, Send
 from gateway.web.data_plane import DataPlane
 from gateway.web.exchange import config as server_config
@@ -99,8 +118,13 @@ ADMIN_PATHS = ("/admin/", "/metrics", "/dashboard")
 class Worker:
     """One process of the gateway: everything that it holds, in the order in which it starts and ends."""
 
+    dispatchers: type[Dispatcher] = Dispatcher
+    governors: type[Governor] = Governor
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        # The ledger and the journal are nobody else's to read.
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.secrets = own_secrets(settings)
         self.admin_token = admin_token(settings)
@@ -110,11 +134,16 @@ class Worker:
         self.ledger = SqlLedger(settings.ledger_url, data_dir=settings.data_dir)
         self.started_at = time.time()
         self.ready = False
+        self._keys_served: list[KeyRecord] = []
         self._saved: Nano = 0
         """Nano-dollars not counted yet; negative while what was tried in vain is not made up for."""
+        self._breakers_not_closed: dict[tuple[str, str], dict[str, int]] = {}
+        """State by breaker, under the kind and the name that metrics show it by."""
         self.simulation: ProviderServer | None = None
         self.archive: SqliteRunArchive | None = None
         self.notices: list[Callable[[str, dict[str, Any]], None]] = []
+        self.step_log = StepLog()
+        self.traces: Traces | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     # -- start --------------------------------------------------------------------------------------
@@ -123,6 +152,7 @@ class Worker:
         """Bring everything up; the worker is ready when this returns. Raises what makes it impossible."""
         settings = self.settings
         policy = self.source.start()
+        exporter = self._exporter()
         ensure_open_is_local(policy, settings)
         for warning in policy.warnings:
             log.warning("%s", warning)
@@ -131,15 +161,30 @@ class Worker:
             await self.simulation.start()
         await asyncio.to_thread(tokens.warm)
         self.pool = ScanPool(settings.screening_processes)
-        if failing := await self._failing_guards(policy):
-            await self.pool.close()
-            raise SettingsError(f"screening does not work: {failing}")
+        for each in with_profiles(policy):
+            if failing := await self._failing_guards(each):
+                await self.pool.close()
+                raise SettingsError(f"screening does not work: {failing}")
+        self.ledger.erasure_secret = self.secrets.digest("erasures").encode()
         await self.ledger.start()
         self.lineage = Lineage(self.secrets.current)
         self.journal = Journal(settings.data_dir / "journal", self.id)
         self.journal.start()
         self.store = self._make_store()
         self.drain = Drain(self.store, self.ledger)
+        self.ledger.on_ended = self._runs_ended
+        self.gauges = Gauges(
+            self.metrics,
+            self.store,
+            self.ledger,
+            self.clock,
+            drain_lag=lambda: self.drain.lag_s,
+            in_flight=lambda: self.data_plane.active,
+            healthy=lambda: self.source.status().healthy,
+            notify=self.notify,
+        )
+        folder = group_folder(settings.data_dir) if settings.workers > 1 else None
+        self.exposition = Exposition(self.metrics, self.id, folder, self.gauges.refresh)
         self.settler = Settler(self.store, self.journal, self.ledger.has_attempt)
         if settings.embedded:
             # The store is empty yet: what a dead process left goes to the ledger, which seeds the store.
@@ -150,8 +195,10 @@ class Worker:
         self.live = LiveCalls(self.store, self.id, settings.lease_s, on_stopped=self._kill_obeyed)
         self.tool_kills = ToolKills(self.store)
         self.provider_state = ProviderState(self.store, self.lineage)
-        self.control = Control(self.ledger, self.store, self.clock, on_change=self._control_changed)
-        self.transport = Http1Transport()
+        self.uses = Uses(self.ledger, self.clock)
+        self.transport = self._make_transport()
+        self.backtests = Backtests(settings.ledger_url, settings.data_dir, self.secrets)
+        self.recorder = Recorder(self.ledger, self.secrets, self.clock, self.metrics.recordings_lost.inc)
         self.background = Background(self.transport)
         self.approvals = Approvals(self.ledger, self.clock, self.notify, settings.link)
         self.alerts = Alerts(
@@ -164,9 +211,33 @@ class Worker:
             self.clock,
             self.secrets.digest("alerts").encode(),
             settings.link,
+            self.id,
         )
         self.notices.append(self.alerts)
-        generation = self._generation(policy)
+        self.audit = AuditTrail(
+            self.store,
+            self.ledger,
+            self.drain,
+            self.metrics,
+            self.notify,
+            self.clock,
+            self.id,
+            policy.audit,
+        )
+        self.notices.append(self.audit)
+        self.rollout = Rollout(
+            self.ledger,
+            self.clock,
+            self.notify,
+            self._ensure_usable,
+            self._generation,
+            self._in_force,
+            policy,
+            self._generation(policy),
+        )
+        self.control = Control(
+            self.ledger, self.store, self.clock, self._control_changed, self.rollout.follow
+        )
         self.screens = Screens(
             self.pool,
             self.store,
@@ -190,7 +261,7 @@ class Worker:
             self.notify,
         )
         estimates = OutputEstimates()
-        self.dispatcher = Dispatcher(
+        self.dispatcher = self.dispatchers(
             store=self.store,
             transport=self.transport,
             machinery=machinery,
@@ -198,15 +269,22 @@ class Worker:
             estimates=estimates,
             tool_kills=self.tool_kills,
             topups={},
+            held=self.gauges.held,
         )
         asides = Asides(self.dispatcher)
-        answers = AnswerCache(self.store, self.lineage, self.clock)
+        self.answers = answers = AnswerCache(self.store, self.lineage, self.clock)
         self.pipeline = Pipeline(
-            generation=generation,
+            rollout=self.rollout,
             store=self.store,
             dispatcher=self.dispatcher,
-            governor=Governor(
-                self.store, self.lineage, self.breakers, self.baselines, self.approvals, self.notify
+            governor=self.governors(
+                self.store,
+                self.lineage,
+                self.breakers,
+                self.baselines,
+                self.approvals,
+                self.notify,
+                self._results_read,
             ),
             last_steps=LastSteps(
                 self.store,
@@ -233,26 +311,81 @@ class Worker:
             judges=Judges(asides),
             shortened=self._shortened,
             builtin_models=self._builtin_models(),
+            recorder=self.recorder,
+            ensure_recorded=self.audit.ensure_recorded,
         )
         self.data_plane = DataPlane(
             self.pipeline,
-            Authenticator(policy, self.secrets),
+            Authenticator(policy, self.secrets, self.uses.seen),
             self.metrics,
             Ancillary(self.pipeline, self.live),
         )
+        self.data_plane.ended = self._request_ended
+        self.privacy = Privacy(
+            ledger=self.ledger,
+            store=self.store,
+            drain=self.drain,
+            clock=self.clock,
+            worker=self.id,
+            retention=lambda: self.rollout.current.policy.retention,
+            forget=self._forget_people,
+            session_keys=self._session_keys,
+            save_store=self._save_store,
+            removed=self._forgotten,
+        )
+        await self.rollout.start()
         await self.control.start()
+        if exporter is not None:
+            self.traces = Traces(
+                exporter,
+                self.ledger,
+                self.pool,
+                lambda version: self.rollout.of(version).policy,
+                self.clock,
+                settings.trace_conventions,
+                settings.trace_parent,
+                exporter.config.share,
+                partial(self._spans_told, "dropped"),
+            )
+            self.drain.written = self.traces.written
+            self.traces.start()
         self.settler.start()
+        self.recorder.start()
         await self.live.start()
         await self.tool_kills.start()
         self.breakers.start()
+        self.alerts.start()
+        self.audit.start()
         self.drain.start()
-        if policy.screening.is_on:
+        self.privacy.start()
+        self.gauges.start()
+        self.exposition.start()
+        self.uses.start()
+        if self.rollout.current.screens:
             self._tasks.append(asyncio.create_task(self.pool.warm(), name="screening"))
-        self._tasks.append(asyncio.create_task(self.source.run(self._policy_changed), name="policy"))
+        self._tasks.append(asyncio.create_task(self.source.run(self.rollout.files_changed), name="policy"))
+        self._tasks.append(asyncio.create_task(self.rollout.watch(), name="rollout"))
         self._tasks.append(asyncio.create_task(self._keep_house(), name="housekeeping"))
-        self.metrics.policy_generation.set(self.source.status().generation)
+        self.metrics.policy_generation.set(self.rollout.changes)
+        self.audit.note("policy.in_force", {"version": self.rollout.current.version})
         self.ready = True
-        log.info("worker %s serves policy %s", self.id, policy.version)
+        log.info("worker %s serves policy %s", self.id, self.rollout.current.version)
+
+    def _exporter(self) -> OtlpExporter | None:
+        """What traces go out by; None where no endpoint is configured."""
+        config = configured(self.settings.environment)
+        if config is None:
+            return None
+        exporter = OtlpExporter(config, self.id, self._spans_told)
+        exporter.start()
+        log.info("traces go to %s", config.shown_endpoint)
+        return exporter
+
+    def _spans_told(self, outcome: str, count: int) -> None:
+        self.metrics.child(self.metrics.trace_spans, outcome).inc(count)
+
+    def _make_transport(self) -> Transport:
+        return Http1Transport()
 
     def _make_store(self) -> Store:
         settings = self.settings
@@ -263,7 +396,13 @@ class Worker:
             )
         from gateway.stores.redis import RedisStore
 
-        return RedisStore(settings.store_url, used_counters=self._fold_of_the_ledger, worker_id=self.id)
+        return RedisStore(
+            settings.store_url,
+            used_counters=self._fold_of_the_ledger,
+            worker_id=self.id,
+            took=self.metrics.store_seconds.observe,
+            failed=self.metrics.store_errors.inc,
+        )
 
     async def _fold_of_the_ledger(self, now: Millis) -> dict[str, tuple[Nano, Millis]]:
         """What a store that lost its state is seeded with. Events that it still holds come first: they are
@@ -279,7 +418,15 @@ class Worker:
         router = self._router(policy)
         for unknown in router.warm(self.clock()):
             log.warning("%s", unknown)
-        return Generation(policy, Rulebook(policy), router, Contracts(policy), loop_rules(policy))
+        profiles = {
+            key: made
+            for profile in policy.profiles.values()
+            for made in (self._generation(policy.under(profile)),)
+            for key in profile.keys
+        }
+        return Generation(
+            policy, Rulebook(policy), router, Contracts(policy), loop_rules(policy), profiles=profiles
+        )
 
     def _simulated(self, name: str) -> Target | None:
         """The built-in simulated provider's models, where it is offered."""
@@ -326,23 +473,27 @@ class Worker:
 
     # -- changes ------------------------------------------------------------------------------------
 
-    async def _policy_changed(self, policy: Policy) -> None:
+    async def _ensure_usable(self, policy: Policy) -> None:
+        """Raises `PolicyError` for a valid policy that this gateway cannot serve by."""
         try:
             ensure_open_is_local(policy, self.settings)
         except SettingsError as error:
             raise PolicyError([Mistake(str(self.settings.policy), 0, "auth.mode", str(error))]) from None
-        if failing := await self._failing_guards(policy):
-            problem = f"what it switches on does not work: {failing}"
-            raise PolicyError([Mistake(str(self.settings.policy), 0, "screening", problem)]) from None
-        generation = self._generation(policy)
-        authenticator = Authenticator(policy, self.secrets)
+        for each in with_profiles(policy):
+            if failing := await self._failing_guards(each):
+                problem = f"what it switches on does not work: {failing}"
+                raise PolicyError([Mistake(str(self.settings.policy), 0, "screening", problem)]) from None
+
+    def _in_force(self, generation: Generation) -> None:
+        policy = generation.policy
+        authenticator = Authenticator(policy, self.secrets, self.uses.seen)
         authenticator.replace_stored(self._caller_keys())
-        self.pipeline.generation = generation
         self.data_plane.authenticator = authenticator
         self.alerts.replace(policy.alerts)
+        self.audit.replace(policy.audit)
+        self.notify("policy_in_force", {"version": policy.version})
         self.capacity.renew(policy.providers)
-        self.metrics.policy_generation.inc()
-        log.info("policy %s is in force", policy.version)
+        self.metrics.policy_generation.set(self.rollout.changes)
 
     async def _failing_guards(self, policy: Policy) -> str:
         """Detectors that the policy relies on and that find nothing. The classifier, where there is one, is
@@ -374,11 +525,15 @@ class Worker:
 
     def _control_changed(self, control: Control) -> None:
         self.dispatcher.topups = control.topups
-        self.data_plane.authenticator.replace_stored(self._caller_keys())
+        # Every kill and top-up comes here, and thousands of keys take tens of milliseconds.
+        if control.keys != self._keys_served:
+            self._keys_served = control.keys
+            self.data_plane.authenticator.replace_stored(self._caller_keys())
 
     def _caller_keys(self) -> list[CallerKey]:
+        now = self.clock()
         return [
-            CallerKey(k.id, k.name, k.digest, k.user, k.team, k.models, k.expires_at)
+            CallerKey(k.id, k.name, k.secrets(now), k.user, k.team, k.models, k.priority, k.max_tool_level)
             for k in self.control.keys
         ]
 
@@ -386,17 +541,32 @@ class Worker:
 
     def notify(self, kind: str, facts: dict[str, Any]) -> None:
         """Tell everyone who listens on this worker: the event stream of the admin plane, alerts, the log."""
-        if kind == "run_stopped":
-            self.metrics.runs_ended.labels(facts["status"]).inc()
+        if kind != "step":
+            self.metrics.child(self.metrics.events, kind).inc()
         for listener in self.notices:
             listener(kind, facts)
 
     def _kill_obeyed(self, kill: Kill, stopped: int) -> None:
-        self.notify("kill", {"name": kill.name, "reason": kill.reason, "streams": stopped})
+        if not is_drill(kill.name, kill.reason):
+            self.notify("kill", {"name": kill.name, "reason": kill.reason, "streams": stopped})
+
+    def _request_ended(
+        self, facts: Facts, error: GatewayError | None, headers: Mapping[bytes, bytes]
+    ) -> None:
+        self.step_log.request_ended(facts, error)
+        if self.traces is not None:
+            self.traces.request_ended(facts, error, headers.get(b"traceparent"))
 
     def _record(self, attempt: Attempt, outcome: Outcome) -> None:
         """Metrics of one ended attempt, and what it teaches about the next."""
+        trail = attempt.facts.trail
+        if trail is not None and not trail.ended:
+            trail.attempts.append(attempt)
+        elif self.traces is not None:
+            self.traces.late_attempt(attempt)
         m, step, route = self.metrics, attempt.turn.step, attempt.route
+        if attempt.facts.recorded_until:
+            self.recorder.answered(attempt)
         now = time.perf_counter()
         model = route.label
         child = m.child
@@ -426,14 +596,12 @@ class Worker:
         claims = [finding for finding in attempt.findings if finding["detector"] == "claims"]
         if claims:
             self._found({**attempt.turn.meta(), "run": attempt.turn.run.run_id}, claims)
-        if attempt.run_completed and attempt.inspect is None:
-            self._run_ended("completed", attempt)
-            if not attempt.kept:
-                self.baselines.completed(
-                    attempt.turn,
-                    steps=attempt.admitted.ordinal,
-                    cost=attempt.facts.run_cost or 0,
-                )
+        if attempt.run_completed and attempt.inspect is None and not attempt.kept:
+            self.baselines.completed(
+                attempt.turn,
+                steps=attempt.admitted.ordinal,
+                cost=attempt.facts.run_cost or 0,
+            )
         asked = attempt.inspect is None and not attempt.kept
         if outcome == "ok" and usage.source == "provider" and asked:
             self.dispatcher.estimates.learn(
@@ -463,7 +631,24 @@ class Worker:
         self.metrics.child(self.metrics.shortened, mode).inc(tokens)
 
     def _bypassed(self, check: str) -> None:
-        self.metrics.bypassed.labels(check).inc()
+        self.metrics.child(self.metrics.bypassed, check).inc()
+
+    def _results_read(self, results: Sequence[Json]) -> None:
+        m, tools = self.metrics, self.pipeline.generation.policy.tools
+        for result in results:
+            name = result["name"] if result["name"] in tools else OTHER
+            m.child(m.tool_results, name, "ok" if result["ok"] else "error").inc()
+
+    def _runs_ended(self, runs: Sequence[EndedRun]) -> None:
+        m = self.metrics
+        for run in runs:
+            m.child(m.runs_ended, run.status).inc()
+            m.run_cost.observe(run.cost / NANO_PER_USD)
+            m.run_steps.observe(run.steps)
+            m.run_seconds.observe(run.lasted / 1000)
+            if run.session_cost is not None and run.session_lasted is not None:
+                m.session_cost.observe(run.session_cost / NANO_PER_USD)
+                m.session_seconds.observe(run.session_lasted / 1000)
 
     def _found(self, about: Mapping[str, Any], findings: Sequence[Json]) -> None:
         """Count findings, and tell operators of those that count."""
@@ -476,16 +661,56 @@ class Worker:
 
     def _breaker_is(self, key: str, state: str) -> None:
         name = parse_breaker_key(key)
-        if name is not None:
-            known = name.name if name.name in self.pipeline.generation.policy.tools else "other"
-            self.metrics.breaker_state.labels(name.kind, known).set(_BREAKER_STATES.index(state))
+        if name is None:
+            return
+        policy = self.pipeline.generation.policy
+        known: Collection[str] = policy.tools
+        shown = name.name
+        if name.kind == "provider":
+            known = {*policy.providers, SIM_PROVIDER}
+        elif name.kind == "model":
+            known = {*policy.models, "sim/*"}
+            # A model's breaker is named PROVIDER/MODEL.
+            shown = shown.partition("/")[2]
+        shown = shown if shown in known else OTHER
+        # One name may stand for several breakers, of teams or of a model's providers: the worst is shown.
+        states = self._breakers_not_closed.setdefault((name.kind, shown), {})
+        if state == "closed":
+            states.pop(key, None)
+        else:
+            states[key] = _BREAKER_STATES.index(state)
+        worst = max(states.values(), default=0)
+        self.metrics.child(self.metrics.breaker_state, name.kind, shown).set(worst)
 
-    def _run_ended(self, status: str, attempt: Attempt) -> None:
-        m, run = self.metrics, attempt.turn.run
-        m.child(m.runs_ended, status).inc()
-        m.run_cost.observe((attempt.facts.run_cost or 0) / NANO_PER_USD)
-        m.run_steps.observe(attempt.admitted.ordinal)
-        m.run_seconds.observe(max(0.0, (self.clock() - run.started_at) / 1000))
+    # -- what is forgotten --------------------------------------------------------------------------
+
+    async def _forget_people(self) -> None:
+        """Drop what this worker has at hand of anybody, and what its journal tells of settled attempts."""
+        self.screens.forget()
+        self.pipeline.governor.forget()
+        try:
+            self.journal.forget()
+        except JournalUnavailable as error:
+            log.error("the journal tells of erased people until it is full: %s", error)
+        with contextlib.suppress(StoreUnavailable):
+            await self.answers.forget()
+
+    def _session_keys(self, principal: str, session: str) -> list[str]:
+        return [
+            *self.screens.vault_keys(principal, session),
+            self.pipeline.governor.session_key(principal, session),
+        ]
+
+    async def _save_store(self) -> None:
+        """Let an embedded store's file hold what the store holds, and nothing from before."""
+        if isinstance(self.store, EmbeddedStore):
+            await self.store.save()
+        if self.archive is not None:
+            await self.archive.empty_log()
+
+    def _forgotten(self, what: str, rows: int) -> None:
+        if rows:
+            self.metrics.child(self.metrics.forgotten, what).inc(rows)
 
     # -- the end ------------------------------------------------------------------------------------
 
@@ -499,7 +724,9 @@ class Worker:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.privacy.close()
         await self.control.close()
+        await self.uses.close()
         await self.background.close()
         await self.live.close()
         await self.tool_kills.close()
@@ -508,8 +735,14 @@ class Worker:
         await self.pool.close()
         await self.approvals.close()
         await self.alerts.close()
+        await self.audit.close()
         await self.settler.close()
+        await self.gauges.close()
         await self.drain.close()
+        if self.traces is not None:
+            await self.traces.close()
+        await self.recorder.close()
+        await self.exposition.close()
         await self.store.close()
         if self.archive is not None:
             await self.archive.close()
@@ -524,6 +757,7 @@ class Worker:
         refused = 0
         collect_at = time.monotonic() + COLLECT_EVERY_S
         forget_at = time.monotonic() + FORGET_EVERY_S
+        expiring_at, broken = time.monotonic(), ""
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
             if time.monotonic() >= collect_at and not self.data_plane.active:
@@ -534,21 +768,39 @@ class Worker:
                 forget_at = time.monotonic() + FORGET_EVERY_S
                 try:
                     await self.ledger.forget_counters(self.clock() - COUNTERS_KEPT_MS)
+                    while await self.ledger.forget_recordings(before=self.clock()):
+                        pass
                 except (LedgerError, LedgerUnavailable) as error:
                     log.warning("old counters stay in the ledger for now: %s", error)
+            if time.monotonic() >= expiring_at:
+                expiring_at = time.monotonic() + FORGET_EVERY_S
+                for facts in expiring(self.control.keys, self.control.tokens, self.clock()):
+                    self.notify("key_expiring", facts)
             if isinstance(self.store, EmbeddedStore):
+                began = time.perf_counter()
                 try:
                     await self.store.save()
                 except sqlite3.Error as error:
+                    self.metrics.store_errors.inc()
                     log.error("runs could not be saved, they will be with the next attempt: %s", error)
+                self.metrics.store_seconds.observe("save", time.perf_counter() - began)
             status = self.source.status()
             if status.failures > refused:
                 self.metrics.policy_failures.inc(status.failures - refused)
                 log.error(
                     "the policy on disk is refused, %s stays in force: %s", status.version, status.last_error
                 )
-                refused = status.failures
+                refused, broken = status.failures, status.last_error or ""
                 self.notify("policy_reload_failed", {"version": status.version, "error": status.last_error})
+            elif broken and status.healthy:
+                self.notify("policy_reloaded", {"version": status.version, "error": broken})
+                broken = ""
+
+
+def with_profiles(policy: Policy) -> Iterator[Policy]:
+    """The policy, and what it is for the keys of each profile."""
+    yield policy
+    yield from map(policy.under, policy.profiles.values())
 
 
 def ensure_open_is_local(policy: Policy, settings: Settings) -> None:
@@ -647,6 +899,8 @@ class App:
             log.debug("store is not ready: %s", error)
             store_ok = False
         ready = worker.ready and store_ok
+        rollout = worker.rollout if worker.ready else None
+        problem = rollout.problem if rollout is not None else None
         await _json(
             send,
             200 if ready else 503,
@@ -654,10 +908,10 @@ class App:
                 "status": "ready" if ready else "not_ready",
                 "store": "ok" if store_ok else "unavailable",
                 "policy": {
-                    "generation": status.generation,
-                    "version": status.version,
-                    "healthy": status.healthy,
-                    "error": status.last_error,
+                    "generation": rollout.changes if rollout is not None else 0,
+                    "version": rollout.current.version if rollout is not None else "",
+                    "healthy": status.healthy and problem is None,
+                    "error": status.last_error or problem,
                 },
             },
         )
@@ -686,7 +940,12 @@ async def _json(send: Send, status: int, body: dict[str, Any]) -> None:
 def create_app() -> App:
     """The application of a worker process, configured by its environment."""
     settings = from_environment()
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    return App(settings)
+    traced = False
+    with contextlib.suppress(SettingsError):
+        # What is wrong with it is told when the worker starts.
+        traced = configured(settings.environment) is not None
+    lines = logs.configure(settings.log_level, settings.log_format, settings.environment, traced=traced)
+    app = App(settings)
+    lines.worker = app.worker.id
+    lines.hide(app.worker.admin_token, app.worker.secrets.current.decode("utf-8", "replace"))
+    return app

@@ -78,6 +78,7 @@ class Asides:
             decisions=[],
             findings=[],
             output=None,
+            asked={},
         )
         ask = Ask(route, wire, put, ordinal=ordinal, limits=UNLIMITED, inspect=read, closes=closes)
         outcome = await self.dispatcher.attempt(asking, ask)

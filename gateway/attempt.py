@@ -275,10 +275,14 @@ class Attempt:
     settled: bool = False
     run_completed: bool = False
     """The run ended with this answer."""
+    given: Answer | None = None
+    """The answer as its provider gave it, before anything of it was screened."""
     calls: tuple[ToolCall, ...] = ()
     """The tool calls of the answer."""
     usage: Usage = field(default_factory=Usage)
     cost: Nano = 0
+    end: Ended | None = None
+    """How it ended, once it is settled."""
     saved: Nano = 0
     """What this costs less than where the step was to go; negative when it costs more."""
     sent_at: float = 0.0
@@ -517,6 +521,7 @@ class Attempt:
             await self._settle("failed", Usage(), 0, "provider", error="upstream_error")
             return self._whole(reply, body)
         answer, shown = plain_answer(self.wire, self.turn.step, parsed)
+        self.given = answer
         if answer.background and answer.response_id is not None:
             await self._keep(answer)
             self._follow(answer.response_id)
@@ -534,7 +539,7 @@ class Attempt:
         try:
             await self._open()
             self.machinery.live.add(self)
-            answer = CODECS[self.turn.step.surface].read_answer(reply)
+            answer = self.given = CODECS[self.turn.step.surface].read_answer(reply)
             at_no_cost = (Usage(source="provider"), 0, "cache")
             passed = await self._passed(reply, answer, None, len(orjson.dumps(reply)), at_no_cost)
             if self.kill is not None:
@@ -951,6 +956,7 @@ class Attempt:
 
     async def _settle_stream(self, outcome: Outcome, relay: Relay, failure: GatewayError | None) -> None:
         parser, answer = relay.upstream, relay.client.answer()
+        self.given = answer
         delivered = relay.delivered(answer)
         self.edited = relay.edited
         read = read_usage(self.wire.surface, parser.usage) if parser.usage is not None else None
@@ -989,7 +995,8 @@ class Attempt:
             self.findings += self.review(answer)
         if self.output is not None:
             self.findings += self.output.take()
-        settlement = settlement_of(self, Ended(outcome, usage, cost, source, answer, error))
+        self.end = Ended(outcome, usage, cost, source, answer, error)
+        settlement = settlement_of(self, self.end)
         try:
             settling = self.machinery.settler.settle(settlement)
             if answer is not None and answer.state:

@@ -10,30 +10,35 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Literal
 
 from gateway.domain import Principal
 from gateway.errors import CallerError
 from gateway.policy.models import Policy
 
 _CREDENTIAL_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
+_AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:/#?@\\\s]*)(?::\d{0,5})?")
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """A gateway key as the ledger database keeps it: `digest` is `Secrets.digest` of the key."""
+    """A gateway key as the ledger database keeps it. A key that was given another secret is the same one."""
 
     id: str
     name: str
-    digest: str
+    secrets: Mapping[str, int | None]
+    """`Secrets.digest` of each secret that works, and until when, in milliseconds since the epoch."""
     user: str | None
     team: str | None
     models: tuple[str, ...] | None
-    expires_at: int | None
+    priority: Literal["low", "normal", "high"] = "normal"
+    max_tool_level: Literal["safe", "moderate", "dangerous"] = "dangerous"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -112,8 +117,11 @@ class Authenticator:
 
     policy: Policy
     secrets: Secrets
-    stored: dict[str, KeyRecord] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+    """Ids of the principals that have come; whoever writes them down takes them out."""
     _configured: dict[str, tuple[Principal, float | None]] = field(default_factory=dict)
+    """By digest: whose key it is, and until when, in seconds since the epoch."""
+    _stored: dict[str, tuple[Principal, float | None]] = field(default_factory=dict)
     _digests: dict[bytes, tuple[str]] = field(default_factory=dict, repr=False)
     """Of credentials that were valid once; whether they still are is looked up every time."""
 
@@ -133,7 +141,20 @@ class Authenticator:
 
     def replace_stored(self, keys: Iterable[KeyRecord]) -> None:
         """Take over the keys of the ledger database; revoked ones are simply not among them."""
-        self.stored = {key.digest: key for key in keys}
+        stored: dict[str, tuple[Principal, float | None]] = {}
+        for key in keys:
+            principal = Principal(
+                id=key.id,
+                key=key.name,
+                user=key.user,
+                team=key.team,
+                models=frozenset(key.models) if key.models is not None else None,
+                max_tool_level=key.max_tool_level,
+                priority=key.priority,
+            )
+            for digest, until in key.secrets.items():
+                stored[digest] = (principal, until / 1000 if until is not None else None)
+        self._stored = stored
 
     def identify(self, headers: Mapping[bytes, bytes]) -> Principal:
         """The caller, or `CallerError` `invalid_api_key`."""
@@ -153,25 +174,14 @@ class Authenticator:
 
     def _key(self, credential: bytes) -> Principal:
         for digest in self._digests.get(credential) or self.secrets.digests(credential):
-            configured = self._configured.get(digest)
-            if configured is not None:
-                principal, expires = configured
+            found = self._configured.get(digest) or self._stored.get(digest)
+            if found is not None:
+                principal, expires = found
                 if expires is not None and time.time() >= expires:
                     raise invalid_key()
                 self._remember(credential, digest)
+                self.used.add(principal.id)
                 return principal
-            stored = self.stored.get(digest)
-            if stored is not None:
-                if stored.expires_at is not None and time.time() * 1000 >= stored.expires_at:
-                    raise invalid_key()
-                self._remember(credential, digest)
-                return Principal(
-                    id=stored.id,
-                    key=stored.name,
-                    user=stored.user,
-                    team=stored.team,
-                    models=frozenset(stored.models) if stored.models is not None else None,
-                )
         raise invalid_key()
 
     def _remember(self, credential: bytes, digest: str) -> None:
@@ -198,10 +208,6 @@ def ensure_local(headers: Mapping[bytes, bytes]) -> None:
 
 
 def host_name(authority: bytes) -> str:
-    """The host of a `Host` or `Origin` value, without its port; empty when it has odd characters."""
-    text = authority.decode("latin-1").strip().lower()
-    if any(c in text for c in "/#?@\\ "):
-        return ""
-    if text.startswith("["):
-        return text.partition("]")[0] + "]"
-    return text.partition(":")[0]
+    """The host of a `Host` or `Origin` value, without its port; empty when it is not of that form."""
+    found = _AUTHORITY.fullmatch(authority.decode("latin-1").strip().lower())
+    return found[1] if found is not None else ""

@@ -16,6 +16,7 @@ from gateway.values import frozen
 
 if TYPE_CHECKING:
     from gateway.attempt import Attempt
+    from gateway.turn import Turn
 
 Outcome = Literal["ok", "failed", "disconnected", "cut", "killed", "stopped"]
 
@@ -26,6 +27,8 @@ IN_FLIGHT_S = 0.2
 IN_FLIGHT_TOKENS = 32
 """What a provider may have generated beyond what arrived when a stream breaks off: so long at the speed
 seen, and at least so many tokens."""
+MAX_TOOLS, MAX_TOOL_NAME = 128, 128
+"""Of the tools that a step offers, so many are on record, by so many characters of their names."""
 INDEX_GRACE_MS = 3_600_000
 """How long beyond its idle TTL a run can be found again, to be continued by a new one."""
 
@@ -172,6 +175,7 @@ def _event(attempt: Attempt, end: Ended, status: RunStatus, because: str) -> byt
         "findings": attempt.findings,
         "charges": [[hold.counter, hold.expires_at] for hold in attempt.admitted.holds],
         "run_status": status.value,
+        "asked": asked_of(attempt.turn, attempt.base_event["asked"]),
     }
     if because:
         known["run_reason"] = because
@@ -180,6 +184,26 @@ def _event(attempt: Attempt, end: Ended, status: RunStatus, because: str) -> byt
     if attempt.saved:
         known["saved"] = attempt.saved
     return joined(attempt.base_event["attempt"], known)
+
+
+def asked_of(turn: Turn, found: Json) -> Json:
+    """What a step asked for, without its content: what other limits and rules would have decided over.
+
+    `tools` are the names of those it offered, `limit` is its output limit, `bytes` the text for its model to
+    read, `stored` the tokens that the provider kept of it. `found` is what was worked out on the way: `bound`
+    and `counted` are input tokens by size and by tokenizer, `trace` is `rules.trace_news.news`.
+    """
+    step = turn.step
+    told: Json = {"bytes": step.text_bytes, **found}
+    if step.tools:
+        told["tools"] = [tool.name[:MAX_TOOL_NAME] for tool in step.tools[:MAX_TOOLS]]
+    if step.output_limit is not None:
+        told["limit"] = step.output_limit
+    if step.choices != 1:
+        told["choices"] = step.choices
+    if turn.stored_tokens:
+        told["stored"] = turn.stored_tokens
+    return told
 
 
 def _calls(attempt: Attempt, answer: Answer | None) -> list[Json]:

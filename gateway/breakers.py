@@ -183,8 +183,11 @@ class Breakers:
 
     def _learn(self, seen: _Seen, state: BreakerState) -> None:
         before = seen.state.opened_at if seen.state is not None else 0
+        was_open = seen.state is not None and seen.state.state != "closed"
         seen.state = state
         self.on_state(state.key, state.state)
+        if was_open and state.state == "closed":
+            self.notify("breaker_closed", {"breaker": state.key})
         if state.state == "open" and state.opened_at != before:
             log.warning(
                 "breaker %s is open: %d of %d calls failed", state.key, state.failed, state.ok + state.failed
@@ -210,8 +213,10 @@ class Breakers:
             if (state := states.get(key)) is not None:
                 self._learn(seen, state)
             elif seen.state is not None:
-                seen.state = None
+                was_open, seen.state = seen.state.state != "closed", None
                 self.on_state(key, "closed")
+                if was_open:
+                    self.notify("breaker_closed", {"breaker": key})
 
     async def _flush_forever(self) -> None:
         while True:

@@ -7,11 +7,8 @@ sense or no gateway answers.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -20,10 +17,15 @@ from typing import Annotated, Any
 import typer
 
 from gateway import cli_views as views
-from gateway.client import AdminClient, ClientError, Unreachable, quoted
+from gateway.client import ClientError, Unreachable, quoted
+from gateway.commands import alerts, audit, backtest, check, doctor, keys, privacy, show, top
+from gateway.commands import policy as policy_commands
+from gateway.commands.console import AsJson, Limit, Since
+from gateway.commands.console import client as _client
+from gateway.commands.console import print_json as _print_json
+from gateway.commands.console import show as _show
 from gateway.policy.messages import PolicyError
 from gateway.settings import Settings, SettingsError, from_environment
-from gateway.stores.audit_chain import AuditRecord, verify_chain
 
 app = typer.Typer(
     name="gateway",
@@ -33,20 +35,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-keys = typer.Typer(help="Gateway keys: what callers authenticate with.", no_args_is_help=True)
-tokens = typer.Typer(help="Admin tokens with a role.", no_args_is_help=True)
-audit = typer.Typer(help="The audit log.", no_args_is_help=True)
 breakers = typer.Typer(help="Circuit breakers.", invoke_without_command=True)
 loops = typer.Typer(help="Loop detection.", no_args_is_help=True)
 imports = typer.Typer(help="Policies made from the configuration of other gateways.", no_args_is_help=True)
+app.add_typer(backtest.app)
+app.add_typer(check.app)
+app.add_typer(doctor.app)
+app.add_typer(show.app)
+app.add_typer(top.app)
+app.add_typer(policy_commands.app)
 app.add_typer(breakers, name="breakers")
 app.add_typer(loops, name="loops")
 app.add_typer(imports, name="import")
-app.add_typer(keys, name="keys")
-app.add_typer(tokens, name="tokens")
-app.add_typer(audit, name="audit")
-
-DEFAULT_URL = "http://127.0.0.1:8080"
+app.add_typer(keys.keys, name="keys")
+app.add_typer(keys.tokens, name="tokens")
+app.add_typer(keys.sessions, name="sessions")
+app.add_typer(audit.app, name="audit")
+app.add_typer(alerts.app, name="alerts")
+app.add_typer(privacy.app, name="privacy")
 
 
 class ScreenedFrom(StrEnum):
@@ -55,11 +61,6 @@ class ScreenedFrom(StrEnum):
     USER = "user"
     TOOL = "tool"
     OUTPUT = "output"
-
-
-AsJson = Annotated[bool, typer.Option("--json", help="JSON for scripts.")]
-Limit = Annotated[int, typer.Option(min=1, max=500, help="At most so many.")]
-Since = Annotated[str | None, typer.Option(help="RFC 3339, or how long ago: 24h, 7d.")]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -152,11 +153,12 @@ def banner(settings: Settings, url: str, *, needs_key: bool) -> str:
         f"  OpenAI base URL   {url}/v1",
         f"  policy            {settings.policy}",
     ]
+    admin = url if settings.shares_admin else None
     if settings.admin_address is not None:
         host, port = settings.admin_address
-        lines.append(f"  admin API         http://{host}:{port}/admin/v1")
-    elif settings.shares_admin:
-        lines.append(f"  admin API         {url}/admin/v1")
+        admin = f"http://{host}:{port}"
+    if admin is not None:
+        lines += [f"  dashboard         {admin}/dashboard", f"  admin API         {admin}/admin/v1"]
     else:
         lines.append("  admin API         off beyond loopback: choose where with --admin-listen HOST:PORT")
     token = (
@@ -173,33 +175,6 @@ def banner(settings: Settings, url: str, *, needs_key: bool) -> str:
             f"  curl {url}/v1/chat/completions{auth} -H 'content-type: application/json' -d '{body}'",
         ]
     return "\n".join(lines)
-
-
-@app.command()
-def check(
-    policy: Annotated[Path, typer.Argument(help="Policy file or folder.")], as_json: AsJson = False
-) -> None:
-    """Validate a policy; every mistake found is told, exit status 1."""
-    from gateway.policy.loading import load
-
-    try:
-        loaded = load(policy, dict(os.environ))
-    except PolicyError as error:
-        if as_json:
-            mistakes = [
-                {"file": m.file, "line": m.line, "path": m.path, "problem": m.problem} for m in error.mistakes
-            ]
-            _print_json({"valid": False, "mistakes": mistakes})
-        else:
-            print(views.plain(str(error), keep_lines=True))
-        raise typer.Exit(1) from None
-    warnings = [str(warning) for warning in loaded.warnings]
-    if as_json:
-        _print_json({"valid": True, "version": loaded.version, "warnings": warnings, "mistakes": []})
-        return
-    for warning in warnings:
-        print(f"warning: {views.plain(warning)}")
-    print(f"{policy}: valid, version {loaded.version}")
 
 
 @app.command("test")
@@ -339,15 +314,6 @@ def runs(
 
 
 @app.command()
-def show(run: Annotated[str, typer.Argument(help="A run's id or name.")], as_json: AsJson = False) -> None:
-    """One run, told step by step."""
-    client = _client()
-    found = client.get(f"/runs/{quoted(run)}")
-    steps = list(client.pages(f"/runs/{quoted(found['id'])}/steps", limit=500))
-    _show({"run": found, "steps": steps}, as_json, lambda: views.story(found, steps))
-
-
-@app.command()
 def spend(
     by: Annotated[
         str, typer.Option(help="user session run key team model provider surface, or tag:NAME")
@@ -373,38 +339,6 @@ def budgets(
     """How budgets stand."""
     page = _client().get("/budgets", per=per, id=of)
     _show(page, as_json, lambda: views.budgets_table(page["data"]))
-
-
-@app.command()
-def top(
-    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between looks.")] = 1.0,
-    once: Annotated[bool, typer.Option(help="Look once.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Runs under way, as they change; Ctrl-C ends."""
-    client = _client()
-
-    def look() -> dict[str, Any]:
-        page: dict[str, Any] = client.get("/runs", status="running", limit=40)
-        return page
-
-    if once or as_json or not sys.stdout.isatty():
-        page = look()
-        _show(page, as_json, lambda: views.runs_table(page["data"]))
-        return
-
-    from rich.live import Live
-    from rich.text import Text
-
-    with Live(Text(""), auto_refresh=False, screen=True) as live:
-        try:
-            while True:
-                live.update(
-                    Text(views.runs_table(look()["data"]), no_wrap=True, overflow="crop"), refresh=True
-                )
-                time.sleep(interval)
-        except KeyboardInterrupt:
-            return
 
 
 # -- acting ------------------------------------------------------------------------------------------
@@ -514,188 +448,6 @@ def reset_breaker(breaker: Annotated[str, typer.Argument(metavar="ID")], as_json
     """Close a breaker by hand."""
     done = _client().post(f"/breakers/{quoted(breaker)}/reset", {})
     _show(done, as_json, lambda: f"Breaker {views.plain(done['id'])} is closed.")
-
-
-@keys.command("list")
-def list_keys(
-    revoked: Annotated[bool, typer.Option("--all", help="Revoked ones too.")] = False, as_json: AsJson = False
-) -> None:
-    """Gateway keys, those of the policy file too."""
-    page = _client().get("/keys", all="true" if revoked else None)
-    _show(page, as_json, lambda: views.keys_table(page["data"]))
-
-
-@keys.command("create")
-def create_key(
-    name: str,
-    user: str | None = None,
-    team: str | None = None,
-    model: Annotated[list[str] | None, typer.Option(help="A model it may reach; may be repeated.")] = None,
-    expires_at: Annotated[str | None, typer.Option(help="RFC 3339.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make a key. Its secret is shown once."""
-    body = {"name": name, "user": user, "team": team, "models": model or None, "expires_at": expires_at}
-    made = _client().post("/keys", {n: v for n, v in body.items() if v is not None})
-    _show(
-        made,
-        as_json,
-        lambda: f"{made['key']}\nThis is key {made['name']} ({made['id']}); it is not shown again.",
-    )
-
-
-@keys.command("revoke")
-def revoke_key(key_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
-    """Revoke a key."""
-    done = _client().delete(f"/keys/{quoted(key_id)}")
-    _show(done, as_json, lambda: f"Key {done['id']} is revoked.")
-
-
-@tokens.command("list")
-def list_tokens(
-    revoked: Annotated[bool, typer.Option("--all", help="Revoked ones too.")] = False, as_json: AsJson = False
-) -> None:
-    """Admin tokens."""
-    page = _client().get("/tokens", all="true" if revoked else None)
-    _show(page, as_json, lambda: views.tokens_table(page["data"]))
-
-
-@tokens.command("create")
-def create_token(
-    name: str,
-    role: Annotated[str, typer.Option(help="viewer, operator or admin")] = "viewer",
-    expires_at: Annotated[str | None, typer.Option(help="RFC 3339.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make an admin token. Its secret is shown once."""
-    body = {"name": name, "role": role, "expires_at": expires_at}
-    made = _client().post("/tokens", {n: v for n, v in body.items() if v is not None})
-    _show(
-        made,
-        as_json,
-        lambda: (
-            f"{made['token']}\nThis is token {made['name']} ({made['id']}), role {made['role']}; "
-            "it is not shown again."
-        ),
-    )
-
-
-@tokens.command("revoke")
-def revoke_token(token_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
-    """Revoke an admin token."""
-    done = _client().delete(f"/tokens/{quoted(token_id)}")
-    _show(done, as_json, lambda: f"Token {done['id']} is revoked.")
-
-
-# -- audit -------------------------------------------------------------------------------------------
-
-
-@audit.command("export")
-def export_audit(
-    output: Annotated[Path | None, typer.Option(help="File to write; the terminal otherwise.")] = None,
-) -> None:
-    """Write the audit log as JSON lines.
-
-    Each line is one record and says in `chain` how many there are and what the last one's hash is, so that a
-    line missing at the end is noticed too.
-    """
-    client = _client()
-    chain = client.get("/audit/verify")
-    if not chain["ok"]:
-        raise ClientError(f"The gateway's own audit log does not hold: {chain['reason']}.")
-    end = {"records": chain["records"], "head": chain["head"]}
-
-    def lines() -> Iterator[str]:
-        for record in client.pages("/audit", order="asc", limit=1000):
-            if record["seq"] > end["records"]:
-                return
-            yield json.dumps({**record, "chain": end}, ensure_ascii=False) + "\n"
-
-    if output is None:
-        sys.stdout.writelines(lines())
-        return
-    try:
-        with output.open("w", encoding="utf-8") as file:
-            file.writelines(lines())
-    except OSError as error:
-        raise ClientError(f"{output}: {error.strerror}") from None
-    print(f"{output}: {end['records']} records, head {end['head']}")
-
-
-@audit.command("verify")
-def verify_audit(
-    file: Path,
-    head: Annotated[str | None, typer.Option(help="The last hash, as noted elsewhere.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Check an exported audit log without the gateway; exit status 1 when it does not hold."""
-    problem, records, last = check_export(file, head)
-    if as_json:
-        _print_json({"ok": problem is None, "records": records, "head": last, "reason": problem})
-    elif problem is None:
-        print(f"{file}: {records} records, unbroken, head {last}")
-    else:
-        print(f"{file}: {views.plain(problem)}")
-    raise typer.Exit(0 if problem is None else 1)
-
-
-def check_export(file: Path, head: str | None) -> tuple[str | None, int, str]:
-    """(what is wrong, how many records hold, the hash of the last of them) of an exported audit log."""
-    from gateway.web.admin_views import audit_record
-
-    records: list[AuditRecord] = []
-    ends: set[tuple[Any, Any]] = set()
-    problem: str | None = None
-    try:
-        with file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    row = json.loads(line)
-                    ends.add((row["chain"]["records"], row["chain"]["head"]))
-                    records.append(audit_record(row))
-                except (ValueError, KeyError, TypeError, RecursionError):
-                    problem = f"line {number} is no record of an audit log"
-                    break
-    except (OSError, UnicodeDecodeError) as error:
-        raise ClientError(f"{file}: {error}") from None
-    found = verify_chain(records)
-    if not found.ok:
-        return found.reason, found.records, found.head
-    if problem is None and not records:
-        problem = "there are no records"
-    if problem is None and ends != {(found.records, found.head)}:
-        problem = "records are missing at the end"
-    if problem is None and head is not None and head != found.head:
-        problem = f"the last hash is {found.head}, expected {head}"
-    return problem, found.records, found.head
-
-
-# -- shared ------------------------------------------------------------------------------------------
-
-
-def _client() -> AdminClient:
-    """The gateway that the environment names, with the token it names or that the data directory keeps."""
-    token = os.environ.get("GATEWAY_ADMIN_TOKEN", "")
-    if not token:
-        kept = Path(os.environ.get("GATEWAY_DATA_DIR") or ".gateway") / "admin.token"
-        try:
-            token = kept.read_text().strip()
-        except OSError:
-            raise SettingsError(
-                f"There is no admin token: set GATEWAY_ADMIN_TOKEN, or run this where {kept} is."
-            ) from None
-    return AdminClient(os.environ.get("GATEWAY_URL") or DEFAULT_URL, token)
-
-
-def _show(answer: Any, as_json: bool, text: Callable[[], str]) -> None:
-    if as_json:
-        _print_json(answer)
-    else:
-        print(text())
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 if importlib.util.find_spec("gateway.demo") is not None:

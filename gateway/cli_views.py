@@ -77,77 +77,6 @@ def runs_table(runs: Sequence[Row]) -> str:
     return table(head, rows, empty="No runs.")
 
 
-def story(run: Row, steps: Sequence[Row]) -> str:
-    """A run told from its beginning to how it stands."""
-    name = f" ({plain(run['name'])})" if run["name"] else ""
-    who = [f"{word} {plain(run[word])}" for word in ("session", "key", "user", "team") if run[word]]
-    lines = [
-        f"Run {run['id']}{name}",
-        f"  {', '.join(who)}",
-        f"  began {moment(run['started_at'])} UTC, found by {run['source']}, policy {run['policy']}",
-    ]
-    if run["continues"]:
-        lines.append(f"  continues {run['continues']}")
-    if run["parent"]:
-        lines.append(f"  started by {plain(run['parent'])}")
-    lines.append("")
-    for step in steps:
-        lines += _step(step)
-    if not steps:
-        lines.append("  No step is on record.")
-    reason = f": {plain(run['status_reason'])}" if run["status_reason"] else ""
-    reserved = f", {dollars(run['reserved_usd'])} reserved" if Decimal(run["reserved_usd"]) else ""
-    lines += [
-        "",
-        f"  {run['status']}{reason}",
-        f"  {several(run['steps'], 'step')}, {several(run['tool_calls'], 'tool call')}, "
-        f"{count(run['input_tokens'])} tokens in, {count(run['output_tokens'])} out, "
-        f"{dollars(run['cost_usd'])}{reserved}",
-    ]
-    if run["tools"]:
-        tools = [
-            f"{plain(tool)} {each['calls']}" + (f" ({each['errors']} failed)" if each["errors"] else "")
-            for tool, each in sorted(run["tools"].items())
-        ]
-        lines.append(f"  tools: {', '.join(tools)}")
-    return "\n".join(lines)
-
-
-def _step(step: Row) -> list[str]:
-    at = step["started_at"][11:19]
-    begin = f"  {step['ordinal']:>3}  {at}"
-    if step["kind"] == "refusal":
-        why = step["decisions"][-1]
-        figures = f" (limit {why['limit']}, used {why['used']})" if why["limit"] is not None else ""
-        rule = f" by rule {plain(why['rule'])}" if why["rule"] else ""
-        return [f"{begin}  refused: {why['code']}{rule}{figures}"]
-    usage = step["usage"]
-    model = plain(step["model"] or step["requested_model"] or "?")
-    if step["requested_model"] and step["requested_model"] != step["model"]:
-        model += f" (asked for {plain(step['requested_model'])})"
-    figures = (
-        f"{count(usage['input_tokens'])} in, {count(usage['output_tokens'])} out, {dollars(step['cost_usd'])}"
-    )
-    if step["cost_source"] not in ("provider", "free", None):
-        figures += f" ({step['cost_source']})"
-    if step["latency_ms"] is not None:
-        figures += f", {step['latency_ms'] / 1000:.2f} s"
-    lines = [f"{begin}  {model}  {figures}"]
-    indent = " " * 17
-    failed = [r for r in step["tool_results"] if r.get("ok") is False]
-    if failed:
-        lines.append(f"{indent}{len(failed)} tool result{'s' if len(failed) > 1 else ''} failed")
-    if step["tool_calls"]:
-        lines.append(f"{indent}calls {', '.join(plain(call.get('name')) for call in step['tool_calls'])}")
-    if step["error"]:
-        lines.append(f"{indent}{step['outcome']}: {plain(step['error'])}")
-    elif step["outcome"] not in ("ok", None):
-        lines.append(f"{indent}{step['outcome']}")
-    elif step["finish_reason"] and not step["tool_calls"]:
-        lines.append(f"{indent}answered ({plain(step['finish_reason'])})")
-    return lines
-
-
 def spend_table(rows: Sequence[Row], by: str) -> str:
     """Sums, dearest first, and their total."""
     buckets = any(row["at"] for row in rows)
@@ -339,35 +268,6 @@ def breakers_table(rows: Sequence[Row]) -> str:
     ]
     head = ("ID", "KIND", "NAME", "SCOPE", "STATE", ">OK", ">FAILED", "OPENED (UTC)", "PROBED FROM (UTC)")
     return table(head, cells, empty="No breakers.")
-
-
-def keys_table(rows: Sequence[Row]) -> str:
-    """One line for each gateway key."""
-    cells = [
-        (
-            row["id"],
-            row["name"],
-            row["user"],
-            row["team"],
-            "all" if row["models"] is None else ",".join(row["models"]),
-            row["source"],
-            _standing(row),
-        )
-        for row in rows
-    ]
-    return table(("ID", "NAME", "USER", "TEAM", "MODELS", "FROM", "STATE"), cells, empty="No keys.")
-
-
-def tokens_table(rows: Sequence[Row]) -> str:
-    """One line for each admin token."""
-    cells = [(row["id"], row["name"], row["role"], moment(row["created_at"]), _standing(row)) for row in rows]
-    return table(("ID", "NAME", "ROLE", "MADE (UTC)", "STATE"), cells, empty="No tokens.")
-
-
-def _standing(row: Row) -> str:
-    if row["revoked_at"]:
-        return f"revoked {moment(row['revoked_at'])}"
-    return f"until {moment(row['expires_at'])}" if row["expires_at"] else "in force"
 
 
 def tests_told(outcomes: Sequence[Row]) -> str:

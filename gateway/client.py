@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import urllib.error
@@ -70,7 +71,19 @@ class AdminClient:
             if cursor is None:
                 return
 
+    def lines(self, path: str, **query: Any) -> Iterator[bytes]:
+        """The lines of an answer that is one JSON object a line, as they come."""
+        with self._open("GET", path, query=query) as answer:
+            yield from answer
+
     def _call(self, method: str, path: str, *, query: dict[str, Any] | None = None, body: Any = None) -> Any:
+        with self._open(method, path, query=query, body=body) as answer:
+            return json.loads(answer.read())
+
+    @contextlib.contextmanager
+    def _open(
+        self, method: str, path: str, *, query: dict[str, Any] | None = None, body: Any = None
+    ) -> Iterator[http.client.HTTPResponse]:
         given = {name: value for name, value in (query or {}).items() if value is not None}
         address = self.url.rstrip("/") + PREFIX + path
         if given:
@@ -84,8 +97,8 @@ class AdminClient:
             raise ClientError(f"GATEWAY_URL: got {self.url!r}, expected http://HOST:PORT")
         try:
             request = urllib.request.Request(address, data, headers, method=method)  # noqa: S310 - checked above
-            with self._opener().open(request, timeout=self.timeout_s) as answer:
-                return json.loads(answer.read())
+            with self.opener().open(request, timeout=self.timeout_s) as answer:
+                yield answer
         except urllib.error.HTTPError as error:
             with error:
                 raise _refused(error.code, error.read()) from None
@@ -98,7 +111,8 @@ class AdminClient:
         except ValueError:
             raise ClientError(f"What answers at {self.url} is not a gateway's admin API.") from None
 
-    def _opener(self) -> urllib.request.OpenerDirector:
+    def opener(self) -> urllib.request.OpenerDirector:
+        """What opens the gateway's addresses: it follows no redirect, and no proxy to this machine."""
         host = urllib.parse.urlsplit(self.url).hostname or ""
         handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
         if host in LOOPBACK_HOSTS or host.startswith("127."):

@@ -1,11 +1,11 @@
-"""What operators have decided, as this worker knows it: keys, tokens, top-ups and kills from the ledger
-database, looked at again within half a second of a change anywhere."""
+"""What operators have decided, as this worker knows it: keys, tokens, top-ups, kills and policy versions
+from the ledger database, looked at again within half a second of a change anywhere."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from gateway.admission import Kill
@@ -13,7 +13,8 @@ from gateway.domain import Nano
 from gateway.errors import StoreUnavailable
 from gateway.protocols import Clock, Store
 from gateway.stores.ledger import LedgerUnavailable, SqlLedger
-from gateway.stores.ledger_control import KeyRecord, TokenRecord
+from gateway.stores.ledger_credentials import KeyRecord, TokenRecord
+from gateway.stores.ledger_policies import PolicyVersion
 
 log = logging.getLogger("gateway.control")
 
@@ -23,12 +24,13 @@ RESYNC_S = 5.0
 
 @dataclass(slots=True)
 class Control:
-    """`on_change` is called after each reload."""
+    """`on_change` is called after each reload, `on_policies` with the versions that govern."""
 
     ledger: SqlLedger
     store: Store
     clock: Clock
     on_change: Callable[[Control], None] = lambda _control: None
+    on_policies: Callable[[Sequence[PolicyVersion]], Awaitable[None]] | None = None
     keys: list[KeyRecord] = field(default_factory=list)
     tokens: list[TokenRecord] = field(default_factory=list)
     topups: dict[tuple[str, str], Nano] = field(default_factory=dict)
@@ -57,6 +59,8 @@ class Control:
         self.topups = await self.ledger.topup_sums(now)
         # First what needs no store: a revoked key must not wait for it.
         self.on_change(self)
+        if self.on_policies is not None:
+            await self.on_policies(await self.ledger.active_policies())
         await self.restore_kills()
         self._revision = revision
 

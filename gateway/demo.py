@@ -72,6 +72,7 @@ keys:
 budgets:
   - {{name: run, per: run, limit_usd: {limit}}}
 runs: {{max_steps: 2000, max_wall_clock_s: 3600}}
+recording: {{content: true}}
 """
 
 

@@ -9,13 +9,13 @@ needs more; each is let in by the store with a reservation and a ledger entry of
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.admission import Admission, Admitted, Charge, Denied, Ending, RunLimits
+from gateway.admission import Admission, Admitted, Charge, Denied, Ending, Hold, RunLimits
 from gateway.attempt import Attempt, Client, Gate, Machinery
 from gateway.domain import Answer, Headers, Json, Nano, Principal, RunStatus, Step, Surface
 from gateway.errors import Ruling
@@ -85,11 +85,17 @@ class Generation:
     """Texts are screened."""
     handed_on: list[tuple[re.Pattern[bytes], PassthroughRoute]] = field(init=False)
     """Paths that the policy lets pass."""
+    profiles: Mapping[str, Generation] = field(default_factory=dict)
+    """What serves the keys that have a profile, by the key's name."""
 
     def __post_init__(self) -> None:
         self.version = self.policy.version
         self.screens = self.policy.screening.is_on
         self.handed_on = [(_path_pattern(route.path), route) for route in self.policy.passthrough]
+
+    def serving(self, caller: Principal) -> Generation:
+        """What serves a caller: the policy, or its key's profile."""
+        return self.profiles.get(caller.key, self) if self.profiles else self
 
 
 @dataclass(slots=True)
@@ -113,6 +119,8 @@ class Job:
     """What was found in its texts, until an attempt has it on record."""
     output: Output | None = None
     """What the texts of its answers have to pass."""
+    asked: Json = field(default_factory=dict)
+    """What was worked out about the request on its way, for the record: see `booking.asked_of`."""
 
 
 @frozen
@@ -164,6 +172,8 @@ class Dispatcher:
     estimates: OutputEstimates
     tool_kills: ToolKills
     topups: Mapping[tuple[str, str], Nano]
+    held: Callable[[Sequence[Charge], Sequence[Hold]], None] = lambda _charges, _holds: None
+    """Told of the budgets that a step was let in by, in the same order."""
 
     async def attempt(self, job: Job, ask: Ask) -> Attempt | Denied:
         """The attempt that serves the ask, let in and ready to run; else the rule that has no room for it.
@@ -221,13 +231,16 @@ class Dispatcher:
         bound = _FREE if ask.kept else self._quote(turn, put, route, wanted)
         attempt_id = new_id("att")
         base = _base_event(attempt_id, turn, route, job.facts, policy)
+        base["asked"] = job.asked
         endings = job.generation.rulebook.endings if ask.lands is None else frozenset[str]()
         least = max(self._least(job, ask, bound, ending) for ending in ("stop", *endings))
         admission = self._admission(job, ask, bound, attempt_id, base, least)
+        job.asked.setdefault("bound", bound.input_tokens)
         outcome = await self.store.admit(admission)
         if isinstance(outcome, Denied) and _is_near(outcome) and not ask.kept:
             # The bound counts bytes. Near a limit it is worth counting tokens before saying no.
             bound = self._quote(turn, put, route, wanted, exact=True)
+            job.asked.setdefault("counted", bound.input_tokens)
             admission = self._admission(job, ask, bound, attempt_id, base, least)
             outcome = await self.store.admit(admission)
         while isinstance(outcome, Denied) and is_budget(outcome.code) and ask.lands is None:
@@ -239,6 +252,7 @@ class Dispatcher:
             outcome = await self.store.admit(admission)
         if isinstance(outcome, Denied):
             return outcome
+        self.held(admission.charges, outcome.holds)
         facts = job.facts
         facts.step = outcome.ordinal
         facts.run_cost, facts.run_remaining = turn.run.cost, outcome.run_remaining

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 
 from gateway.errors import StoreUnavailable
 from gateway.protocols import Ledger, Store
@@ -28,8 +29,16 @@ class Drain:
     store: Store
     ledger: Ledger
     on_trouble: Callable[[bool], None] = lambda _trouble: None
+    written: Callable[[Sequence[tuple[str, bytes]]], Awaitable[None]] | None = None
+    """Told of events that are in the ledger, before the store forgets them. Must not raise."""
     _task: asyncio.Task[None] | None = None
     _in_trouble: bool = False
+    _drained_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def lag_s(self) -> float:
+        """How long ago the ledger had everything that was in the store."""
+        return time.monotonic() - self._drained_at
 
     def start(self) -> None:
         """Begin to drain in the background."""
@@ -50,6 +59,7 @@ class Drain:
         Raises `StoreUnavailable` or `LedgerUnavailable`."""
         while await self._once():
             pass
+        self._drained_at = time.monotonic()
 
     async def _once(self) -> bool:
         """One batch; whether there may be more."""
@@ -57,6 +67,8 @@ class Drain:
         if not events:
             return False
         await self.ledger.append(events)
+        if self.written is not None:
+            await self.written(events)
         await self.store.confirm_events([event_id for event_id, _ in events])
         return len(events) == BATCH
 

@@ -34,6 +34,7 @@ from gateway.rules.lineage import Lineage
 from gateway.rules.loops import Detection, LoopRules, detect
 from gateway.rules.tool_results import ResultHealth
 from gateway.rules.trace import EMPTY, MAX_FACTS, Trace, answered, dump, load, merged
+from gateway.rules.trace_news import news
 from gateway.turn import Turn
 from gateway.values import frozen
 
@@ -80,6 +81,8 @@ class Governor:
     baselines: Baselines
     approvals: Approvals
     notify: Callable[[str, dict[str, Any]], None]
+    read_results: Callable[[Sequence[Json]], None] = lambda _results: None
+    """Told once of the tool results that a step has brought."""
     _prints: Fingerprints = field(default_factory=Fingerprints)
     _traces: OrderedDict[str, Trace] = field(default_factory=OrderedDict)
     """By run: what was known after its last answer here. The store has it where nobody else could tell."""
@@ -96,11 +99,15 @@ class Governor:
         governs = policy.governs_tools and step.surface is not Surface.COMPLETIONS
         loops = policy.loops if policy.loops is not None and policy.loops.mode != "off" else None
         trace = self._trace(job) if governs or loops is not None else EMPTY
+        if trace is not EMPTY:
+            job.asked["trace"] = news(trace)
         fresh = _fresh_results(step.items, trace, self._prints)
         contracts = job.generation.contracts.under(turn.scopes) if governs else None
         if contracts is not None:
             fresh = _in_time(fresh, contracts, turn.run.idle_ms)
         turn.results.extend([_told(name, item, health) for name, item, health in fresh])
+        if turn.results and not turn.run.retry_ordinal:
+            self.read_results(turn.results)
         notes: list[str] = []
         decisions: list[Json] = []
         withheld: dict[str, str] = dict.fromkeys(killed, "an operator has stopped it")
@@ -293,9 +300,17 @@ class Governor:
                 withheld[name] = "its definition has changed"
         return withheld
 
+    def session_key(self, principal: str, session: str) -> str:
+        """Where the store keeps what is known of a session's tools."""
+        return self.lineage.key(principal, "tools", session)
+
+    def forget(self) -> None:
+        """Drop what is at hand here; the store has what is still needed."""
+        self._tools.clear()
+
     async def _definitions(self, turn: Turn) -> Mapping[str, str]:
         """The digests of the session's tools as it first showed them. A tool that is new is remembered."""
-        key = self.lineage.key(turn.caller.id, "tools", turn.run.session)
+        key = self.session_key(turn.caller.id, turn.run.session)
         known = self._tools.get(key)
         if known is None:
             kept = (await self.store.recall([key])).get(key)

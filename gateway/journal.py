@@ -122,6 +122,12 @@ class Journal:
         path.unlink(missing_ok=True)
         _release(fd, mapped)
 
+    def forget(self) -> None:
+        """Begin a new file with what is still needed: the old one tells of what is settled. Raises
+        `JournalUnavailable`."""
+        if self._fd >= 0:
+            self._rotate(0)
+
     @property
     def is_empty(self) -> bool:
         """Nothing is open and nothing waits for the store."""

@@ -23,7 +23,7 @@ import orjson
 
 from gateway.admission import Denied, Ending, Kill, RunLimits
 from gateway.attempt import Attempt, ClientLeftError, Reply, Undelivered, is_error
-from gateway.booking import INDEX_GRACE_MS
+from gateway.booking import INDEX_GRACE_MS, asked_of
 from gateway.dispatch import Ask, Dispatcher, Job
 from gateway.domain import Answer, Headers, Json, RunStatus, Step, Surface, Verdict
 from gateway.errors import CallerError, GatewayError, Refusal, StoreUnavailable, UpstreamError
@@ -595,6 +595,7 @@ class LastSteps:
             "findings": job.findings,
             "surface": turn.step.surface.value,
             "requested_model": turn.step.model,
+            "asked": asked_of(turn, job.asked),
             "meta": turn.meta(),
         }
         await self.store.note(orjson.dumps(event))

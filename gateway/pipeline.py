@@ -35,6 +35,8 @@ from gateway.last_steps import LastSteps
 from gateway.policy.models import PassthroughRoute, Policy
 from gateway.protocols import Clock, Store
 from gateway.provider_state import ProviderState
+from gateway.recorder import Recorder
+from gateway.rollout import Rollout
 from gateway.rules.budgets import applies, scopes_of
 from gateway.rules.economy import economise
 from gateway.rules.identity import Hints, read_hints
@@ -51,9 +53,9 @@ _STATE_FIELDS = ("previous_response_id", "conversation")
 
 @dataclass(slots=True)
 class Pipeline:
-    """Serves steps. One per worker; `generation` may be replaced between two steps."""
+    """Serves steps. One per worker."""
 
-    generation: Generation
+    rollout: Rollout
     store: Store
     dispatcher: Dispatcher
     governor: Governor
@@ -68,12 +70,22 @@ class Pipeline:
     """Counts input tokens that were left out: (mode, tokens)."""
     builtin_models: Sequence[str] = ()
     """Models that no policy names and that are offered all the same."""
+    recorder: Recorder | None = None
+    """Keeps what steps hold, where a policy says so."""
+    ensure_recorded: Callable[[], None] = lambda: None
+    """Raises `GatewayError` while the audit log cannot be written and the policy refuses steps without it."""
+
+    @property
+    def generation(self) -> Generation:
+        """The policy in force, for what belongs to no run."""
+        return self.rollout.current
 
     async def handle(self, call: Call, facts: Facts, client: Client) -> Reply | None:
         """One step. None when the answer was streamed into `client`. Raises `GatewayError` before the
         first byte."""
-        generation = self.generation
-        step = CODECS[call.surface].parse(call.body, max_depth=generation.policy.server.max_json_depth)
+        self.ensure_recorded()
+        server = self.generation.policy.server
+        step = CODECS[call.surface].parse(call.body, max_depth=server.max_json_depth)
         if step.surface is Surface.MESSAGES and step.body.get("fallbacks"):
             # They would run other models at the provider, past the key's models and every price.
             raise CallerError(
@@ -82,8 +94,13 @@ class Pipeline:
                 param="fallbacks",
             )
         killed = await self.tool_kills.stopped([tool.name for tool in step.tools]) if step.tools else ()
-        turn = await self._find_run(generation, call, step, facts)
+        turn = await self._find_run(call, step, facts)
+        if facts.trail is not None:
+            facts.trail.found(turn)
+        generation = self.rollout.of(turn.policy).serving(call.caller)
         job = Job(generation, call, turn, facts, client)
+        if generation.policy.recording is not None and self.recorder is not None:
+            self.recorder.asked(job)
         facts.checks = ["kill", "limits", "rates", "budgets"]
         plan = await self.governor.plan(job, killed)
         if generation.screens:
@@ -154,7 +171,7 @@ class Pipeline:
         client: Client,
     ) -> Reply | None:
         """A request that is none of the wire APIs and that the policy lets pass, at the price it declares."""
-        generation = self.generation
+        self.ensure_recorded()
         step = Step(
             surface=Surface.PASSTHROUGH,
             model=declared.path,
@@ -170,7 +187,10 @@ class Pipeline:
             text_bytes=0,
         )
         call = replace(call, body=step.raw)
-        turn = await self._find_run(generation, call, step, facts)
+        turn = await self._find_run(call, step, facts)
+        if facts.trail is not None:
+            facts.trail.found(turn)
+        generation = self.rollout.of(turn.policy).serving(call.caller)
         job = Job(generation, call, turn, facts, client)
         if generation.screens:
             await self._screen(job)
@@ -196,9 +216,9 @@ class Pipeline:
 
     # -- which run ----------------------------------------------------------------------------------
 
-    async def _find_run(self, generation: Generation, call: Call, step: Step, facts: Facts) -> Turn:
-        """The step's run, found or opened."""
-        policy, caller = generation.policy, call.caller
+    async def _find_run(self, call: Call, step: Step, facts: Facts) -> Turn:
+        """The step's run, found or opened, and the version of the policy that governs it."""
+        policy, caller = self.generation.policy, call.caller
         hints = read_hints(call.headers, step.body, call.url_run)
         session = hints.session
         held = await self.provider_state.find(caller, (*step.state, *step.references)) if step.kept else {}
@@ -211,9 +231,10 @@ class Pipeline:
         chain = self.lineage.chain(f"{caller.id}\0{hints.session or ''}\0{hints.agent}", step.items)
         retry_key = self.lineage.retry_key(_asker(caller, hints, step.body), step, chain)
         name = hints.run_name
+        run_id = new_id("run")
         run = await self.store.resolve(
             Lookup(
-                new_run_id=new_id("run"),
+                new_run_id=run_id,
                 session=session or new_id("ses"),
                 session_given=hints.session_given,
                 name=name,
@@ -233,14 +254,17 @@ class Pipeline:
                 if hints.session is not None
                 else (),
                 tasks=self.lineage.tasks_taken(caller.id, chain),
+                policy=self.rollout.for_new(run_id).version,
             )
         )
+        generation = self.rollout.of(run.policy).serving(caller)
+        facts.policy = generation.version
         facts.run_id, facts.session, facts.source = run.run_id, run.session, run.source.value
         facts.step = run.retry_ordinal or run.steps + 1
         tags = dict(hints.tags)
         end_user = _end_user(policy, hints, step)
         named = hints.session is not None or hints.weak_session is not None
-        shared = policy.runs.children == "share"
+        shared = generation.policy.runs.children == "share"
         scopes = scopes_of(
             caller, step, run.run_id, run.session, named, end_user, tags, run.ancestors, shared=shared
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from gateway.admission import (
@@ -124,6 +124,19 @@ class Store(Protocol):
 
     async def baseline(self, key: str) -> Baseline | None:
         """What is usual; None when nothing is known."""
+
+    async def forget_runs(self, run_ids: Sequence[str]) -> None:
+        """Forget runs that have no call in flight: whoever goes on with one begins a new run."""
+
+    async def forget_held(self, run_ids: Collection[str], names: Collection[str]) -> None:
+        """Drop records about what providers hold that came from these runs, and runs of these names or
+        sessions that never made a step. Goes through all records and runs."""
+
+    async def forget_baseline(self, key: str) -> None:
+        """Drop what is known to be usual."""
+
+    async def forget_acknowledgements(self, names: Sequence[str]) -> None:
+        """Drop who obeyed kills that are in force no longer."""
 
     async def counters(self, keys: Sequence[str]) -> dict[str, CounterState]:
         """Budget counters by full key (window included); absent ones are zero."""

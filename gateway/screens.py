@@ -22,6 +22,7 @@ import orjson
 
 from gateway.domain import Answer, Json, Step, Surface
 from gateway.errors import GatewayError, Refusal, Ruling, StoreUnavailable
+from gateway.policy.fields import Mode
 from gateway.policy.models import (
     Action,
     InjectionJudge,
@@ -29,6 +30,7 @@ from gateway.policy.models import (
     PiiScreen,
     Policy,
     Screen,
+    ScreenException,
     Screening,
 )
 from gateway.protocols import Store
@@ -114,6 +116,13 @@ class Rules:
     by: Mapping[str, Screen]
     """Detectors that are on."""
     looks: Looks
+    exceptions: tuple[ScreenException, ...] = ()
+
+    def mode(self, finding: Finding, channel: Channel, tool: str) -> Mode:
+        """Whether a finding is acted on."""
+        if any(each.covers(finding.detector, channel, finding.type, tool) for each in self.exceptions):
+            return "shadow"
+        return self.by[finding.detector].mode
 
     def action(self, detector: str, channel: Channel) -> Action:
         """What is done with a finding of this detector in this channel."""
@@ -167,7 +176,12 @@ def rules_for(policy: Policy, scopes: Scopes) -> Rules | None:
     ):  # fmt: skip
         if rule is not None and rule.mode != "off" and applies(rule.match, scopes):
             by[name] = rule
-    return Rules(by, _looks(by.keys(), screening.pii, screening.injection)) if by else None
+    if not by:
+        return None
+    exceptions = tuple(
+        [each for each in screening.exceptions if each.mode != "off" and applies(each.match, scopes)]
+    )
+    return Rules(by, _looks(by.keys(), screening.pii, screening.injection), exceptions)
 
 
 def looks_of(screening: Screening) -> Looks:
@@ -610,7 +624,7 @@ class Screens:
         return vault
 
     async def _merge(self, scopes: Scopes, vault: Vault) -> None:
-        keys = [self._vault_key(scopes, slot) for slot in range(SLOTS)]
+        keys = self.vault_keys(scopes.principal, scopes.session)
         for stored in (await self.store.recall(keys)).values():
             try:
                 vault.merge(stored)
@@ -627,7 +641,17 @@ class Screens:
         await self.store.remember({self._vault_key(scopes, self._slot): vault.dump()}, VAULT_MS)
 
     def _vault_key(self, scopes: Scopes, slot: int) -> str:
-        return self.lineage.key(scopes.principal, "vault", f"{scopes.session}\0{slot}")
+        return self.vault_keys(scopes.principal, scopes.session)[slot]
+
+    def vault_keys(self, principal: str, session: str) -> list[str]:
+        """Where the store keeps a session's stand-ins."""
+        return [self.lineage.key(principal, "vault", f"{session}\0{slot}") for slot in range(SLOTS)]
+
+    def forget(self) -> None:
+        """Drop what is at hand here; the store has what is still needed."""
+        self._verdicts.clear()
+        self._judged.clear()
+        self._vaults.clear()
 
 
 class Blocked(Refusal):
@@ -738,7 +762,7 @@ class Output:
             if self.vault is None or (kind == "arguments" and not self._restores(tool)):
                 return None
             return self.vault.restore(value, json=json)
-        if not self.rules.acts(finding.detector):
+        if self.rules.mode(finding, "output", tool) != "enforce":
             return None
         action = self.rules.action(finding.detector, "output")
         whole = [replace(finding, start=0, end=len(value))]
@@ -800,8 +824,9 @@ def _doing(
         action = rules.action(finding.detector, channel) if rule is not None else "allow"
         if rule is None or action == "allow":
             continue
-        tally.add(finding.detector, channel, rule.mode, action, finding.type, tool)
-        if rule.mode == "enforce" and action != "flag":
+        mode = rules.mode(finding, channel, tool)
+        tally.add(finding.detector, channel, mode, action, finding.type, tool)
+        if mode == "enforce" and action != "flag":
             doing.setdefault(action, []).append(finding)
     return doing
 

@@ -12,6 +12,7 @@ import gc
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -19,6 +20,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import multiprocess
 
 from gateway.settings import Settings, SettingsError
+from gateway.telemetry.exposition import clear_group
 from gateway.web.exchange import config as server_config
 
 if TYPE_CHECKING:
@@ -95,7 +97,7 @@ def serve(settings: Settings, listening: Callable[[str], None]) -> int:
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     if settings.workers > 1:
         listening(url)
-        return _serve_many(config, listener)
+        return _serve_many(config, listener, settings.data_dir)
     server = DrainingServer(config, lambda: listening(url))
     # uvicorn leaves by SystemExit when the application cannot start; the log has said why.
     with contextlib.suppress(KeyboardInterrupt, SystemExit):
@@ -136,7 +138,8 @@ def _config(settings: Settings) -> uvicorn.Config:
     )
 
 
-def _serve_many(config: uvicorn.Config, listener: socket.socket) -> int:
+def _serve_many(config: uvicorn.Config, listener: socket.socket, data_dir: Path) -> int:
+    clear_group(data_dir)
     # The supervisor makes its processes by this name, and they have to drain too.
     processes: Any = multiprocess
     processes.Process = DrainingProcess

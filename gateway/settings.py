@@ -13,8 +13,10 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from gateway.auth import LOOPBACK_HOSTS, Secrets
+from gateway.roles import RoleRule, parse_role_rules
 
 PROVIDER_KEYS = (
     "OPENAI_API_KEY",
@@ -32,7 +34,17 @@ _NUMBERS = (
     ("drain_s", float),
     ("lease_s", float),
 )
+_MOUNTABLE = ("store_url", "ledger_url", "secret_key", "admin_token", "metrics_token", "oidc_client_secret")
+"""Variables that may say `file:/path`."""
+_WORDS = {
+    "log_level": ("debug", "info", "warning", "error", "critical"),
+    "log_format": ("text", "json"),
+    "trace_conventions": ("genai", "openinference", "both"),
+    "trace_parent": ("link", "client"),
+}
 _PUBLIC_URL = re.compile(r"https?://[^\s/?#@]+[^\s?#]*")
+_ISSUER = re.compile(r"(https?)://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]]+)(?::\d{1,5})?(/[!-~]*)?")
+MAX_SECRET_BYTES = 65_536
 
 
 class SettingsError(Exception):
@@ -53,15 +65,30 @@ class Settings:
     data_dir: Path = Path(".gateway")
     secret_key: str | None = field(default=None, repr=False)
     admin_token: str | None = field(default=None, repr=False)
+    metrics_token: str | None = field(default=None, repr=False)
+    """Opens `/metrics` and nothing else, for those who scrape it."""
     drain_s: float = 20.0
     """How long a shutdown lets answers in flight finish."""
     lease_s: float = 30.0
     """How long a reservation outlives a process that died and left no journal of it."""
     log_level: str = "info"
+    log_format: str | None = None
+    """`text` or `json`; by default text on a terminal, else JSON."""
+    trace_conventions: Literal["genai", "openinference", "both"] = "genai"
+    """Names of attributes in traces: `genai`, `openinference` or `both`."""
+    trace_parent: Literal["link", "client"] = "link"
+    """What a client's own span is to a step's: `link`, or `client` for its parent."""
     screening_processes: int = max(1, min(4, (os.cpu_count() or 2) - 1))
     """Processes in which each worker screens long texts."""
     public_url: str | None = None
     """Where operators reach the admin plane; links in alerts begin with it."""
+    oidc_issuer: str | None = None
+    """The OpenID provider whose people may be operators."""
+    oidc_client_id: str | None = None
+    oidc_client_secret: str | None = field(default=None, repr=False)
+    oidc_roles: str = ""
+    """`claim:value=role,…`; nobody has a role without it."""
+    oidc_scopes: str = "openid email profile"
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -93,6 +120,16 @@ class Settings:
         """The admin plane is served on the data plane's listener: on loopback, or when said on purpose."""
         return self.admin_address is None and (self.on_loopback or self.admin_listen == "same")
 
+    @property
+    def admin_on_loopback(self) -> bool:
+        """The admin plane can be reached from this machine alone."""
+        return is_loopback(self.admin_address[0]) if self.admin_address is not None else self.on_loopback
+
+    @property
+    def role_rules(self) -> tuple[RoleRule, ...]:
+        """`oidc_roles` as rules. Raises `ValueError`."""
+        return parse_role_rules(self.oidc_roles)
+
     def link(self, path: str) -> str:
         """The address of a path of the admin API, as far as it is known: without `public_url` the path."""
         return f"{(self.public_url or '').rstrip('/')}/admin/v1{path}"
@@ -104,8 +141,10 @@ class Settings:
         if self.screening_processes < 1:
             raise SettingsError("GATEWAY_SCREENING_PROCESSES has to be at least 1")
         if not self.embedded and not self.store_url.startswith(("redis://", "rediss://")):
+            # What follows may hold a password.
+            scheme = self.store_url.partition("://")[0] if "://" in self.store_url else "no URL"
             raise SettingsError(
-                f"--store: got {self.store_url!r}, expected 'embedded', redis://HOST:PORT/DB or "
+                f"--store: got {scheme[:32]!r}, expected 'embedded', redis://HOST:PORT/DB or "
                 "rediss://HOST:PORT/DB (Sentinel and Cluster are not served by this version)"
             )
         if self.embedded and self.workers > 1:
@@ -131,6 +170,37 @@ class Settings:
         if self.public_url is not None and not _PUBLIC_URL.fullmatch(self.public_url):
             raise SettingsError(
                 f"GATEWAY_PUBLIC_URL: got {self.public_url!r}, expected a URL such as https://gateway.example.com"
+            )
+        self._check_oidc()
+
+    def _check_oidc(self) -> None:
+        if self.oidc_issuer is None:
+            if self.oidc_client_id or self.oidc_client_secret or self.oidc_roles:
+                raise SettingsError("GATEWAY_OIDC_ISSUER has to be given with the other GATEWAY_OIDC_… ones")
+            return
+        issuer = _ISSUER.fullmatch(self.oidc_issuer)
+        if issuer is None or (issuer[1] == "http" and not is_loopback(issuer[2])):
+            raise SettingsError(
+                f"GATEWAY_OIDC_ISSUER: got {self.oidc_issuer!r}, expected the provider's https:// URL as it "
+                "stands in its ID tokens"
+            )
+        if not self.oidc_client_id:
+            raise SettingsError("GATEWAY_OIDC_CLIENT_ID has to be given with GATEWAY_OIDC_ISSUER")
+        try:
+            rules = self.role_rules
+        except ValueError as error:
+            raise SettingsError(f"GATEWAY_OIDC_ROLES: {error}") from None
+        if not rules:
+            raise SettingsError(
+                "GATEWAY_OIDC_ROLES has to be given with GATEWAY_OIDC_ISSUER, or nobody has a role: for "
+                "example groups:sre=operator,groups:security=admin"
+            )
+        if "openid" not in self.oidc_scopes.split():
+            raise SettingsError(f"GATEWAY_OIDC_SCOPES: got {self.oidc_scopes!r}, expected openid among them")
+        if self.public_url is None and not self.admin_on_loopback:
+            raise SettingsError(
+                "GATEWAY_PUBLIC_URL has to be given with GATEWAY_OIDC_ISSUER beyond loopback: the provider "
+                "sends browsers back to it"
             )
 
 
@@ -160,9 +230,18 @@ def from_environment(environment: Mapping[str, str] | None = None, **given: obje
         "admin_token": env.get("GATEWAY_ADMIN_TOKEN"),
         "drain_s": env.get("GATEWAY_DRAIN_S"),
         "lease_s": env.get("GATEWAY_LEASE_S"),
+        "metrics_token": env.get("GATEWAY_METRICS_TOKEN"),
         "log_level": env.get("GATEWAY_LOG_LEVEL"),
+        "log_format": env.get("GATEWAY_LOG_FORMAT"),
+        "trace_conventions": env.get("GATEWAY_TRACE_CONVENTIONS"),
+        "trace_parent": env.get("GATEWAY_TRACE_PARENT"),
         "screening_processes": env.get("GATEWAY_SCREENING_PROCESSES"),
         "public_url": env.get("GATEWAY_PUBLIC_URL"),
+        "oidc_issuer": env.get("GATEWAY_OIDC_ISSUER"),
+        "oidc_client_id": env.get("GATEWAY_OIDC_CLIENT_ID"),
+        "oidc_client_secret": env.get("GATEWAY_OIDC_CLIENT_SECRET"),
+        "oidc_roles": env.get("GATEWAY_OIDC_ROLES"),
+        "oidc_scopes": env.get("GATEWAY_OIDC_SCOPES"),
     }
     values.update({name: value for name, value in given.items() if value is not None})
     chosen = {name: value for name, value in values.items() if value not in (None, "")}
@@ -172,6 +251,14 @@ def from_environment(environment: Mapping[str, str] | None = None, **given: obje
                 chosen[name] = kind(str(chosen[name]))
     except ValueError:
         raise SettingsError(f"{name}: got {chosen[name]!r}, expected a number") from None
+    for name in _MOUNTABLE:
+        if name in chosen:
+            chosen[name] = mounted(f"GATEWAY_{name.upper()}", str(chosen[name]))
+    for name in _WORDS.keys() & chosen.keys():
+        chosen[name] = str(chosen[name]).strip().lower()
+        if chosen[name] not in _WORDS[name]:
+            expected = ", ".join(_WORDS[name])
+            raise SettingsError(f"GATEWAY_{name.upper()}: got {chosen[name]!r}, expected one of {expected}")
     chosen["policy"] = Path(str(chosen.get("policy") or default_policy()))
     chosen["data_dir"] = Path(str(chosen.get("data_dir") or ".gateway"))
     settings = Settings(environment=env, **chosen)  # type: ignore[arg-type]  # checked by name above
@@ -199,6 +286,22 @@ def admin_token(settings: Settings) -> str:
     return settings.admin_token or _kept(settings.data_dir / "admin.token")
 
 
+def mounted(name: str, given: str) -> str:
+    """What a variable says, or the secret in the file of `file:/path`. Raises `SettingsError`."""
+    if not given.startswith("file:"):
+        return given
+    path = Path(given.removeprefix("file:"))
+    try:
+        with path.open("rb") as file:
+            secret = file.read(MAX_SECRET_BYTES + 1).decode().strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise SettingsError(f"{name}: {path}: {reason}") from None
+    if not secret or len(secret) > MAX_SECRET_BYTES:
+        raise SettingsError(f"{name}: {path}: expected a secret of one line")
+    return secret
+
+
 def _kept(path: Path) -> str:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with contextlib.suppress(FileExistsError):
@@ -206,3 +309,14 @@ def _kept(path: Path) -> str:
         with os.fdopen(fd, "w") as file:
             file.write(secrets.token_urlsafe(32))
     return path.read_text().strip()
+
+
+_OF_CHILDREN = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TIKTOKEN_CACHE_DIR", "TMPDIR")
+
+
+def of_child() -> dict[str, str]:
+    """The environment of a process of ours that is told everything else: it finds itself, and nothing of the
+    gateway's options and keys."""
+    kept = {name: value for name, value in os.environ.items() if name in _OF_CHILDREN}
+    path = (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", ""))
+    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, path))}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.admission import RunView
 from gateway.domain import Headers, Millis, Nano, Principal, Step, Surface, Verdict, usd
@@ -13,6 +14,9 @@ from gateway.rules.budgets import Scopes
 from gateway.rules.identity import Hints
 from gateway.rules.lineage import Chain
 from gateway.values import frozen
+
+if TYPE_CHECKING:
+    from gateway.attempt import Attempt
 
 _ID_BYTES = 12
 _random: list[bytes] = []
@@ -29,6 +33,27 @@ def new_id(prefix: str) -> str:
 
 # Two processes must never draw from the same bytes.
 os.register_at_fork(after_in_child=_random.clear)
+
+
+@dataclass(slots=True)
+class Trail:
+    """One request as it will be told to OpenTelemetry and to the log, once it has ended."""
+
+    turn: Turn | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    """Those that have ended, in this order."""
+    found_at: float = 0.0
+    """`time.perf_counter()` when its run was known."""
+    ended: bool = False
+    """The request has; what comes now is a provider's background work."""
+
+    def found(self, turn: Turn) -> None:
+        """Its run is known."""
+        self.turn, self.found_at = turn, time.perf_counter()
+
+    def end(self) -> None:
+        """Hold on to nothing any more: attempts know their trail, and would keep each other alive."""
+        self.ended, self.turn, self.attempts = True, None, []
 
 
 @dataclass(slots=True)
@@ -49,6 +74,10 @@ class Facts:
     cost: Nano | None = None
     run_cost: Nano | None = None
     run_remaining: Nano | None = None
+    recorded_until: Millis = 0
+    """What the step holds is recorded, and forgotten then; 0 where it is not recorded."""
+    trail: Trail | None = None
+    """What is kept of the request until its end, to be told then."""
 
     def _id_names(self) -> tuple[bytes, ...]:
         if self.surface is Surface.MESSAGES:

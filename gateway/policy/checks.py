@@ -7,6 +7,7 @@ value is wrong. They skip what has not the expected shape; that is reported wher
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, get_args
@@ -389,6 +390,9 @@ def _matches(data: _Data) -> Iterator[Mistake]:
 
 
 def _screening(data: _Data) -> Iterator[Mistake]:
+    for path, exception in data.entries("screening", "exceptions"):
+        if not any(exception.get(key) for key in ("channel", "tool", "type")):
+            yield data.mistake(path, "got a detector alone, expected a channel, a tool or a type beside it")
     yield from data.ensure_model(("screening", "moderation", "model"))
     yield from _deeper(data)
     for path, screen in data.entries("screening"):
@@ -512,8 +516,18 @@ def _passthrough(data: _Data) -> Iterator[Mistake]:
                 yield data.mistake(here, f"{problem} unknown API, so a path has a price per request")
 
 
+def _alerts(data: _Data) -> Iterator[Mistake]:
+    for path, entry in data.entries("alerts"):
+        if entry.get("format") == "pagerduty" and "secret" not in entry:
+            problem = "got pagerduty without secret, expected the service's routing key as secret"
+            yield data.mistake((*path, "format"), problem)
+
+
+_NAMED = (("budgets",), ("rates",), ("keys",), ("alerts",))
+
+
 def _names(data: _Data) -> Iterator[Mistake]:
-    for section in (("budgets",), ("rates",), ("keys",), ("alerts",), ("routing", "rules")):
+    for section in (*_NAMED, ("routing", "rules"), ("screening", "exceptions")):
         first: dict[str, KeyPath] = {}
         for path, entry in data.entries(*section):
             name = entry.get("name")
@@ -521,6 +535,17 @@ def _names(data: _Data) -> Iterator[Mistake]:
                 place = data.document.place((*first[name], "name"))
                 problem = f"got {data.written((*path, 'name'))} a second time, expected a name of its own"
                 yield data.mistake((*path, "name"), f"{problem} (first in {place.file}:{place.line})")
+
+
+def _profiles(data: _Data) -> Iterator[Mistake]:
+    whose: dict[str, KeyPath] = {}
+    for path, profile in data.entries("profiles"):
+        keys = profile.get("keys")
+        for index, key in enumerate(keys if isinstance(keys, list) else (keys,)):
+            if isinstance(key, str) and whose.setdefault(key, path) != path:
+                here = (*path, "keys", index) if isinstance(keys, list) else (*path, "keys")
+                problem = f"got {quoted(key)}, expected a key without a profile: it has {whose[key][1]}"
+                yield data.mistake(here, problem)
 
 
 CHECKS: tuple[Check, ...] = (
@@ -531,6 +556,7 @@ CHECKS: tuple[Check, ...] = (
     _auth,
     _keys,
     _names,
+    _profiles,
     _landings,
     _loops,
     _rates,
@@ -540,12 +566,35 @@ CHECKS: tuple[Check, ...] = (
     _matches,
     _screening,
     _cache,
+    _alerts,
     _passthrough,
 )
 
 
 def mistakes(document: Document, data: Any) -> list[Mistake]:
     """What does not fit together in `data`, the expanded form of `document`."""
+    found = _checked(document, data)
+    seen = set(found)
+    profiles = value_at(data, ("profiles",))
+    for name, profile in profiles.items() if isinstance(profiles, dict) else ():
+        if not isinstance(profile, dict):
+            continue
+        own = {section: value for section, value in profile.items() if section != "keys"}
+        places = {
+            path[2:]: place for path, place in document.places.items() if path[:2] == ("profiles", name)
+        }
+        written = {**document.data, **(document.at(("profiles", name)) or {})}
+        view = Document(written, {**document.places, **places}, document.file)
+        for mistake in _checked(view, {**data, **own, "profiles": None}):
+            if mistake.path.partition(".")[0].partition("[")[0] in own:
+                found.append(replace(mistake, path=f"profiles.{name}.{mistake.path}"))
+            elif mistake not in seen:
+                # It stands elsewhere, and is one only with what the profile says.
+                found.append(mistake)
+    return found
+
+
+def _checked(document: Document, data: Any) -> list[Mistake]:
     view = _Data(document, data)
     return [mistake for check in CHECKS for mistake in check(view)]
 

@@ -14,11 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from gateway.policy.document import Document, KeyPath
 from gateway.policy.messages import Mistake, mistake_at, quoted
-from gateway.policy.models import is_secret_at
+from gateway.policy.models import is_secret_at, type_at
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})?")
+
+HIDDEN = "**********"
+"""Stands for a literal secret in what is shown, and for an unchanged one in what is sent back."""
+_PLACEHOLDER = "placeholder-0123456789-{}"
+_PLACEHOLDER_URL = "https://placeholder.example/v1"
 
 MAX_SECRET_BYTES = 65_536
 """Of a secret file; a larger one is the wrong file."""
@@ -59,6 +66,29 @@ def refuse(document: Document) -> Expansion:
         return text
 
     _walk(document, document.data, (), check)
+    return found
+
+
+def pretend(document: Document) -> Expansion:
+    """For a policy that is only tried: a placeholder stands for every variable and every secret file, and
+    nothing is read. A number that is written as a variable has to have a default."""
+    found = Expansion(None)
+    numbers = iter(range(1, 1 << 30))
+
+    def stand_in(text: str, path: KeyPath) -> str:
+        if is_secret_at(path) and (text.startswith("file:") or text == HIDDEN):
+            return _PLACEHOLDER.format(next(numbers))
+        if "${" not in text:
+            return text
+        kind = type_at(path)
+        whole_url = bool(path) and path[-1] in ("base_url", "url") and text.startswith("${")
+        given = _PLACEHOLDER_URL if whole_url else ""
+        if not given and kind in (str, SecretStr):
+            given = _PLACEHOLDER.format(next(numbers))
+        names = {match[1]: given for match in _REFERENCE.finditer(text) if match[1]}
+        return _value(document, text, path, names, found)
+
+    found.data = _walk(document, document.data, (), stand_in)
     return found
 
 

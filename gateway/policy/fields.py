@@ -66,6 +66,10 @@ Count = Annotated[
     Field(ge=1, le=LARGEST_INTEGER),
     _says("a whole number such as 25", number=True, bounds=f"a whole number from 1 to {LARGEST_INTEGER}"),
 ]
+Days = Annotated[
+    Annotated[int, Field(ge=1, le=36_500)] | Literal["forever"],
+    _says("from 1 to 36500 days such as 90, or forever", number=True),
+]
 Whole = Annotated[
     int,
     Field(ge=0, le=LARGEST_INTEGER),
@@ -91,6 +95,16 @@ Share = Annotated[
     float,
     Field(gt=0, le=1, allow_inf_nan=False),
     _says("a share above 0 and up to 1 such as 0.75", number=True),
+]
+Characters = Annotated[
+    int,
+    Field(ge=1, le=100_000),
+    _says("a whole number of characters such as 8192", number=True, bounds="from 1 to 100,000 characters"),
+]
+Portion = Annotated[
+    float,
+    Field(ge=0, le=1, allow_inf_nan=False),
+    _says("a share from 0 to 1 such as 0.1", number=True),
 ]
 Weight = Annotated[
     float,

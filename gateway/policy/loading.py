@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gateway.policy import checks, document, expansion, pending, sent
+from gateway.policy import checks, dead_rules, document, expansion, pending, sent
 from gateway.policy.document import Document, DocumentError, KeyPath, Place, value_at
 from gateway.policy.expansion import Expansion
 from gateway.policy.messages import Mistake, PolicyError, from_validation, mistake_at, path_text
@@ -69,6 +69,63 @@ def load_text(
         raise PolicyError(_in_order([*mistakes, *changed]))
     own = expansion.refuse(Document(kept.removed_from(written.data), written.places, written.file))
     return _build(written, own, [*mistakes, *changed], (), kept=kept)
+
+
+def load_kept(version: str, text: str, base: Policy) -> Policy:
+    """A version that was kept, as it governs now: what belongs to the files is taken from `base`, whatever
+    the text says of it. Alerts that `base` does not have are left out, for their URLs are not known.
+
+    Raises: `PolicyError` with every mistake found.
+    """
+    written, mistakes = _parse([(API_NAME, text)])
+    if written is None:
+        raise PolicyError(_in_order(mistakes))
+    policy = load_text(sent.text_of(sent.portable(written.data, base)), base=base)
+    policy._version = version
+    return policy
+
+
+def load_candidate(text: str, base: Policy) -> Policy:
+    """The policy in a text that is to be tried and never to govern, as `gateway backtest` sends it.
+
+    What a policy that governs by the API may not change may differ here, since no provider is asked and no
+    caller let in: a whole policy file is tried as it is. What it leaves out of that, or repeats as `shown()`
+    shows it, is as in `base`. Placeholders stand for its variables and secret files, which belong to another
+    machine; alerts are left out.
+
+    Raises: `PolicyError` with every mistake found.
+    """
+    written, mistakes = _parse([(API_NAME, text)])
+    if written is None:
+        raise PolicyError(_in_order(mistakes))
+    if sent.names_another_directory(written, base):
+        told = "got a directory, expected none: nothing of this machine is loaded for a policy that is tried"
+        path: KeyPath = ("screening", "injection", "classifier", "directory")
+        raise PolicyError([mistake_at(written, path, told)])
+    data, own = sent.completed(written.data, base)
+    told_of = {key: value for key, value in data.items() if key != "alerts"}
+    plain = Document(told_of, written.places, written.file)
+    policy = _build(plain, expansion.pretend(plain), mistakes, ())
+    providers = {
+        name: base.providers[name] if name in own and name in base.providers else provider
+        for name, provider in policy.providers.items()
+    }
+    policy = policy.model_copy(update={"providers": providers})
+    policy._version = version_of(data)
+    return policy
+
+
+def text_to_send(path: Path) -> str:
+    """The policy in a file or folder as it can be sent to a gateway: without what belongs to that gateway's
+    files, merged, comments gone. Whether it is valid the gateway says.
+
+    Raises: `PolicyError` when it cannot be read.
+    """
+    texts = [(file.name, file.content.decode("utf-8-sig", "replace")) for file in read_files(path)]
+    written, mistakes = _parse(texts)
+    if written is None or mistakes:
+        raise PolicyError(_in_order(mistakes))
+    return sent.text_of(sent.portable(written.data))
 
 
 def read_files(path: Path) -> tuple[SourceFile, ...]:
@@ -208,6 +265,7 @@ def _build(
         *(_off_warning(written, path, why) for path, why in off.items()),
         *checks.warnings(written, data),
         *pending.warnings(written),
+        *dead_rules.warnings(written, policy),
     )
     return policy
 

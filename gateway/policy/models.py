@@ -40,7 +40,9 @@ from gateway.policy.fields import (
     ArgumentPath,
     BaseUrl,
     Bytes,
+    Characters,
     Count,
+    Days,
     EntityName,
     Factor,
     Flag,
@@ -59,6 +61,7 @@ from gateway.policy.fields import (
     OnFailure,
     OutputTokens,
     Pattern,
+    Portion,
     PriceShape,
     Prose,
     ProviderKey,
@@ -943,6 +946,42 @@ class Moderation(Section):
     """Calls it applies to."""
 
 
+class ScreenException(Section):
+    """Findings that are recorded as in `shadow` and not acted on, for somebody has looked at them. At
+    least one of `channel`, `tool` and `type` is given; what is given must all be so."""
+
+    name: Name
+    """What the exception is called; say why it is there."""
+    detector: Literal["injection", "pii", "secrets", "links", "leak"]
+    """Whose findings."""
+    channel: (
+        Annotated[
+            tuple[Literal["system", "user", "tool", "definition", "assistant", "output"], ...],
+            Field(min_length=1),
+            OneOrMore,
+        ]
+        | None
+    ) = None
+    """In which texts."""
+    tool: Annotated[tuple[Label, ...], Field(min_length=1), OneOrMore] | None = None
+    """In the results, definition or arguments of which tools."""
+    type: Annotated[tuple[Label, ...], Field(min_length=1), OneOrMore] | None = None
+    """Of which types, such as `EMAIL_ADDRESS`."""
+    mode: Literal["enforce", "off"] = "enforce"
+    """`off` keeps it without effect."""
+    match: Match = EVERYTHING
+    """Calls it applies to."""
+
+    def covers(self, detector: str, channel: str, type_: str, tool: str) -> bool:
+        """Whether a finding is one of these."""
+        return (
+            detector == self.detector
+            and (self.channel is None or channel in self.channel)
+            and (self.tool is None or tool in self.tool)
+            and (self.type is None or type_ in self.type)
+        )
+
+
 class Screening(Section):
     """What is looked for in texts."""
 
@@ -961,6 +1000,8 @@ class Screening(Section):
     """Content of answers, judged by a moderation endpoint."""
     unscannable: Literal["allow", "flag", "block"] = "flag"
     """What is done with parts that cannot be read, such as images and stored prompts."""
+    exceptions: tuple[ScreenException, ...] = ()
+    """Findings that are false alarms."""
 
     @property
     def is_on(self) -> bool:
@@ -1037,20 +1078,31 @@ class Cache(Section):
 
 
 AlertEvent = Literal[
+    "approval_decided",
     "approval_requested",
+    "audit_failed",
+    "audit_head",
+    "audit_recovered",
+    "breaker_closed",
     "breaker_open",
     "budget_exceeded",
     "budget_warning",
     "claim",
     "exfiltration",
     "injection",
+    "key_expiring",
     "kill",
     "leak",
+    "ledger_drift",
     "limit_exceeded",
     "loop_detected",
     "moderation",
     "pii",
     "policy_reload_failed",
+    "policy_reloaded",
+    "policy_rolled_back",
+    "policy_rollout",
+    "revive",
     "routing_rule_off",
     "run_stopped",
     "secret",
@@ -1058,6 +1110,9 @@ AlertEvent = Literal[
     "tool_drift",
     "upstream_credentials_rejected",
 ]
+
+
+AlertFormat = Literal["generic", "slack", "pagerduty", "teams"]
 
 
 class Alert(Section):
@@ -1075,6 +1130,91 @@ class Alert(Section):
     """`shadow` records what would have been sent."""
     match: Match = EVERYTHING
     """Calls whose events are sent."""
+    format: AlertFormat = "generic"
+    """Whose webhook it is: what is said is the same, its form differs. `pagerduty` takes its routing key from
+    `secret`."""
+    retry_for_s: Seconds = 86_400.0
+    """How long a receiver that cannot be reached is tried; then the delivery has failed."""
+
+
+class Audit(Section):
+    """What the audit log holds beside the changes that operators make, and what happens without it."""
+
+    decisions: Literal["all", "refusals", "off"] = "all"
+    """`all`: each decision about a step, and the figures of every step; `refusals`: refusals alone, and the
+    figures; `off`: neither."""
+    on_failure: Literal["continue", "refuse"] = "continue"
+    """While it cannot be written for longer than `grace_s`: `refuse` lets no step begin."""
+    grace_s: Seconds = 60.0
+    """How long it may go unwritten before that is a failure. Nothing is lost meanwhile."""
+
+
+class Recording(Section):
+    """What is kept of steps besides their facts, encrypted, for `gateway backtest` and `gateway replay`."""
+
+    content: Flag = False
+    """Keep requests as clients sent them and answers as providers gave them. Without, rules about content
+    cannot be tried on what has been, and say `unknown`."""
+    retention_days: Annotated[Count, Field(le=3650)] = 30
+    """Days until what is kept is deleted."""
+    match: Match = EVERYTHING
+    """Calls whose content is kept."""
+
+
+class Tracing(Section):
+    """What OpenTelemetry is told, where an OTLP endpoint is configured."""
+
+    content: Literal["off", "redacted"] = "off"
+    """`redacted` attaches what was said, arguments and results of tools included, after personal data and
+    credentials in it were replaced, whatever `screening` says. `off` attaches nothing of it."""
+    content_chars: Characters = 8192
+    """Characters of a step's newest messages, and of its answer, that are attached."""
+    match: Match = EVERYTHING
+    """Calls whose content is attached."""
+    sample: Portion | None = None
+    """Share of runs that are traced; absent means what `OTEL_TRACES_SAMPLER` says, else all. A run that a
+    rule or an operator stopped is always traced."""
+
+
+class Tenant(Section):
+    """Whose data a rule of `retention` is about. Every key given must match; of a list, one entry must."""
+
+    key: Names | None = None
+    """Names of gateway keys."""
+    team: Names | None = None
+    """Teams."""
+
+
+class RetentionRule(Section):
+    """How long some tenants' data is kept. Of each figure the first rule that matches and gives it counts."""
+
+    name: Name
+    """What the rule is called."""
+    match: Tenant
+    """Whose data is meant."""
+    steps_days: Days | None = None
+    """As `retention.steps_days`."""
+    runs_days: Days | None = None
+    """As `retention.runs_days`."""
+    labels_days: Days | None = None
+    """As `retention.labels_days`."""
+
+
+class Retention(Section):
+    """How many days the ledger keeps what happened. Absent or `forever` means without an end. Days count from
+    the last that is known of a run, so that its steps go together; the sums of what is removed stay."""
+
+    steps_days: Days | None = None
+    """Steps with their decisions, findings and tool calls, refusals, approvals, and events that could not be
+    read. Afterwards the run keeps its sums, and spend is known by day, key, team, user, model, provider and
+    surface."""
+    runs_days: Days | None = None
+    """Runs, and with a run whatever is left of its steps."""
+    labels_days: Days | None = None
+    """Names: of the user, the end user, the session, the run and the agent, tags, and texts about them.
+    Afterwards `removed` stands in their place; key, team and model stay."""
+    rules: tuple[RetentionRule, ...] = ()
+    """Tenants whose data is kept for another time."""
 
 
 class PassthroughRoute(Section):
@@ -1103,6 +1243,37 @@ class Server(Section):
     """Deepest nesting of a JSON body."""
     on_disconnect: Literal["abort", "drain"] = "abort"
     """When a client leaves: abort the provider's call, or read it to its end for the exact usage."""
+
+
+class Profile(Section):
+    """Other rules for some keys: each section that is given stands in the place of the policy's own."""
+
+    keys: Annotated[tuple[Label, ...], Field(min_length=1), OneOrMore]
+    """Names of the keys, of the file or made by the API."""
+    default_max_output_tokens: Count | None = None
+    """Output limit set for a caller that gives none."""
+    budgets: tuple[Budget, ...] | None = None
+    """Limits in money. A budget of the same name and scope counts in the same place as the policy's own."""
+    runs: Runs | None = None
+    """Limits of a run; `idle_ttl_s` and `text_agent_gap_s` are always the policy's own."""
+    loops: Loops | None = None
+    """Loop detection."""
+    rates: tuple[Rate, ...] | None = None
+    """Limits in calls, tokens and runs over time."""
+    tools: Mapping[Label, Tool] | None = None
+    """Tool contracts."""
+    approvals: Approvals | None = None
+    """How long tool calls wait for an operator."""
+    claims: Claims | None = None
+    """Claims of actions that never happened."""
+    routing: Routing | None = None
+    """Which model serves a step."""
+    screening: Screening | None = None
+    """What is looked for in texts."""
+    context: Context | None = None
+    """How tool results are shortened."""
+    cache: Cache | None = None
+    """Answers that are given again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -1163,10 +1334,20 @@ class Policy(Section):
     """Answers that are given again without asking the provider."""
     alerts: tuple[Alert, ...] = ()
     """Webhooks. One whose `${NAME}` is unset is switched off with a warning."""
+    audit: Audit = Audit()
+    """The audit log."""
+    recording: Recording | None = None
+    """What is kept of steps besides their facts; nothing without this section."""
+    tracing: Tracing = Tracing()
+    """What traces tell."""
+    retention: Retention = Retention()
+    """How long the ledger keeps what happened; absent means for ever."""
     passthrough: tuple[PassthroughRoute, ...] = ()
     """Provider paths beyond the gateway's own that are forwarded; every other path is answered 404."""
     server: Server = Server()
     """Limits on the HTTP side."""
+    profiles: Mapping[Name, Profile] = {}
+    """Other rules for some keys."""
 
     _version: str = PrivateAttr("")
     _warnings: tuple[str, ...] = PrivateAttr(())
@@ -1184,6 +1365,19 @@ class Policy(Section):
             name: defaults.model_copy(update={field: getattr(own, field) for field in own.model_fields_set})
             for name, own in self.tools.items()
         }
+
+    def under(self, profile: Profile) -> Policy:
+        """The policy for the keys of a profile."""
+        given = {
+            name: value
+            for name in profile.model_fields_set
+            # Without a value there is none of what may be absent; everything else is as without the profile.
+            if (value := getattr(profile, name)) is not None or name in ("loops", "context")
+        }
+        given.pop("keys", None)
+        policy = self.model_copy(update={**given, "profiles": {}})
+        policy.model_post_init(None)
+        return policy
 
     @property
     def version(self) -> str:

@@ -36,7 +36,8 @@ NOT_YET_ENFORCED: tuple[Pending, ...] = (
 def warnings(document: Document) -> Iterator[str]:
     """One sentence for each thing in the document that is not enforced; what is empty or off needs none."""
     for pending in NOT_YET_ENFORCED:
-        for path in _paths(document.data, pending.path):
+        profiles: KeyPath = ("profiles", "*", *pending.path)
+        for path in (*_paths(document.data, pending.path), *_paths(document.data, profiles)):
             value, owner = document.at(path), document.at(path[:-1])
             if pending.values is None:
                 meant = bool(value) and not (isinstance(value, dict) and value.get("mode") == "off")

@@ -72,6 +72,7 @@ _TITLES = {
     "Between": "`routing.rules[].when.tokens`, `.tools`",
     "Retries": "`routing.retries`",
     "Screening": "`screening`",
+    "ScreenException": "`screening.exceptions[]`",
     "Screen": "`screening.secrets`, `screening.leak`",
     "PiiScreen": "`screening.pii`",
     "InjectionScreen": "`screening.injection`",
@@ -86,8 +87,15 @@ _TITLES = {
     "ExactCache": "`cache.exact`",
     "SemanticCache": "`cache.semantic`",
     "Alert": "`alerts[]`",
+    "Audit": "`audit`",
+    "Recording": "`recording`",
+    "Retention": "`retention`",
+    "RetentionRule": "`retention.rules[]`",
+    "Tenant": "`retention.rules[].match`",
     "PassthroughRoute": "`passthrough[]`",
     "Server": "`server`",
+    "Profile": "`profiles.NAME`",
+    "Tracing": "`tracing`",
     "Match": "`match`, in every rule",
 }
 

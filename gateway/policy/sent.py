@@ -8,17 +8,18 @@ they are then those of the base policy, secrets included.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
+import yaml
 from pydantic import SecretStr
 
 from gateway.policy.document import Document, KeyPath, value_at
+from gateway.policy.expansion import HIDDEN as HIDDEN
 from gateway.policy.messages import Mistake, mistake_at
-from gateway.policy.models import Policy, is_secret_at
-
-HIDDEN = "**********"
-"""Stands for a literal secret in what is shown, and for an unchanged one in what is sent back."""
+from gateway.policy.models import Policy, is_secret_at, keys_of
 
 SECTIONS = ("providers", "auth", "keys")
 ALERT_KEYS = ("url", "secret")
@@ -47,6 +48,65 @@ def shown(policy: Policy) -> dict[str, Any]:
 
     result: dict[str, Any] = show(policy.document, ())
     return result
+
+
+def as_text(policy: Policy) -> str:
+    """The policy as YAML text, comments gone and literal secrets hidden, sections in the reference's order:
+    the same text for the same content, but for the order of what is within a section."""
+    data = shown(policy)
+    return text_of({key: data[key] for key in keys_of(Policy) if key in data})
+
+
+def text_of(data: Mapping[str, Any]) -> str:
+    """A document as YAML text."""
+    return yaml.dump(
+        data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None
+    )
+
+
+def completed(data: Mapping[str, Any], base: Policy) -> tuple[dict[str, Any], set[str]]:
+    """A document with what it leaves out of what belongs to the files, or repeats as it is shown, as `base`
+    has it; and the names of the providers that are those of `base`."""
+    before, visible = base.document, shown(base)
+    whole = dict(data)
+    for section in (*SECTIONS, "alerts"):
+        left_out = section not in whole and section in SECTIONS
+        if section in before and (left_out or whole.get(section) == visible.get(section)):
+            whole[section] = before[section]
+    mine, theirs = whole.get("providers"), before.get("providers")
+    if not isinstance(mine, dict) or not isinstance(theirs, dict):
+        return whole, set()
+    seen = visible["providers"]
+    return whole, {name for name, value in mine.items() if value in (theirs.get(name), seen.get(name))}
+
+
+def portable(data: Mapping[str, Any], base: Policy | None = None) -> dict[str, Any]:
+    """A document without what belongs to the files, to be used with `base`, or with one that is not known."""
+    own = {alert["name"] for alert in base.document.get("alerts") or []} if base is not None else None
+    left = {key: value for key, value in data.items() if key not in SECTIONS}
+    if isinstance(left.get("alerts"), list):
+        left["alerts"] = [
+            {key: value for key, value in alert.items() if key not in ALERT_KEYS}
+            for alert in left["alerts"]
+            if isinstance(alert, dict) and (own is None or alert.get("name") in own)
+        ]
+    return left
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes decimals as the numbers they are, and nothing by reference."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Everything is written where it stands."""
+        return True
+
+
+_Dumper.add_representer(
+    Decimal,
+    lambda dumper, value: dumper.represent_scalar(
+        "tag:yaml.org,2002:float" if "." in f"{value:f}" else "tag:yaml.org,2002:int", f"{value:f}"
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)

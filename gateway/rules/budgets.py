@@ -126,7 +126,6 @@ class Rulebook:
     def __init__(self, policy: Policy) -> None:
         self._budgets = [(b, b.limit_nano) for b in policy.budgets if b.mode != "off" and b.per != "tool"]
         self._rates = [r for r in policy.rates if r.mode != "off" and r.per != "tool"]
-        self._zones = {b.name: ZoneInfo(b.timezone) for b, _ in self._budgets if b.window}
         self._windows: dict[tuple[str, str], tuple[Window, Window]] = {}
         self._keys: dict[tuple[str, str, str, str], str] = {}
         self._charges: dict[str, Charge] = {}
@@ -226,7 +225,7 @@ class Rulebook:
         key = (budget.window, budget.timezone)
         cached = self._windows.get(key)
         if cached is None or not int(cached[0].id) * 1000 <= now < cached[0].ends_at:
-            cached = self._windows[key] = windows_at(budget.window, self._zones[budget.name], now)
+            cached = self._windows[key] = windows_at(budget.window, ZoneInfo(budget.timezone), now)
         return cached
 
     def _key(self, rule: str, per: str, scopes: Scopes, scope_id: str) -> str:

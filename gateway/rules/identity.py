@@ -108,6 +108,11 @@ def _own(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
     return value.decode("latin-1") if value is not None else None
 
 
+def is_name(value: str) -> bool:
+    """Whether a value has the shape of a name of a run, session or user."""
+    return _NAME.fullmatch(value) is not None
+
+
 def ensure_name(value: str, kind: str) -> None:
     """`CallerError` unless the value may name a run, session or user: its charset is safe in keys, headers,
     logs and URLs alike."""

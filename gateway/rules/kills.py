@@ -41,6 +41,20 @@ def caller_kill_names(caller: Principal, model: str) -> tuple[str, ...]:
     return (*names, f"model:{model}", "global")
 
 
+DRILL_REASON = "a drill of gateway doctor"
+_DRILL = "run:doctor_"
+
+
+def drill_name(unique: str) -> str:
+    """The flag of a drill: of a run that is nobody's."""
+    return f"{_DRILL}{unique}"
+
+
+def is_drill(name: str, reason: str) -> bool:
+    """Whether a kill only tries whether workers obey, so that nobody needs to be told of it."""
+    return reason == DRILL_REASON and name.startswith(_DRILL)
+
+
 def kill_name(scope: str, target: str) -> str:
     """The flag for a scope and id: `global` stands alone."""
     return "global" if scope == "global" else f"{scope}:{target}"

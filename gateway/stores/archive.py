@@ -125,6 +125,10 @@ class SqliteRunArchive:
                 self._objects |= names
                 raise
 
+    async def empty_log(self) -> None:
+        """Copy the log into the file and empty it: old states of runs lie there. Raises: `sqlite3.Error`."""
+        await self._do(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+
     async def close(self) -> None:
         """Close the file. What was touched and not saved is lost."""
         async with self._saving:
@@ -157,6 +161,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     # WAL without a sync per commit survives a killed process; a power cut costs the last saves.
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
+    # What is deleted is overwritten, since it may be somebody's data that was to be erased.
+    db.execute("PRAGMA secure_delete = ON")
     db.executescript(_SCHEMA)
     return db
 

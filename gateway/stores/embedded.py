@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,7 @@ from gateway.domain import Millis, Nano, RunStatus
 from gateway.errors import CODES
 from gateway.protocols import Clock, Store
 from gateway.stores.embedded_breakers import Breakers
-from gateway.stores.embedded_records import Records, Sweep
+from gateway.stores.embedded_records import Records, Sweep, run_of_held
 from gateway.stores.embedded_runs import DAY_MS, RunArchive, Runs, RunState, shown
 
 MINUTE_MS = 60_000
@@ -539,6 +539,27 @@ class EmbeddedStore:
     async def forget(self, keys: Sequence[str]) -> None:
         for key in keys:
             self._records.drop(key)
+
+    # -- whose data is erased -----------------------------------------------------------------------
+
+    async def forget_runs(self, run_ids: Sequence[str]) -> None:
+        self._runs.forget(run_ids)
+
+    async def forget_held(self, run_ids: Collection[str], names: Collection[str]) -> None:
+        unseen = self._runs.unseen(names)
+        self._runs.forget(unseen)
+        self._runs.forget_links({*run_ids, *unseen})
+        for key, (_, value) in list(self._records.entries.items()):
+            if (run := run_of_held(value)) is not None and run in run_ids:
+                self._records.drop(key)
+
+    async def forget_baseline(self, key: str) -> None:
+        self._records.drop(f"baseline:{key}")
+
+    async def forget_acknowledgements(self, names: Sequence[str]) -> None:
+        for name in names:
+            if self._killed(name, self._now()) is None:
+                self._kill_acks.pop(name, None)
 
     def _touch_record(self, key: str) -> None:
         if self._archive is not None:

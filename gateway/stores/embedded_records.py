@@ -6,6 +6,7 @@ Time is an argument; the Redis scripts `take`, `observe` and `baseline` do the s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import orjson
@@ -21,6 +22,15 @@ SWEEP = 2_000
 
 Figures = dict[str, tuple[float, float, float]]
 """Of each figure: its weight, mean and variance."""
+
+
+_RUN = re.compile(rb'^\{"provider":.*?"run":"([^"]+)"', re.DOTALL)
+
+
+def run_of_held(value: bytes) -> str | None:
+    """The run that a record about something at a provider came from; None for every other record."""
+    found = _RUN.match(value[:2048])
+    return found[1].decode() if found is not None else None
 
 
 class Sweep:

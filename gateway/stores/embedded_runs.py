@@ -6,7 +6,7 @@ Time is an argument. `lua/resolve.lua`, `lua/link.lua` and what `lua/reap.lua` d
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -64,6 +64,7 @@ class RunState:
     ending: Ending | None = None
     waited_ms: int = 0
     """How long its answers waited for a person; no part of its wall-clock time."""
+    policy: str = ""
 
 
 _SHOWN = tuple(field.name for field in fields(RunState) if field.name not in ("progress", "ending"))
@@ -204,6 +205,7 @@ class Runs:
             progress=found.progress,
             landed=found.landed,
             asked_by=asked_by,
+            policy=found.policy,
         )
 
     def _repeated(self, lookup: Lookup, now: Millis, run_id: str | None = None) -> _Retry | None:
@@ -286,6 +288,7 @@ class Runs:
             last_at=now,
             idle_ttl_ms=lookup.idle_ttl_ms,
             ancestors=self._ancestors(lookup, now) if lookup.parents or lookup.parent_run_id else (),
+            policy=lookup.policy,
         )
         self.known[run.id] = run
         self._look_again(run, now)
@@ -380,6 +383,30 @@ class Runs:
                 continue
             self._look_again(run, now)
         return abandoned
+
+    def forget(self, run_ids: Iterable[str]) -> None:
+        """Drop runs that have no call in flight: their person is erased. What leads to them leads nowhere
+        then."""
+        for run_id in run_ids:
+            run = self.known.get(run_id)
+            if run is not None and run.open == 0:
+                del self.known[run_id]
+                self.touch(run)
+
+    def unseen(self, names: Collection[str]) -> list[str]:
+        """Runs of these names or sessions that never made a step."""
+        unseen = (run for run in self.known.values() if not run.seen)
+        return [run.id for run in unseen if run.session in names or run.name in names]
+
+    def forget_links(self, run_ids: Collection[str]) -> None:
+        """Drop what leads to such runs."""
+        for key, (until, ids) in list(self.index.items()):
+            left = [run_id for run_id in ids if run_id not in run_ids]
+            if len(left) < len(ids):
+                self.index[key] = (until, left)
+                if not left:
+                    del self.index[key]
+                self._touch_index(key)
 
     def _look_again(self, run: RunState, now: Millis) -> None:
         """Look at the run when it can next be idle, and not before: there may be many runs."""

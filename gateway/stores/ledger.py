@@ -1,8 +1,9 @@
 """The ledger: what happened, for good, in SQLite or Postgres.
 
 `SqlLedger` is one object made of parts that share a database: the fold of the store's events (here), the
-reports over them (`ledger_reports`), the control plane's records (`ledger_control`) and the approvals of tool
-calls (`ledger_approvals`).
+reports over them (`ledger_reports`), the control plane's records (`ledger_control`), the versions of the
+policy (`ledger_policies`), the approvals of tool calls (`ledger_approvals`), and what is forgotten
+(`ledger_retention`, `ledger_privacy`).
 
     append ──► steps (one row per attempt) ──► runs, tool tables, counters    one transaction
     used_counters ◄── counters            verify: all of them again from steps
@@ -15,8 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from gateway.domain import Json, Millis, Nano
 from gateway.stores import ledger_fold as fold
 from gateway.stores import ledger_schema as schema
+from gateway.stores.ledger_alerts import AlertDeliveries
 from gateway.stores.ledger_approvals import ApprovalRecords
+from gateway.stores.ledger_audit import AuditLog
 from gateway.stores.ledger_control import ControlPlane, LedgerConflict
+from gateway.stores.ledger_credentials import CredentialRecords
 from gateway.stores.ledger_cursor import BadCursor
 from gateway.stores.ledger_database import (
     LOCK_EVENTS,
@@ -36,9 +39,17 @@ from gateway.stores.ledger_database import (
     LedgerError,
     LedgerUnavailable,
 )
-from gateway.stores.ledger_events import Attempt, BadEvent, Event, parse, stored_attempt
+from gateway.stores.ledger_drift import Drift
+from gateway.stores.ledger_events import Attempt, BadEvent, Event, Note, parse, stored_attempt
 from gateway.stores.ledger_host import LedgerOnAnotherHost
+from gateway.stores.ledger_overview import Overview, keep_findings
+from gateway.stores.ledger_policies import PolicyVersions
+from gateway.stores.ledger_privacy import ErasureRecords
+from gateway.stores.ledger_recordings import Recordings
 from gateway.stores.ledger_reports import AmbiguousRun, Reports
+from gateway.stores.ledger_retention import Difference, start_from_folded
+from gateway.stores.ledger_sessions import SessionRecords
+from gateway.stores.ledger_traces import RunTraces
 
 if TYPE_CHECKING:
     from gateway.protocols import Ledger
@@ -55,18 +66,22 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A stored figure that is not the fold of the attempts."""
-
-    table: str
-    id: str
-    field: str
-    stored: Any
-    folded: Any
-
-
-class SqlLedger(Reports, ApprovalRecords, ControlPlane, Database):
+class SqlLedger(
+    ErasureRecords,
+    Overview,
+    Reports,
+    ApprovalRecords,
+    AuditLog,
+    AlertDeliveries,
+    RunTraces,
+    PolicyVersions,
+    ControlPlane,
+    CredentialRecords,
+    SessionRecords,
+    Drift,
+    Recordings,
+    Database,
+):
     """The ledger behind `url`: `sqlite:///PATH`, `postgresql://…`, or None for `<data_dir>/ledger.db`.
 
     Every method may raise `LedgerUnavailable`: the database is full, locked, unreachable or gone, nothing
@@ -74,6 +89,8 @@ class SqlLedger(Reports, ApprovalRecords, ControlPlane, Database):
     processes of one host; elsewhere `start` raises `LedgerOnAnotherHost`.
     """
 
+    on_ended: Callable[[Sequence[fold.EndedRun]], None] | None = None
+    """Told of runs that events have ended, once in all processes for each time that one ends."""
     _sql: fold.Statements | None = None
 
     async def append(self, events: Sequence[tuple[str, bytes]]) -> None:
@@ -83,7 +100,9 @@ class SqlLedger(Reports, ApprovalRecords, ControlPlane, Database):
         events and never keeps the others back.
         """
         if events:
-            await self._in_lane("writes", lambda: self._append(events))
+            ended = await self._in_lane("writes", lambda: self._append(events))
+            if ended and self.on_ended is not None:
+                self.on_ended(ended)
 
     async def used_counters(self, now: Millis, *, idle_since: Millis = 0) -> dict[str, tuple[Nano, Millis]]:
         """Every counter that has not expired: (used, expires_at), the fold of the ledger.
@@ -104,12 +123,14 @@ class SqlLedger(Reports, ApprovalRecords, ControlPlane, Database):
         return await self._report(work)
 
     async def has_attempt(self, attempt_id: str) -> bool:
-        """Whether the attempt is here with its real figure, not with a janitor's guess."""
-        c = schema.steps.c
+        """Whether the attempt is here with its real figure, not with a janitor's guess; or was here."""
+        c, gone = schema.steps.c, schema.removed_steps.c
 
         def work(conn: Connection) -> bool:
             found = conn.execute(select(c.provisional).where(c.id == attempt_id, c.kind == "attempt")).first()
-            return found is not None and not found[0]
+            if found is None:
+                return conn.execute(select(gone.id).where(gone.id == attempt_id)).first() is not None
+            return not found[0]
 
         return await self._read(work)
 
@@ -123,6 +144,8 @@ class SqlLedger(Reports, ApprovalRecords, ControlPlane, Database):
                 mark = {"name": "counters_forgotten", "value": str(before)}
                 conn.execute(delete(schema.meta).where(schema.meta.c.name == mark["name"]))
                 conn.execute(schema.meta.insert(), mark)
+            f = schema.folded_counters.c
+            conn.execute(delete(schema.folded_counters).where(f.expires_at != 0, f.expires_at < before))
             return conn.execute(
                 delete(schema.counters).where(c.expires_at != 0, c.expires_at < before)
             ).rowcount
@@ -146,14 +169,22 @@ class SqlLedger(Reports, ApprovalRecords, ControlPlane, Database):
             ]
         )
 
-    def _fold(self, conn: Connection, events: Sequence[Event]) -> None:
+    def _fold(self, conn: Connection, told: Sequence[Event | Note]) -> list[fold.EndedRun]:
         if self._sql is None:
             self._sql = fold.Statements(conn.dialect)
+        notes = [event for event in told if isinstance(event, Note)]
+        events: Sequence[Event] = [event for event in told if not isinstance(event, Note)]
+        events = self._lawful(conn, events) if events else []
+        written = fold.Written()
+        ended: list[fold.EndedRun] = []
         if events:
-            fold.append(conn, self._sql, events)
+            ended = fold.append(conn, self._sql, events, written)
+            keep_findings(conn, events)
+        self.chain_events(conn, written, notes)
+        return ended
 
-    def _append(self, events: Sequence[tuple[str, bytes]]) -> None:
-        good: list[tuple[str, bytes, Event]] = []
+    def _append(self, events: Sequence[tuple[str, bytes]]) -> list[fold.EndedRun]:
+        good: list[tuple[str, bytes, Event | Note]] = []
         bad: list[tuple[str, bytes, str]] = []
         for entry, raw in events:
             try:
@@ -161,26 +192,30 @@ class SqlLedger(Reports, ApprovalRecords, ControlPlane, Database):
             except BadEvent as error:
                 bad.append((entry, raw, str(error)))
 
-        def together(conn: Connection) -> None:
-            self._fold(conn, [event for _, _, event in good])
+        def together(conn: Connection) -> list[fold.EndedRun]:
+            ended = self._fold(conn, [event for _, _, event in good])
             _reject(conn, bad)
+            return ended
 
         try:
-            self._transact(together, True, LOCK_EVENTS, True)
+            ended = self._transact(together, True, LOCK_EVENTS, True)
         except VALUE_ERRORS:
-            self._append_singly(good, bad)
+            ended = self._append_singly(good, bad)
         self._checkpoint_soon()
+        return ended
 
     def _append_singly(
-        self, good: Sequence[tuple[str, bytes, Event]], bad: list[tuple[str, bytes, str]]
-    ) -> None:
+        self, good: Sequence[tuple[str, bytes, Event | Note]], bad: list[tuple[str, bytes, str]]
+    ) -> list[fold.EndedRun]:
         """The slow way, for a batch with an event that the database refuses."""
+        ended: list[fold.EndedRun] = []
         for entry, raw, event in good:
             try:
-                self._transact(partial(self._fold, events=[event]), True, LOCK_EVENTS, True)
+                ended += self._transact(partial(self._fold, told=[event]), True, LOCK_EVENTS, True)
             except VALUE_ERRORS as error:
                 bad.append((entry, raw, str(getattr(error, "orig", None) or error)))
         self._transact(lambda conn: _reject(conn, bad), True, None, True)
+        return ended
 
 
 def _reject(conn: Connection, bad: Sequence[tuple[str, bytes, str]]) -> None:
@@ -214,9 +249,9 @@ def _forgotten_before(conn: Connection) -> Millis:
 
 def _verify(conn: Connection) -> list[Difference]:
     folded_ledger = fold.Folded()
+    differences = start_from_folded(conn, folded_ledger)
     for attempt in _all_attempts(conn):
         folded_ledger.add(attempt)
-    differences: list[Difference] = []
 
     kept: dict[str, int] = {
         run: count

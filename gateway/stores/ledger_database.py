@@ -237,6 +237,8 @@ class Database:
             f"busy_timeout={int(self._busy_timeout_s * 1000)}",
             "journal_mode=WAL",
             "synchronous=NORMAL",
+            # What is deleted is overwritten, since it may be somebody's data that was to be erased.
+            "secure_delete=ON",
             f"wal_autocheckpoint={_CHECKPOINT_PAGES}",
             "temp_store=MEMORY",
             "cache_size=-16000",

@@ -97,10 +97,21 @@ class StatusChange:
     meta: Json
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that a worker did or decided outside of any step, for the audit log alone."""
+
+    id: str
+    at: Millis
+    actor: str
+    action: str
+    details: Json
+
+
 Event = Attempt | Refusal | StatusChange
 
 
-def parse(raw: bytes) -> Event:
+def parse(raw: bytes) -> Event | Note:
     """One event. Raises `BadEvent`, whose text says what is wrong."""
     try:
         body = orjson.loads(raw)
@@ -117,6 +128,8 @@ def parse(raw: bytes) -> Event:
         return _status_change(body)
     if kind == "refusal":
         return _refusal(body)
+    if kind == "audit":
+        return _note(body)
     raise BadEvent(f"unknown event type {kind!r}")
 
 
@@ -311,6 +324,17 @@ def _status_change(body: Json) -> StatusChange:
         status,
         None if reason is None else str(reason),
         meta if type(meta) is dict else {},
+    )
+
+
+def _note(body: Json) -> Note:
+    details = body.get("details")
+    return Note(
+        _id(body.get("id"), "id"),
+        _whole(body.get("at"), "at"),
+        _id(body.get("actor"), "actor"),
+        _id(body.get("action"), "action"),
+        details if type(details) is dict else {},
     )
 
 

@@ -16,7 +16,7 @@ from itertools import chain
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Dialect, Table, bindparam, case, delete, select
+from sqlalchemy import ColumnElement, Connection, Dialect, Table, bindparam, case, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.domain import Json, Millis, Nano
@@ -39,6 +39,10 @@ LOOSE_REFUSALS_KEPT = 1000
 """Refusals outside of any run kept in detail."""
 _TOGETHER = (100, 10)
 """Rows in one INSERT; SQLite takes 32,766 values in a statement."""
+_SESSIONS_LOOKED_UP = 20
+"""Of the runs that end in one batch: a sample of their sessions, where many end at once."""
+_SESSION_RUNS = 1000
+"""Runs of a session that are looked through when one of them ends."""
 _CHUNK = 500
 """Values in one `IN (…)`; each count of values is a statement to prepare, and SQLite has a limit."""
 
@@ -126,6 +130,11 @@ class RunState:
         self.cached_tokens = self.cost = self.saved = self.last_step_at = 0
         self.model_mix = {}
         self.changed = True
+
+    def start_from(self, row: Mapping[Any, Any]) -> None:
+        """Take the figures of attempts that were removed, to add the others to."""
+        for name in TOTALS:
+            setattr(self, name, orjson.loads(row[name]) if name == "model_mix" else row[name])
 
     def totals(self) -> tuple[Any, ...]:
         """The figures in the order of `TOTALS`."""
@@ -288,8 +297,36 @@ class Charges:
             entry[2] = max(entry[2], attempt.ended_at)
 
 
-def append(conn: Connection, sql: Statements, events: Sequence[Event]) -> None:
-    """Fold `events` into the ledger; those already there change nothing. In order, all or nothing."""
+@dataclass(frozen=True, slots=True)
+class EndedRun:
+    """A run that events have ended. Times in milliseconds. What is said of its session is None where it was
+    not looked up."""
+
+    status: str
+    cost: Nano
+    steps: int
+    lasted: Millis
+    session_cost: Nano | None = None
+    session_lasted: Millis | None = None
+
+
+@dataclass(slots=True)
+class Written:
+    """What of the events was new. `attempts` are the rows that were written, of both kinds."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    ended: list[RunState] = field(default_factory=list)
+    """Runs whose status is another one now, and not `running`."""
+
+
+def append(
+    conn: Connection, sql: Statements, events: Sequence[Event], written: Written | None = None
+) -> list[EndedRun]:
+    """Fold `events` into the ledger; those already there change nothing. In order, all or nothing.
+
+    The runs that ended by them, each time that they did. What was new is put into `written`.
+    """
     attempts = [event for event in events if type(event) is Attempt]
     refusals = [event for event in events if type(event) is Refusal]
     known = _known_steps(conn, [attempt.id for attempt in attempts] + [refusal.id for refusal in refusals])
@@ -303,6 +340,7 @@ def append(conn: Connection, sql: Statements, events: Sequence[Event]) -> None:
     for run in touched:
         if run not in runs:
             runs[run] = RunState(run, new=True)
+    before = {run: state.status for run, state in runs.items()}
 
     if replaced:
         _delete_steps(conn, list(replaced))
@@ -325,6 +363,9 @@ def append(conn: Connection, sql: Statements, events: Sequence[Event]) -> None:
     for event in events:
         _describe(runs, event)
     new_refusals = _count_refusals(runs, refusals, known)
+    if written is not None:
+        written.attempts = [*replaced.values(), *fresh.values()]
+        written.refusals = new_refusals
     rows.extend(refusal.row for refusal in new_refusals)
     if rows:
         sql.run(conn, sql.insert_step, rows)
@@ -336,6 +377,40 @@ def append(conn: Connection, sql: Statements, events: Sequence[Event]) -> None:
         sql.run(conn, sql.charge, [(k, *v) for k, v in sorted(charges.moved.items())])
     _cut_refusals(conn, runs, new_refusals)
     _save_runs(conn, sql, runs.values())
+    ended = [
+        state for run, state in runs.items() if state.status != before[run] and state.status != "running"
+    ]
+    if written is not None:
+        written.ended = ended
+    return _ended(conn, ended)
+
+
+def _ended(conn: Connection, states: Sequence[RunState]) -> list[EndedRun]:
+    found = []
+    for n, state in enumerate(states):
+        session = _session(conn, state) if n < _SESSIONS_LOOKED_UP else None
+        lasted = max(0, state.last_step_at - state.started_at)
+        found.append(EndedRun(state.status, state.cost, state.steps, lasted, *(session or (None, None))))
+    return found
+
+
+def _session(conn: Connection, state: RunState) -> tuple[Nano, Millis] | None:
+    """What a run's session has cost and how long it has lasted, over `_SESSION_RUNS` of its runs at most."""
+    who = state.identity
+    if who["session"] is None or who["principal"] is None:
+        return None
+    c = schema.runs.c
+    part = (
+        select(c.cost, c.started_at, c.last_step_at)
+        .where(c.session == who["session"], c.principal == who["principal"])
+        .limit(_SESSION_RUNS)
+        .subquery()
+    )
+    p = part.c
+    cost, first, last = conn.execute(
+        select(func.sum(p.cost), func.min(p.started_at), func.max(p.last_step_at))
+    ).one()
+    return (int(cost), max(0, last - first)) if cost is not None else None
 
 
 @dataclass(slots=True)
@@ -466,6 +541,9 @@ def _refold(conn: Connection, runs: Mapping[str, RunState]) -> list[Attempt]:
     for ids in _chunks(list(runs)):
         for table in (schema.tool_calls, schema.tool_failures):
             conn.execute(delete(table).where(table.c.run.in_(ids)))
+        f = schema.folded_runs
+        for row in conn.execute(select(f).where(f.c.run.in_(ids))).mappings():
+            runs[row["run"]].start_from(row)
         found = conn.execute(
             select(schema.steps).where(schema.steps.c.run.in_(ids), schema.steps.c.kind == "attempt")
         )

@@ -38,6 +38,7 @@ Bucket = Literal["hour", "day"]
 GROUPS = ("user", "session", "run", "key", "team", "model", "provider", "surface")
 """What spend can be grouped by, besides `tag`."""
 
+_SUMS = ("cost", "input_tokens", "output_tokens", "cached_tokens", "steps", "attempts", "saved")
 _BUCKET_MS: dict[str, Millis] = {"hour": 3_600_000, "day": 86_400_000}
 _MAX_CHILDREN = 1000
 
@@ -94,7 +95,7 @@ class Reports(Database):
 
         def work(conn: Connection) -> tuple[list[Json], str | None]:
             found = conn.execute(query).mappings().all()
-            page = _with_tools(conn, [_run(dict(row)) for row in found[:limit]])
+            page = with_tools(conn, [read_run(dict(row)) for row in found[:limit]])
             more = len(found) > limit and page
             return page, make_cursor(page[-1]["started_at"], page[-1]["id"]) if more else None
 
@@ -126,7 +127,7 @@ class Reports(Database):
                     raise AmbiguousRun(id_or_name, [candidate["id"] for candidate in newest.values()])
                 (row,) = newest.values()  # type: ignore[assignment]  # a plain copy of the same mapping
             assert row is not None
-            (run,) = _with_tools(conn, [_run(dict(row))])
+            (run,) = with_tools(conn, [read_run(dict(row))])
             run["children"] = list(
                 conn.execute(
                     select(r.id)
@@ -155,7 +156,7 @@ class Reports(Database):
             query = query.where(tuple_(*order) > tuple_(*(literal(value) for value in after)))
 
         def work(conn: Connection) -> tuple[list[Json], str | None]:
-            page = [_step(dict(row)) for row in conn.execute(query).mappings()]
+            page = [read_step(dict(row)) for row in conn.execute(query).mappings()]
             if len(page) <= limit:
                 return page, None
             page.pop()
@@ -228,13 +229,14 @@ class Reports(Database):
         )
 
         def work(conn: Connection) -> list[Json]:
-            return [_sums(row) for row in conn.execute(query).mappings()]
+            found = [_sums(row) for row in conn.execute(query).mappings()]
+            removed = folded_sums(conn, group_by, length, since, until)
+            return _together(found, removed) if removed else found
 
         return await self._report(work)
 
-    def _tag_value(self, tag: str) -> ColumnElement[Any]:
+    def _tag_value(self, tag: str, tags: ColumnElement[str] = schema.steps.c.tags) -> ColumnElement[Any]:
         # Each tag is compared as a row: a JSON path would have to quote the caller's own text.
-        tags = schema.steps.c.tags
         if self._sqlite:
             pairs = func.json_each(tags).table_valued("key", "value", name="pairs")
         else:
@@ -242,7 +244,39 @@ class Reports(Database):
         return select(func.max(pairs.c["value"])).where(pairs.c["key"] == tag).scalar_subquery()
 
 
-def _run(row: Mapping[str, Any]) -> Json:
+def folded_sums(
+    conn: Connection, group_by: str, length: Millis | None, since: Millis | None, until: Millis | None
+) -> list[Json]:
+    """Sums of attempts that retention has removed, as `Reports.spend` gives them. They are kept by the day,
+    which counts where it begins; of runs, sessions and tags nothing is kept."""
+    d = schema.folded_spend.c
+    group: ColumnElement[Any] = func.nullif(d[group_by], "") if group_by in d else null()
+    rows = select(group.label("grp"), d.day, *(d[name] for name in _SUMS))
+    if since is not None:
+        rows = rows.where(d.day >= since)
+    if until is not None:
+        rows = rows.where(d.day < until)
+    source = rows.subquery()
+    c = source.c
+    names = (c.grp, c.day.label("begins")) if length else (c.grp,)
+    query = select(*names, *(func.sum(c[name]).label(name) for name in _SUMS)).group_by(
+        c.grp, *((c.day,) if length else ())
+    )
+    return [_sums(row) for row in conn.execute(query).mappings()]
+
+
+def _together(*tables: list[Json]) -> list[Json]:
+    """Sums of the same groups added up, dearest group first within each bucket."""
+    merged: dict[tuple[Any, Any], Json] = {}
+    for row in (row for table in tables for row in table):
+        key = (row["group"], row["at"])
+        known = merged.get(key)
+        merged[key] = row if known is None else {**row, **{name: known[name] + row[name] for name in _SUMS}}
+    return sorted(merged.values(), key=lambda r: (r["at"] or 0, -r["cost"], r["group"] or ""))
+
+
+def read_run(row: Mapping[str, Any]) -> Json:
+    """A run from its row, without its tools."""
     run: Json = {k: v for k, v in row.items() if not k.startswith("refusals_")}
     extra = orjson.loads(run.pop("extra"))
     reason, reason_status = run.pop("reason"), run.pop("reason_status")
@@ -257,7 +291,7 @@ def _run(row: Mapping[str, Any]) -> Json:
     return {**extra, **run}
 
 
-def _with_tools(conn: Connection, runs: list[Json]) -> list[Json]:
+def with_tools(conn: Connection, runs: list[Json]) -> list[Json]:
     """Add `tools` to runs.
 
     A failed result belongs to the latest call of its id in an earlier step, and a call fails once, however
@@ -300,7 +334,8 @@ def _with_tools(conn: Connection, runs: list[Json]) -> list[Json]:
     return runs
 
 
-def _step(row: Mapping[str, Any]) -> Json:
+def read_step(row: Mapping[str, Any]) -> Json:
+    """A step from its row."""
     step: Json = dict(row)
     extra = orjson.loads(step.pop("extra"))
     step["started_at"] = step.pop("at")
@@ -313,16 +348,5 @@ def _sums(found: RowMapping) -> Json:
     return {
         "group": found["grp"],
         "at": found.get("begins"),
-        **{
-            name: int(found[name])
-            for name in (
-                "cost",
-                "input_tokens",
-                "output_tokens",
-                "cached_tokens",
-                "steps",
-                "attempts",
-                "saved",
-            )
-        },
+        **{name: int(found[name]) for name in _SUMS},
     }

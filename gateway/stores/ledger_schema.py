@@ -7,7 +7,19 @@ Postgres database is often shared.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
 
 SCHEMA_VERSION = 1
 
@@ -24,7 +36,8 @@ meta = Table(
     Column("name", String, primary_key=True),
     Column("value", Text, nullable=False),
 )
-"""Facts about the database itself: `schema`, `audit_head`, `counters_forgotten`."""
+"""Facts about the database itself: `schema`, `audit_head`, `counters_forgotten`, and `policy_files`, the
+version that was last found in the policy's files."""
 
 revision = Table(
     "gw_revision",
@@ -250,6 +263,23 @@ policy_versions = Table(
     Column("activated_by", String),
 )
 
+policy_ends = Table(
+    "gw_policy_ends",
+    metadata,
+    Column("version", String, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("by", String, nullable=False),
+    Column("why", Text, nullable=False),
+)
+"""Versions that were rolled back and not put in force again since."""
+
+policy_unwatched = Table(
+    "gw_policy_unwatched",
+    metadata,
+    Column("version", String, primary_key=True),
+)
+"""Versions in force whose runs may fare worse than others."""
+
 approvals = Table(
     "gw_approvals",
     metadata,
@@ -301,3 +331,290 @@ audit = Table(
     Column("prev_hash", String, nullable=False),
     Column("hash", String, nullable=False),
 )
+
+alerts = Table(
+    "gw_alerts",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("event", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("alert", String, nullable=False),
+    Column("thread", String, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("state", String, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("next_at", BigInteger, nullable=False),
+    Column("done_at", BigInteger),
+    Column("error", Text),
+    Column("owner", String),
+    Column("owned_until", BigInteger, nullable=False),
+    Index("gw_alerts_due", "state", "alert", "next_at"),
+    Index("gw_alerts_thread", "alert", "thread", "state", "seq"),
+    Index("gw_alerts_state", "state", "seq"),
+)
+"""Deliveries to webhooks. `state` is `pending`, `sent`, `failed` or `dropped`; of one `thread` of an alert
+the oldest pending one goes first. `body` is empty once a delivery is over. `owner` is the worker that is at
+it until `owned_until`."""
+
+audit_steps = Table(
+    "gw_audit_steps",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("seq", BigInteger),
+    Column("at", BigInteger, nullable=False),
+    Column("steps", Text, nullable=False),
+    Index("gw_audit_steps_seq", "seq", "id"),
+)
+"""Which attempts were written, batch by batch, with a digest of each one's figures. `seq` is the record of
+the audit log that seals the batch; until there is one it is empty."""
+
+former_secrets = Table(
+    "gw_former_secrets",
+    metadata,
+    Column("digest", String, primary_key=True),
+    Column("credential", String, nullable=False),
+    Column("replaced_at", BigInteger, nullable=False),
+    Column("valid_until", BigInteger, nullable=False),
+    Index("gw_former_secrets_credential", "credential"),
+)
+"""Secrets that keys and admin tokens had before they were rotated; each works until `valid_until`."""
+
+key_attributes = Table(
+    "gw_key_attributes",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("priority", String, nullable=False),
+    Column("max_tool_level", String, nullable=False),
+)
+"""What a gateway key has beside its row, where it is not the default."""
+
+credential_uses = Table(
+    "gw_credential_uses",
+    metadata,
+    Column("credential", String, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+)
+"""When a key or an admin token was last used, to the minute. `credential` is its id."""
+
+sessions = Table(
+    "gw_sessions",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("digest", String, nullable=False, unique=True),
+    Column("name", String, nullable=False),
+    Column("role", String, nullable=False),
+    Column("source", String, nullable=False),
+    Column("token", String),
+    Column("secret", String, nullable=False),
+    Column("address", String, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("ended_by", String),
+    Index("gw_sessions_expires", "expires_at"),
+)
+"""Operators who are or were logged in with a browser. `digest` is of the cookie's value, `secret` of what
+they logged in with (`source` is `admin`, `token` or `oidc`)."""
+
+login_states = Table(
+    "gw_login_states",
+    metadata,
+    Column("digest", String, primary_key=True),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("gw_login_states_expires", "expires_at"),
+)
+"""States of OIDC logins that have come back from the provider, so that none comes back twice."""
+
+run_traces = Table(
+    "gw_run_traces",
+    metadata,
+    Column("run", String, primary_key=True),
+    Column("due_at", BigInteger, nullable=False),
+    Column("taken_at", BigInteger),
+    Index("gw_run_traces_due", "taken_at", "due_at"),
+)
+"""Runs that have ended and whose span is to be exported, while tracing is on: whoever sets `taken_at` does
+it. Rows are dropped after a day."""
+
+findings = Table(
+    "gw_findings",
+    metadata,
+    Column("step", String, primary_key=True),
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),
+    Column("run", String, nullable=False),
+    Column("ordinal", BigInteger, nullable=False),
+    Column("key", String),
+    Column("user", String),
+    Column("team", String),
+    Column("agent", String),
+    Column("detector", String, nullable=False),
+    Column("channel", String, nullable=False),
+    Column("mode", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("type", String, nullable=False),
+    Column("tool", String, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Index("gw_findings_at", "at", "step", "n"),
+    Index("gw_findings_run", "run"),
+)
+"""What detectors found in a step, by what the findings have in common; never what was found. `n` is the place
+in the step's list."""
+
+finding_feedback = Table(
+    "gw_finding_feedback",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("verdict", String, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("run", String, nullable=False),
+    Column("step", String, nullable=False),
+    Column("ordinal", BigInteger, nullable=False),
+    Column("detector", String, nullable=False),
+    Column("channel", String, nullable=False),
+    Column("type", String, nullable=False),
+    Column("tool", String, nullable=False),
+    Column("rule", String, nullable=False),
+    Column("key", String),
+    Column("user", String),
+    Column("team", String),
+    Column("agent", String),
+    Index("gw_finding_feedback_at", "at", "id"),
+    Index("gw_finding_feedback_step", "step"),
+)
+"""What operators say of findings. `verdict` is `false_positive` or `true_positive`; of several about the same
+findings of a step the newest one stands."""
+
+folded_spend = Table(
+    "gw_folded_spend",
+    metadata,
+    Column("day", BigInteger, primary_key=True, autoincrement=False),
+    Column("key", String, primary_key=True),
+    Column("team", String, primary_key=True),
+    Column("user", String, primary_key=True),
+    Column("model", String, primary_key=True),
+    Column("provider", String, primary_key=True),
+    Column("surface", String, primary_key=True),
+    _big("cost"),
+    _big("input_tokens"),
+    _big("output_tokens"),
+    _big("cached_tokens"),
+    _big("saved"),
+    _big("steps"),
+    _big("attempts"),
+    sqlite_with_rowid=False,
+)
+"""What attempts that retention has removed add up to, by the day (UTC) on which they began. An absent label
+is empty. A step that took several attempts counts once, with its last one."""
+
+folded_runs = Table(
+    "gw_folded_runs",
+    metadata,
+    Column("run", String, primary_key=True),
+    _big("steps"),
+    _big("attempts"),
+    _big("tool_calls"),
+    _big("input_tokens"),
+    _big("output_tokens"),
+    _big("cached_tokens"),
+    _big("cost"),
+    _big("saved"),
+    _big("last_step_at"),
+    Column("model_mix", Text, nullable=False),
+)
+"""What the removed attempts of a run add up to, as long as the run itself is kept."""
+
+folded_counters = Table(
+    "gw_folded_counters",
+    metadata,
+    Column("counter", String, primary_key=True),
+    Column("used", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+)
+"""What attempts have added to counters that say so no longer: they are removed, or their person is erased."""
+
+removed_steps = Table(
+    "gw_removed_steps",
+    metadata,
+    Column("id", String, primary_key=True),
+    sqlite_with_rowid=False,
+)
+"""Ids of removed attempts and refusals, so that a late repetition is not taken for a new one."""
+
+claims = Table(
+    "gw_claims",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("holder", String, nullable=False),
+    Column("until", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+)
+"""Work that one process at a time does, and how far it is (JSON). A claim that has run out is anyone's."""
+
+erasures = Table(
+    "gw_erasures",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("pseudonym", String, nullable=False),
+    Column("secret", String, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("stop", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("state", String, nullable=False),
+    Column("phase", String, nullable=False),
+    Column("counts", Text, nullable=False),
+    Column("waits_for", Text, nullable=False),
+    Column("finished_at", BigInteger),
+    Column("remembered_until", BigInteger, nullable=False),
+    Column("digest", String, nullable=False),
+    Index("gw_erasures_state", "state", "created_at", "id"),
+    Index("gw_erasures_created", "created_at", "id"),
+)
+"""Erasures of a person's data. While one is under way `subject` is the person's name and `secret` the key of
+the pseudonyms; afterwards `subject` is the pseudonym and `secret` is empty. `digest` tells late events of
+that person until `remembered_until`: an HMAC under the gateway's own secret."""
+
+erasure_names = Table(
+    "gw_erasure_names",
+    metadata,
+    Column("erasure", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("common", Boolean, nullable=False),
+)
+"""Names that an erasure under way has met in what it erased; none once it is done. `common` ones, of tags and
+agents, may be other people's too."""
+
+erased_runs = Table(
+    "gw_erased_runs",
+    metadata,
+    Column("run", String, primary_key=True),
+    Column("erasure", String, nullable=False),
+    Index("gw_erased_runs_erasure", "erasure"),
+)
+"""Runs whose person was erased: what is told of them late is kept without names."""
+
+recordings = Table(
+    "gw_recordings",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("run", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("base", String),
+    Column("prefix", BigInteger, nullable=False),
+    Column("suffix", BigInteger, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Index("gw_recordings_run", "run"),
+    Index("gw_recordings_expires", "expires_at"),
+)
+"""What steps held, compressed and encrypted: a `request` by the id of its decision, an `answer` by that of
+its attempt. A request that begins and ends as another of its run, `base`, holds only what is between, and
+the two expire together."""

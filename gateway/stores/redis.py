@@ -13,12 +13,14 @@ import hashlib
 import json
 import logging
 import random
+import re
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
@@ -52,7 +54,7 @@ from gateway.stores.embedded import (
     run_event,
 )
 from gateway.stores.embedded_breakers import source_digest
-from gateway.stores.embedded_records import usable_figures
+from gateway.stores.embedded_records import run_of_held, usable_figures
 from gateway.stores.embedded_runs import RunState, shown
 from gateway.stores.redis_wire import (
     Arg,
@@ -167,11 +169,13 @@ class RedisStore:
         namespace: str = "gw",
         raw_kills_in_script: bool = True,
         clock: Clock | None = None,
+        took: Callable[[str, float], None] = lambda _operation, _seconds: None,
+        failed: Callable[[], None] = lambda: None,
     ) -> None:
         """`timeout_s` bounds every wait, but for `seed_wait_s` while a database is filled from the ledger.
 
         `raw_kills_in_script` is off where a script cannot reach keys without the hash tag (Cluster): they
-        are then looked up before it.
+        are then looked up before it. `took` is told how long an operation lasted, `failed` of each that has.
         Raises: `ValueError` for a URL that redis-py does not accept.
         """
         self.keys = Keys(namespace)
@@ -182,6 +186,8 @@ class RedisStore:
         self._seed_wait_s = seed_wait_s
         self._raw_kills = raw_kills_in_script
         self._clock = clock
+        self._took = took
+        self._failed = failed
         self._scripts = scripts()
         self._server = ""
         """The connected server's run id: the epoch that its database must have."""
@@ -260,7 +266,7 @@ class RedisStore:
             args += (evidence.key, evidence.source.value, _flag(evidence.then_user))
         args += (_optional(lookup.parent_run_id), len(lookup.parents), *lookup.parents)
         args += (len(lookup.known_as), *lookup.known_as)
-        args += (len(lookup.tasks), *lookup.tasks)
+        args += (len(lookup.tasks), *lookup.tasks, lookup.policy)
         r = await self._gated("resolve", args)
         return RunView(
             run_id=_str(r[1]),
@@ -281,6 +287,7 @@ class RedisStore:
             progress=r[16],
             landed=int(r[17]),
             asked_by=_str(r[18]) or None,
+            policy=_str(r[19]),
         )
 
     async def admit(self, admission: Admission) -> Admitted | Denied:
@@ -521,6 +528,50 @@ class RedisStore:
         if keys:
             await self._command("DEL", *(self.keys.of("object", key) for key in keys))
 
+    # -- whose data is erased -----------------------------------------------------------------------
+
+    async def forget_runs(self, run_ids: Sequence[str]) -> None:
+        for batch in _batches(run_ids, BATCH):
+            open_now = await asyncio.gather(
+                *(self._command("HGET", self.keys.of("run", run_id), "open") for run_id in batch)
+            )
+            idle = [run_id for run_id, calls in zip(batch, open_now, strict=True) if not int(calls or 0)]
+            if idle:
+                await self._command("DEL", *(self.keys.of("run", run_id) for run_id in idle))
+
+    async def forget_held(self, run_ids: Collection[str], names: Collection[str]) -> None:
+        # Index entries hold nothing but ids, and end by themselves.
+        async for keys in self._all("object"):
+            heads = await asyncio.gather(*(self._command("GETRANGE", key, 0, 2047) for key in keys))
+            gone = [key for key, head in zip(keys, heads, strict=True) if run_of_held(head) in run_ids]
+            if gone:
+                await self._command("DEL", *gone)
+        async for keys in self._all("run"):
+            rows = await asyncio.gather(
+                *(self._command("HMGET", key, "seen", "open", "session", "name") for key in keys)
+            )
+            gone = [key for key, row in zip(keys, rows, strict=True) if _is_unseen(row, names)]
+            if gone:
+                await self._command("DEL", *gone)
+
+    async def _all(self, kind: str) -> AsyncIterator[list[bytes]]:
+        """Keys of every record of a kind, some at a time."""
+        pattern = re.sub(r"([\\*?\[\]])", r"\\\1", f"{self.keys.tag}{kind}:") + "*"
+        cursor: bytes | None = None
+        while cursor != b"0":
+            cursor, keys = await self._command("SCAN", cursor or b"0", "MATCH", pattern, "COUNT", BATCH)
+            if keys:
+                yield keys
+
+    async def forget_baseline(self, key: str) -> None:
+        await self._command("DEL", self.keys.of("baseline", key))
+
+    async def forget_acknowledgements(self, names: Sequence[str]) -> None:
+        in_force = await self.kills(names)
+        ended = [self.keys.of("acks", name) for name in names if name not in in_force]
+        if ended:
+            await self._command("DEL", *ended)
+
     # -- tools and baselines ------------------------------------------------------------------------
 
     async def take(self, quotas: Sequence[Quota]) -> Taken:
@@ -592,6 +643,7 @@ class RedisStore:
             seen=row["seen"] == "1",
             head=row["head"],
             budget=row["budget"],
+            policy=row["policy"],
             ancestors=tuple(row["ancestors"].split("\n")) if row["ancestors"] else (),
             progress=b"",
             ending=None,
@@ -625,14 +677,28 @@ class RedisStore:
         script = self._scripts[name]
         time = "" if self._clock is None else str(self._clock())
         rest = (1, self.keys.epoch, time, epoch, *args)
-        reply = await self._pipe.call(pack("EVALSHA", script.sha, *rest))
-        if isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT"):
-            reply = await self._pipe.call(pack("EVAL", script.source, *rest))
-        checked: list[Reply] = self._checked(reply)
+        started = perf_counter()
+        try:
+            reply = await self._pipe.call(pack("EVALSHA", script.sha, *rest))
+            if isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT"):
+                reply = await self._pipe.call(pack("EVAL", script.source, *rest))
+            checked: list[Reply] = self._checked(reply)
+        except StoreUnavailable:
+            self._failed()
+            raise
+        finally:
+            self._took(name, perf_counter() - started)
         return checked
 
     async def _command(self, *args: Arg) -> Reply:
-        return self._checked(await self._pipe.call(pack(*args)))
+        started = perf_counter()
+        try:
+            return self._checked(await self._pipe.call(pack(*args)))
+        except StoreUnavailable:
+            self._failed()
+            raise
+        finally:
+            self._took(str(args[0]).lower(), perf_counter() - started)
 
     def _checked(self, reply: Reply) -> Reply:
         """The reply. Raises: `Refused` for an error, whatever it is: no error leaves a limit kept."""
@@ -792,7 +858,7 @@ class RedisStore:
 
 _RUN_TEXTS = (
     "principal", "session", "name", "explicit", "continues", "status", "reason", "seen", "head", "budget",
-    "ancestors",
+    "ancestors", "policy",
 )  # fmt: skip
 _RUN_FIGURES = (
     "started_at", "last_at", "idle_ttl_ms", "steps", "open", "tool_calls", "tokens", "cost", "reserved",
@@ -811,6 +877,14 @@ def _str(value: bytes) -> str:
     except UnicodeDecodeError:
         # Only what an operator has set by hand can be no UTF-8.
         return value.decode("utf-8", "replace")
+
+
+def _is_unseen(row: Sequence[bytes | None], names: Collection[str]) -> bool:
+    """Whether a run (`seen open session name`) of one of these names or sessions never made a step."""
+    seen, calls, session, name = row
+    if seen == b"1" or int(calls or 0) or session is None:
+        return False
+    return _str(session) in names or (_given(name or b"") or "") in names
 
 
 def _flag(value: bool) -> bytes:

@@ -20,13 +20,20 @@ from gateway.domain import Json
 from gateway.errors import StoreUnavailable
 from gateway.stores.ledger import AmbiguousRun, BadCursor, LedgerConflict, LedgerError, LedgerUnavailable
 from gateway.web import (
+    admin_alerts,
     admin_approvals,
+    admin_audit,
+    admin_backtest,
     admin_breakers,
     admin_budgets,
     admin_credentials,
+    admin_doctor,
     admin_kills,
+    admin_overview,
     admin_policy,
+    admin_privacy,
     admin_runs,
+    admin_sessions,
 )
 from gateway.web.admin_gate import (
     PREFIX,
@@ -36,9 +43,14 @@ from gateway.web.admin_gate import (
     Limits,
     Operators,
     error_response,
+    listens_on_loopback,
     needs,
 )
 from gateway.web.asgi import Receive, Scope, Send
+from gateway.web.dashboard import Dashboard
+from gateway.web.logins import DashboardLogins
+from gateway.web.oidc import Provider
+from gateway.web.sessions import COOKIE, Sessions
 
 if TYPE_CHECKING:
     from gateway.app import Worker
@@ -70,16 +82,23 @@ def admin_app(
         redirect_slashes=False,
     )
     app.state.worker = worker
-    app.state.operators = operators = Operators(worker)
+    app.state.operators = operators = Operators(worker, Sessions(worker))
     app.state.limits = limits = limits or Limits()
     for router in (
         admin_kills.router,
+        admin_overview.router,
         admin_runs.router,
         admin_budgets.router,
         admin_approvals.router,
+        admin_alerts.router,
+        admin_audit.router,
+        admin_backtest.router,
         admin_breakers.router,
         admin_policy.router,
+        admin_privacy.router,
         admin_credentials.router,
+        admin_doctor.router,
+        admin_sessions.router,
         about,
     ):
         app.include_router(router, prefix=PREFIX)
@@ -96,7 +115,10 @@ def admin_app(
         Exception,
     ):
         app.add_exception_handler(kind, _answer)
-    return Gate(app, worker, operators, limits)
+    settings = worker.settings
+    provider = Provider(settings, worker.transport, worker.clock) if settings.oidc_issuer else None
+    gate = Gate(app, worker, operators, limits, DashboardLogins(worker, operators, limits, provider))
+    return Dashboard(gate, local=listens_on_loopback(settings), public_url=settings.public_url)
 
 
 async def _answer(_request: Request, error: Exception) -> Response:
@@ -139,10 +161,16 @@ def _mistakes(error: RequestValidationError) -> list[str]:
 
 
 def describe(app: FastAPI) -> Json:
-    """The OpenAPI document, with the bearer scheme and the role that each operation needs."""
+    """The OpenAPI document, with the ways to authenticate."""
     document: dict[str, Any] = app.openapi()
     document.setdefault("components", {})["securitySchemes"] = {
-        "bearer": {"type": "http", "scheme": "bearer", "description": "GATEWAY_ADMIN_TOKEN or a named token"}
+        "bearer": {"type": "http", "scheme": "bearer", "description": "GATEWAY_ADMIN_TOKEN or a named token"},
+        "session": {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": COOKIE.decode(),
+            "description": "A browser's session; what changes anything needs x-csrf-token too",
+        },
     }
-    document["security"] = [{"bearer": []}]
+    document["security"] = [{"bearer": []}, {"session": []}]
     return document

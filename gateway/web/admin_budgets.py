@@ -69,8 +69,9 @@ async def budgets(
     rows: list[Json] = []
     for account in accounts:
         budget, state = account.budget, states[account.counter]
-        if scope_id is None and budget.match is not EVERYTHING and not (state.used or state.reserved):
-            # A narrowed budget may not be this scope's at all.
+        narrow = budget.match is not EVERYTHING or budget not in generation.policy.budgets
+        if scope_id is None and narrow and not (state.used or state.reserved):
+            # A budget that is narrowed, or of a profile, may not be this scope's at all.
             continue
         extra: Nano = topups.get((budget.name, account.id), 0)
         limit = budget.limit_nano + extra
@@ -138,8 +139,14 @@ async def top_up(ctx: Ctx, name: Label, body: TopupBody) -> Json:
 
 
 def counted(generation: Generation) -> list[Budget]:
-    """The budgets of a policy that are kept; budgets of tools are not, for tools cost nothing."""
-    return [b for b in generation.policy.budgets if b.mode != "off" and b.per != "tool"]
+    """The budgets of a policy that are kept, then those that only profiles have; budgets of tools are not,
+    for tools cost nothing."""
+    policies = (generation.policy, *map(generation.policy.under, generation.policy.profiles.values()))
+    kept: dict[tuple[str, str], Budget] = {}
+    for budget in (each for policy in policies for each in policy.budgets):
+        if budget.mode != "off" and budget.per != "tool":
+            kept.setdefault((budget.name, budget.per), budget)
+    return list(kept.values())
 
 
 def _account(generation: Generation, budget: Budget, scope_id: str, principal: str, now: Millis) -> _Account:

@@ -1,8 +1,10 @@
 """The door of the admin plane: who may come in, with what, and what every answer looks like.
 
 In front of the framework stands `Gate`, which refuses by default: a wrong host, a missing or unknown token
-and a body that is too large never reach a route. Behind it `AdminRoute` compares the caller's role with the
-one that the route declares; a route that declares none cannot be made.
+and a body that is too large never reach a route. A browser's session opens it as a token does, and is asked
+for more: a page elsewhere can make a browser send its cookie, and can neither read the session's CSRF token
+nor pretend to be one of our own. Behind it `AdminRoute` compares the caller's role with the one that the
+route declares; a route that declares none cannot be made.
 """
 
 from __future__ import annotations
@@ -10,10 +12,11 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 import orjson
 from fastapi import Depends
@@ -25,22 +28,21 @@ from slowapi import Limiter
 from slowapi.util import get_remote_address
 
 from gateway.auth import LOOPBACK_HOSTS, host_name
-from gateway.domain import Json
+from gateway.domain import Json, Millis
 from gateway.errors import StoreUnavailable
-from gateway.settings import is_loopback
+from gateway.roles import RANKS, Role
 from gateway.stores.audit_chain import AuditEntry
 from gateway.stores.ledger import LedgerUnavailable
-from gateway.stores.ledger_control import TokenRecord
+from gateway.stores.ledger_credentials import TokenRecord
+from gateway.stores.ledger_sessions import SessionRecord
 from gateway.web.asgi import Message, Receive, Scope, Send
+from gateway.web.sessions import Sessions, session_cookie
 
 if TYPE_CHECKING:
     from gateway.app import Worker
     from gateway.settings import Settings
 
 log = logging.getLogger("gateway.admin")
-
-Role = Literal["viewer", "operator", "admin"]
-RANKS: dict[str, int] = {"viewer": 1, "operator": 2, "admin": 3}
 
 PREFIX = "/admin/v1"
 MAX_BODY_BYTES = 1024 * 1024
@@ -53,6 +55,20 @@ FAILURE_RATE = "10/minute"
 
 CALLER = "gateway.admin.caller"
 """Where a request's scope holds its `Caller`."""
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_SINGLE = frozenset(
+    {
+        b"authorization",
+        b"content-encoding",
+        b"content-type",
+        b"host",
+        b"origin",
+        b"sec-fetch-site",
+        b"x-csrf-token",
+    }
+)
+"""Headers of which a second one would be read by one side and not by the other."""
 
 
 class AdminError(Exception):
@@ -68,11 +84,15 @@ class AdminError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated operator. `name` is what the audit log says; `token` is None for the admin token."""
+    """An authenticated operator. `name` is what the audit log says, `token` the id of a named token."""
 
     name: str
     role: Role
     token: str | None = None
+    secret: str | None = field(default=None, repr=False)
+    """Digest of the token's secret."""
+    session: str | None = field(default=None, repr=False)
+    """Digest of a browser's session."""
 
     def may(self, role: Role) -> bool:
         """Whether this role or a higher one was given."""
@@ -101,10 +121,12 @@ def error_response(error: AdminError) -> Response:
 
 @dataclass(slots=True)
 class Operators:
-    """Finds the operator behind a token. Tokens are looked up by their HMAC, never compared."""
+    """Finds the operator behind a token or a session. Tokens are looked up by their HMAC, never compared."""
 
     worker: Worker
-    _by_digest: dict[str, TokenRecord] = field(default_factory=dict)
+    sessions: Sessions
+    _by_digest: dict[str, tuple[TokenRecord, Millis | None]] = field(default_factory=dict)
+    """Whose secret it is, and until when."""
     _read_from: list[TokenRecord] | None = None
 
     def identify(self, token: bytes) -> Caller | None:
@@ -113,34 +135,80 @@ class Operators:
         digests = worker.secrets.digests(token)
         main = hmac.compare_digest(digests[0], worker.secrets.digest(worker.admin_token))
         known = self._known()
-        record: TokenRecord | None = None
+        secret = digests[0]
         for digest in digests:
-            record = known.get(digest, record)
+            secret = digest if digest in known else secret
         if main:
-            return Caller("admin", "admin")
-        if record is None or not record.valid(worker.clock()) or record.role not in RANKS:
+            return Caller("admin", "admin", secret=digests[0])
+        record = self._token_of(secret)
+        if record is None or record.role not in RANKS:
             return None
-        return Caller(f"token:{record.name}", record.role, record.id)  # type: ignore[arg-type]  # a key of RANKS
+        worker.uses.seen.add(record.id)
+        return Caller(f"token:{record.name}", record.role, record.id, secret)  # type: ignore[arg-type]  # a key of RANKS
 
-    def still_valid(self, caller: Caller) -> bool:
+    async def of_session(self, cookie: bytes) -> Caller | None:
+        """The caller whose browser has this cookie. Raises `LedgerUnavailable`."""
+        record = await self.sessions.find(cookie)
+        if record is None or not self._begun_rightly(record):
+            return None
+        await self.sessions.used(record)
+        if record.token is not None:
+            self.worker.uses.seen.add(record.token)
+        return Caller(record.name, record.role, record.token, record.secret, record.digest)  # type: ignore[arg-type]  # as it was when it began
+
+    async def still_valid(self, caller: Caller) -> bool:
         """Whether a caller of before would still be let in."""
-        now = self.worker.clock()
-        return caller.token is None or any(
-            token.id == caller.token and token.valid(now) for token in self.worker.control.tokens
-        )
+        if caller.session is not None:
+            try:
+                record = await self.sessions.standing(caller.session)
+            except LedgerUnavailable:
+                return False
+            return record is not None and self._begun_rightly(record)
+        return caller.token is None or self._token_of(caller.secret) is not None
 
-    def _known(self) -> dict[str, TokenRecord]:
+    def _begun_rightly(self, record: SessionRecord) -> bool:
+        """Whether what the session began with would begin one now."""
+        worker = self.worker
+        match record.source:
+            case "admin":
+                return record.secret in worker.secrets.digests(worker.admin_token)
+            case "token":
+                token = self._token_of(record.secret)
+                return token is not None and token.id == record.token
+            case "oidc":
+                return record.secret in worker.secrets.digests(oidc_terms(worker.settings))
+
+    def _token_of(self, secret: str | None) -> TokenRecord | None:
+        """The token in force whose secret has this digest."""
+        found = self._known().get(secret) if secret is not None else None
+        now = self.worker.clock()
+        if found is None or not found[0].valid(now) or (found[1] is not None and now >= found[1]):
+            return None
+        return found[0]
+
+    def _known(self) -> dict[str, tuple[TokenRecord, Millis | None]]:
         tokens = self.worker.control.tokens
         if tokens is not self._read_from:
-            self._by_digest = {token.digest: token for token in tokens}
+            now = self.worker.clock()
+            self._by_digest = {
+                digest: (token, until) for token in tokens for digest, until in token.secrets(now).items()
+            }
             self._read_from = tokens
         return self._by_digest
 
 
+def oidc_terms(settings: Settings) -> str:
+    """What decides who may log in by OIDC and as what: sessions end when it changes."""
+    return f"oidc\0{settings.oidc_issuer}\0{settings.oidc_client_id}\0{settings.oidc_roles}"
+
+
 def bearer(headers: dict[bytes, bytes]) -> bytes:
     """The token of a request; empty when it has none."""
-    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-    return token.strip() if scheme.lower() == b"bearer" else b""
+    return headers[b"authorization"].partition(b" ")[2].strip() if _is_bearer(headers) else b""
+
+
+def _is_bearer(headers: dict[bytes, bytes]) -> bool:
+    return headers.get(b"authorization", b"").partition(b" ")[0].lower() == b"bearer"
 
 
 # -- the door ----------------------------------------------------------------------------------------
@@ -156,7 +224,7 @@ class Limits:
 
     def ensure_request(self, caller: Caller) -> None:
         """Raises `AdminError` 429 when this token asks too often."""
-        self._ensure(self.requests, "caller", caller.token or "admin")
+        self._ensure(self.requests, "caller", caller.token or caller.name)
 
     def ensure_failure(self, address: str) -> None:
         """Raises `AdminError` 429 when this address has failed too often."""
@@ -167,6 +235,16 @@ class Limits:
             raise AdminError(429, "rate_limit_exceeded", f"Too many requests: {item}.", retry_after_s=30)
 
 
+class Logins(Protocol):
+    """What is asked for under `/dashboard` to log in and out."""
+
+    async def answer(self, scope: Scope, receive: Receive, headers: dict[bytes, bytes]) -> Response | None:
+        """The answer to a request; None for a path that has to do with no login, or when the client left.
+
+        Raises `AdminError` and `LedgerUnavailable`.
+        """
+
+
 @dataclass(slots=True)
 class Gate:
     """Everything that is asked before a route is looked for. An ASGI application around another."""
@@ -175,6 +253,7 @@ class Gate:
     worker: Worker
     operators: Operators
     limits: Limits
+    logins: Logins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One HTTP request of the admin plane."""
@@ -193,6 +272,10 @@ class Gate:
         except AdminError as error:
             await error_response(error)(scope, receive, guarded)
             return
+        except LedgerUnavailable as error:
+            log.warning("the ledger cannot say who is logged in: %s", error)
+            await error_response(_no_sessions())(scope, receive, guarded)
+            return
         if isinstance(answer, Response):
             await answer(scope, receive, guarded)
         elif answer is not None:
@@ -200,20 +283,27 @@ class Gate:
 
     async def _admit(self, scope: Scope, receive: Receive) -> Response | Receive | None:
         """What gives the route its body; an answer where no route is needed; None when the client left."""
-        headers = {name.lower(): value for name, value in scope["headers"]}
+        headers = single_headers(scope["headers"])
         settings = self.worker.settings
         local = listens_on_loopback(settings)
-        ensure_no_foreign_page(headers, local=local)
-        if scope["path"] == "/metrics" and scope["method"] == "GET":
-            if not local:
-                self._identify(scope, headers)
-            return Response(self.worker.metrics.render(), media_type="text/plain; version=0.0.4")
-        if not scope["path"].startswith(f"{PREFIX}/"):
+        ensure_no_foreign_page(headers, local=local, public_url=settings.public_url)
+        path: str = scope["path"]
+        if path == "/metrics" and scope["method"] == "GET":
+            if not local and not self._scrapes(headers):
+                await self._identify(scope, headers)
+            return Response(await self.worker.exposition.render(), media_type="text/plain; version=0.0.4")
+        if path.startswith("/dashboard/"):
+            answer = await self.logins.answer(scope, receive, headers)
+            if answer is not None:
+                return answer
+        if not path.startswith(f"{PREFIX}/"):
             raise AdminError(404, "not_found", "The gateway does not serve this path.")
-        scope[CALLER] = self._identify(scope, headers)
-        body = await _read(receive, headers)
+        scope[CALLER] = caller = await self._identify(scope, headers)
+        body = await read_body(receive, headers)
         if body is None:
             return None
+        if caller.session is not None and (body or b"content-type" in headers):
+            ensure_json(headers)
         # A token is no ambient credential, so nothing is lost when `curl -d` forgets to say that it is JSON.
         scope["headers"] = [
             *((name, value) for name, value in scope["headers"] if name.lower() != b"content-type"),
@@ -221,34 +311,118 @@ class Gate:
         ]
         return _replayed(body, receive)
 
-    def _identify(self, scope: Scope, headers: dict[bytes, bytes]) -> Caller:
-        token = bearer(headers)
-        caller = self.operators.identify(token)
-        if caller is None or not token:
-            client = scope.get("client")
-            # Only failures are counted: nobody can lock the operators of a shared address out.
-            self.limits.ensure_failure(client[0] if client else "unknown")
-            raise AdminError(401, "unauthorized", "A valid admin token is needed: Authorization: Bearer ….")
-        return caller
+    def _scrapes(self, headers: dict[bytes, bytes]) -> bool:
+        token = self.worker.settings.metrics_token
+        return token is not None and hmac.compare_digest(bearer(headers), token.encode())
+
+    async def _identify(self, scope: Scope, headers: dict[bytes, bytes]) -> Caller:
+        # A proxy may have put `Basic` there for itself; a bearer token is ours, right or wrong.
+        if not _is_bearer(headers) and (cookie := session_cookie(scope["headers"])):
+            caller = await self.operators.of_session(cookie)
+            if caller is not None:
+                ensure_own_page(scope["method"], headers, self.operators.sessions, cookie)
+                return caller
+            if self.operators.sessions.is_ours(cookie):
+                # A session that is over is no attempt to guess one.
+                raise unauthorized()
+        else:
+            token = bearer(headers)
+            caller = self.operators.identify(token) if token else None
+            if caller is not None:
+                return caller
+        # Only failures are counted: nobody can lock the operators of a shared address out.
+        self.limits.ensure_failure(address_of(scope))
+        raise unauthorized()
+
+
+def unauthorized() -> AdminError:
+    """The one answer to every failed authentication."""
+    return AdminError(401, "unauthorized", "A valid admin token is needed: Authorization: Bearer ….")
+
+
+def _no_sessions() -> AdminError:
+    return AdminError(
+        503,
+        "ledger_unavailable",
+        "The ledger cannot say who is logged in; a token in Authorization: Bearer … is taken all the same.",
+        retry_after_s=2,
+    )
+
+
+def address_of(scope: Scope) -> str:
+    """Where a request comes from, as far as this listener sees."""
+    client = scope.get("client")
+    return str(client[0]) if client else "unknown"
+
+
+def single_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Headers by name in lower case. Raises `AdminError` 400 where a second one could change who may come
+    in."""
+    headers: dict[bytes, bytes] = {}
+    for name, value in raw:
+        name = name.lower()
+        if name in _SINGLE and name in headers:
+            raise AdminError(400, "invalid_request", f"The header {name.decode('latin-1')!r} is there twice.")
+        headers[name] = value
+    return headers
 
 
 def listens_on_loopback(settings: Settings) -> bool:
     """Whether the admin plane can be reached from this machine alone."""
-    address = settings.admin_address
-    return is_loopback(address[0]) if address is not None else settings.on_loopback
+    return settings.admin_on_loopback
 
 
-def ensure_no_foreign_page(headers: dict[bytes, bytes], *, local: bool) -> None:
+def ensure_no_foreign_page(
+    headers: dict[bytes, bytes], *, local: bool, public_url: str | None = None
+) -> None:
     """A web page must not drive the admin plane, neither by its own origin nor by a name that it points at
-    this machine. Raises `AdminError` 403."""
-    host = headers.get(b"host", b"")
+    this machine. `public_url` is ours too. Raises `AdminError` 403."""
+    host = headers.get(b"host", b"").lower()
     if local and not _is_this_machine(host_name(host)):
         raise AdminError(
             403, "forbidden_host", "The admin plane serves this machine alone: Host has to be it."
         )
     origin = headers.get(b"origin")
-    if origin is not None and origin.partition(b"://")[2].lower() != host.lower():
+    if origin is None:
+        return
+    scheme, _, authority = origin.lower().partition(b"://")
+    ours = authority == host and bool(host)
+    if public_url is not None:
+        public = urlsplit(public_url)
+        if authority == public.netloc.lower().encode():
+            ours = scheme == public.scheme.encode()
+    if not ours:
         raise AdminError(403, "forbidden_origin", "The admin plane answers no other origin than its own.")
+
+
+def ensure_own_page(method: str, headers: dict[bytes, bytes], sessions: Sessions, cookie: bytes) -> None:
+    """What comes with a cookie has to come from a page of ours. `ensure_no_foreign_page` was asked before.
+
+    Raises `AdminError` 403.
+    """
+    ensure_same_site(headers, strict=method not in SAFE_METHODS)
+    if method not in SAFE_METHODS and not sessions.csrf_fits(cookie, headers.get(b"x-csrf-token", b"")):
+        raise AdminError(
+            403, "forbidden_csrf", "x-csrf-token has to be the `csrf` of GET /dashboard/session."
+        )
+
+
+def ensure_same_site(headers: dict[bytes, bytes], *, strict: bool) -> None:
+    """Where a browser says whence a request comes, it has to be a page of ours, or the address bar.
+
+    `strict` asks for a page of ours, and for a browser that says so. Raises `AdminError` 403.
+    """
+    site = headers.get(b"sec-fetch-site")
+    allowed = (b"same-origin",) if strict else (b"same-origin", b"none")
+    if (site is not None and site not in allowed) or (strict and site is None and b"origin" not in headers):
+        raise AdminError(403, "forbidden_origin", "A session's requests have to come from its own pages.")
+
+
+def ensure_json(headers: dict[bytes, bytes]) -> None:
+    """No form may be sent with a cookie. Raises `AdminError` 415."""
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind != b"application/json":
+        raise AdminError(415, "unsupported_media_type", "Content-Type has to be application/json.")
 
 
 def _is_this_machine(host: str) -> bool:
@@ -258,10 +432,13 @@ def _is_this_machine(host: str) -> bool:
         return False
 
 
-async def _read(receive: Receive, headers: dict[bytes, bytes]) -> bytes | None:
-    too_large = AdminError(413, "request_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes.")
+async def read_body(
+    receive: Receive, headers: dict[bytes, bytes], limit: int = MAX_BODY_BYTES
+) -> bytes | None:
+    """The body; None when the client left. Raises `AdminError`."""
+    too_large = AdminError(413, "request_too_large", f"The body is larger than {limit} bytes.")
     length = headers.get(b"content-length", b"")
-    if length.isdigit() and int(length) > MAX_BODY_BYTES:
+    if length.isdigit() and int(length) > limit:
         raise too_large
     if headers.get(b"content-encoding", b"identity") != b"identity":
         raise AdminError(415, "unsupported_encoding", "The admin plane takes no compressed bodies.")
@@ -274,7 +451,7 @@ async def _read(receive: Receive, headers: dict[bytes, bytes]) -> bytes | None:
                 if message["type"] != "http.request":
                     return None
                 body += message.get("body", b"")
-                if len(body) > MAX_BODY_BYTES:
+                if len(body) > limit:
                     raise too_large
                 more = message.get("more_body", False)
     except TimeoutError:
@@ -356,8 +533,11 @@ class Context:
 
     async def audit(self, action: str, details: Json) -> None:
         """Record a change that was made. Raises `LedgerUnavailable`."""
-        entry = AuditEntry(self.caller.name, action, details, self.now())
-        await self.worker.ledger.audit_append([entry])
+        await self.worker.ledger.audit_append([self.entry(action, details)])
+
+    def entry(self, action: str, details: Json) -> AuditEntry:
+        """The record of a change, for a ledger that writes both at once."""
+        return AuditEntry(self.caller.name, action, details, self.now())
 
     async def flush(self) -> None:
         """Bring what was settled until now into the ledger, if it can be."""

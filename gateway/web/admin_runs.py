@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +22,9 @@ from gateway.web.admin_views import Label, Moment, page, read_moment, run_view, 
 
 HEARTBEAT_S = 15.0
 """Proxies close a connection on which nothing comes for a minute or less."""
+CHECK_S = 0.4
+"""How often it is looked whether a reader may still read: with the time that it takes to hear of a revoked
+token, one that may not is cut off within a second."""
 QUEUE = 1000
 """Events kept for a listener that is slow; older ones are dropped."""
 MAX_LISTENERS = 100
@@ -185,17 +189,27 @@ async def events(ctx: Ctx) -> StreamingResponse:
 
 async def _tell(ctx: Context, listener: Listener) -> AsyncIterator[bytes]:
     serial = 0
+    loop = asyncio.get_running_loop()
+    spoken = checked = loop.time()
     try:
         yield b": connected\n\n"
         while True:
-            try:
-                async with asyncio.timeout(HEARTBEAT_S):
-                    kind, facts = await listener.queue.get()
-            except TimeoutError:
-                if not ctx.operators.still_valid(ctx.caller):
+            event: tuple[str, Json] | None = None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CHECK_S):
+                    event = await listener.queue.get()
+            now = loop.time()
+            if now - checked >= CHECK_S:
+                checked = now
+                if not await ctx.operators.still_valid(ctx.caller):
                     return
-                yield b": still here\n\n"
+            if event is None:
+                if now - spoken >= HEARTBEAT_S:
+                    spoken = now
+                    yield b": still here\n\n"
                 continue
+            spoken = now
+            kind, facts = event
             if kind == "shutdown":
                 return
             serial += 1

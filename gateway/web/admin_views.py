@@ -18,7 +18,8 @@ from gateway.domain import NANO_PER_USD, Json, Millis, Nano, usd
 from gateway.rules.breakers import BreakerName
 from gateway.stores.audit_chain import AuditRecord
 from gateway.stores.ledger_approvals import ApprovalRecord
-from gateway.stores.ledger_control import KeyRecord, KillRecord, Obeyed, PolicyVersion, TokenRecord, Topup
+from gateway.stores.ledger_control import KillRecord, Obeyed, Topup
+from gateway.stores.ledger_policies import PolicyVersion
 
 _DURATION = re.compile(r"(\d{1,6})(s|m|h|d|w)")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -290,35 +291,6 @@ def breaker_view(breaker: BreakerState, name: BreakerName) -> Json:
     }
 
 
-def key_view(key: KeyRecord) -> Json:
-    """A gateway key without its secret."""
-    return {
-        "id": key.id,
-        "name": key.name,
-        "user": key.user,
-        "team": key.team,
-        "models": None if key.models is None else list(key.models),
-        "source": "api",
-        "created_at": stamp(key.created_at),
-        "created_by": key.created_by,
-        "expires_at": stamp_or_none(key.expires_at),
-        "revoked_at": stamp_or_none(key.revoked_at),
-    }
-
-
-def token_view(token: TokenRecord) -> Json:
-    """An admin token without its secret."""
-    return {
-        "id": token.id,
-        "name": token.name,
-        "role": token.role,
-        "created_at": stamp(token.created_at),
-        "created_by": token.created_by,
-        "expires_at": stamp_or_none(token.expires_at),
-        "revoked_at": stamp_or_none(token.revoked_at),
-    }
-
-
 def version_view(version: PolicyVersion) -> Json:
     """A policy that was sent."""
     return {
@@ -330,6 +302,8 @@ def version_view(version: PolicyVersion) -> Json:
         "active": version.active,
         "activated_at": stamp_or_none(version.activated_at),
         "activated_by": version.activated_by,
+        "rolled_back": version.rolled_back,
+        "watched": version.watched,
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
@@ -30,8 +30,9 @@ from gateway.errors import (
 from gateway.pipeline import Pipeline
 from gateway.policy.models import PassthroughRoute
 from gateway.provider_state import is_private
-from gateway.telemetry.metrics import Metrics
-from gateway.turn import Facts, new_id
+from gateway.telemetry.logs import current
+from gateway.telemetry.metrics import Metrics, rule_label
+from gateway.turn import Facts, Trail, new_id
 from gateway.upstreams.headers import ensure_unambiguous
 from gateway.upstreams.transport import Upload
 from gateway.web import model_list
@@ -111,6 +112,8 @@ class DataPlane:
     metrics: Metrics
     ancillary: Ancillary
     active: int = 0
+    ended: Callable[[Facts, GatewayError | None, Mapping[bytes, bytes]], None] | None = None
+    """Told of the end of each request, with its failure and its headers; None where nobody wants to know."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One HTTP request, to its answer."""
@@ -127,22 +130,32 @@ class DataPlane:
             scope, receive, client, facts, started, raw_headers, dict(raw_headers), _path(scope), None
         )
         self.active += 1
+        failure: GatewayError | None = None
+        if self.ended is not None:
+            facts.trail = Trail()
+            current.set(facts)
         try:
             reply = await self._respond(incoming)
-        except ClientLeftError:
-            return
+        except ClientLeftError as error:
+            failure, reply = error, None
         except GatewayError as error:
+            failure = error
             self._count(error)
             reply = error_reply(facts, error)
         except Exception:
             # The last line of defence: a bug answers in the surface's own grammar and refuses.
             log.exception("unexpected failure in request %s", facts.request_id)
-            reply = error_reply(
-                facts,
-                GatewayError("guardrail_unavailable", "The gateway failed to decide; nothing more was sent."),
+            failure = GatewayError(
+                "guardrail_unavailable", "The gateway failed to decide; nothing more was sent."
             )
+            reply = error_reply(facts, failure)
         finally:
             self.active -= 1
+            if self.ended is not None and facts.trail is not None:
+                self.ended(facts, failure, incoming.headers)
+                facts.trail.end()
+            # It knows this frame by its traceback: neither would go before the collector comes.
+            failure = None
         if reply is not None and not client.response_started:
             client.reply(reply.status, reply.headers, reply.body)
 
@@ -151,11 +164,10 @@ class DataPlane:
         if isinstance(error, UpstreamError):
             return
         rule = error.ruling.rule if isinstance(error, Refusal) else ""
-        self.metrics.refusals.labels(error.code, rule).inc()
+        m, tools = self.metrics, self.pipeline.generation.policy.tools
+        m.child(m.refusals, error.code, rule_label(rule, tools)).inc()
         if error.code == "unknown_price":
-            self.metrics.unpriced.inc()
-        if error.code == "budget_store_unavailable":
-            self.metrics.store_errors.inc()
+            m.unpriced.inc()
 
     async def _respond(self, incoming: Incoming) -> Reply | None:
         if incoming.path.startswith(b"/r/"):

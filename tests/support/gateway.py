@@ -217,9 +217,16 @@ class ProcessGateway(Gateway):
 
 @contextlib.contextmanager
 def process_gateway(
-    policy: str, directory: Path, *, port: int | None = None, data_dir: Path | None = None, **options: str
+    policy: str,
+    directory: Path,
+    *,
+    port: int | None = None,
+    data_dir: Path | None = None,
+    environment: dict[str, str] | None = None,
+    **options: str,
 ) -> Iterator[ProcessGateway]:
-    """`gateway serve` as a process group; options as `GATEWAY_…` values without the prefix, lower case."""
+    """`gateway serve` as a process group; options as `GATEWAY_…` values without the prefix, lower case.
+    `environment` is more of it."""
     directory.mkdir(parents=True, exist_ok=True)
     policy_path = directory / "policy.yaml"
     policy_path.write_text(policy)
@@ -227,6 +234,7 @@ def process_gateway(
     data_dir = data_dir or directory / "data"
     log_path = directory / f"gateway-{secrets.token_hex(3)}.log"
     environment = {
+        **(environment or {}),
         "PATH": os.environ.get("PATH", ""),
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "OPENAI_API_KEY": "not-used",

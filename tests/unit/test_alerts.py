@@ -1,22 +1,26 @@
-"""Alerts without a network: what is said, what counts as the same, and what happens under load and failure."""
+"""Alerts without a network and, as when it is away, without the database's queue: what is said, what counts as
+the same, and what happens under load and failure."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
 
 from gateway import alerts as module
-from gateway.alerts import QUIET_MS, Alerts, sentence, signature
+from gateway.alert_events import QUIET_MS
+from gateway.alert_queue import AT_ONCE
+from gateway.alerts import Alerts, sentence, signature
 from gateway.domain import Headers, Json
 from gateway.drain import Drain
 from gateway.policy.models import Alert
 from gateway.stores.ledger import AmbiguousRun, LedgerUnavailable, SqlLedger
+from gateway.stores.ledger_alerts import RaisedEvent
 from gateway.telemetry.metrics import Metrics
 from gateway.upstreams.transport import TransportError, UnsendableError, UpstreamRequest
 
@@ -81,19 +85,16 @@ class Receiver:
 
 @dataclass
 class Database:
-    """A ledger with claims of its own, that may be away."""
+    """A ledger that can be read, if at all."""
 
     rows: dict[str, Json] = field(default_factory=dict)
-    claims: set[str] = field(default_factory=set)
     failure: Exception | None = None
 
-    async def claim_alert(self, subject: str, *, at: int, until: int) -> bool:
-        if self.failure is not None:
-            raise self.failure
-        assert until == at + QUIET_MS
-        fresh = subject not in self.claims
-        self.claims.add(subject)
-        return fresh
+    async def raise_alerts(self, events: Sequence[RaisedEvent], *, most: int) -> None:
+        raise LedgerUnavailable("full")
+
+    async def release_alerts(self, owner: str) -> None:
+        raise LedgerUnavailable("full")
 
     async def run(self, run_id: str) -> Json | None:
         if self.failure is not None:
@@ -130,7 +131,7 @@ class Bench:
         )
 
     async def settled(self) -> None:
-        while self.alerts._tasks:
+        while self.alerts._tasks or self.alerts._writer is not None:
             await asyncio.sleep(0.001)
 
     def count(self, kind: str, outcome: str) -> float:
@@ -148,7 +149,7 @@ async def test_what_nobody_wants_costs_nothing() -> None:
     bench = Bench([alert(), alert(name="b", on="kill", mode="off")])
     bench.alerts("step", {"run": "run_1"})
     bench.alerts("kill", {"name": "global"})
-    assert not bench.alerts._tasks
+    assert bench.alerts._writer is None
 
 
 async def test_each_alert_that_wants_an_event_gets_it_signed_with_its_own_secret() -> None:
@@ -189,7 +190,6 @@ async def test_the_same_is_told_again_after_ten_minutes() -> None:
     await bench.settled()
     assert bench.count("pii", "duplicate") == 1
     bench.now += 1
-    bench.database.claims.clear()
     bench.alerts("pii", {"run": "run_1", "rule": "r", "value": 3})
     await bench.settled()
     assert [body["facts"]["value"] for body in bench.bodies()] == [1, 3]
@@ -216,17 +216,6 @@ async def test_what_was_told_is_forgotten_in_time(monkeypatch: pytest.MonkeyPatc
     bench.alerts("pii", {"run": "run_new"})
     assert len(bench.alerts._told) == 1
     await bench.settled()
-
-
-async def test_one_of_several_workers_sends() -> None:
-    database = Database()
-    benches = [Bench([alert()], database=database) for _ in range(4)]
-    for bench in benches:
-        bench.alerts("pii", {"run": "run_1"})
-    for bench in benches:
-        await bench.settled()
-    assert sum(len(bench.receiver.sent) for bench in benches) == 1
-    assert sum(bench.count("pii", "duplicate") for bench in benches) == 3
 
 
 @pytest.mark.parametrize("failure", [LedgerUnavailable("gone"), AmbiguousRun("x", ["a", "b"])])
@@ -402,13 +391,13 @@ async def test_a_slow_receiver_keeps_no_other_waiting() -> None:
     for number in range(8):
         bench.alerts("pii", {"run": f"run_{number}"})
     await asyncio.sleep(0.02)
-    assert bench.receiver.at_once == module.AT_ONCE
+    assert bench.receiver.at_once == AT_ONCE
     bench.alerts("kill", {"name": "global"})
     await asyncio.sleep(0.02)
     assert bench.count("kill", "sent") == 1
     bench.receiver.release.set()
     await bench.settled()
-    assert bench.receiver.most_at_once == module.AT_ONCE + 1
+    assert bench.receiver.most_at_once == AT_ONCE + 1
 
 
 async def test_closing_lets_arrive_what_can_and_drops_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:

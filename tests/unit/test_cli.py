@@ -39,66 +39,6 @@ RUN: dict[str, Any] = {
     "continues": None,
     "parent": None,
 }
-STEP: dict[str, Any] = {
-    "kind": "attempt",
-    "ordinal": 1,
-    "started_at": "2026-01-31T12:00:00.500Z",
-    "model": "gpt-4o-mini",
-    "requested_model": "gpt-4o",
-    "usage": {"input_tokens": 12_000, "output_tokens": 600},
-    "cost_usd": "0.010000000",
-    "cost_source": "provider",
-    "latency_ms": 1234.5,
-    "tool_calls": [{"id": "1", "name": "search"}, {"id": "2", "name": "fetch"}],
-    "tool_results": [],
-    "finish_reason": "tool_calls",
-    "outcome": "ok",
-    "error": None,
-    "decisions": [],
-}
-
-
-def test_a_run_is_told_step_by_step() -> None:
-    steps = [
-        STEP,
-        {
-            **STEP,
-            "ordinal": 2,
-            "requested_model": "gpt-4o-mini",
-            "usage": {"input_tokens": 345, "output_tokens": 78},
-            "cost_usd": "0.002500000",
-            "cost_source": "estimated",
-            "tool_calls": [],
-            "tool_results": [{"call_id": "1", "ok": False}],
-            "outcome": "cut",
-            "error": "upstream_stream_interrupted",
-        },
-        {
-            "kind": "refusal",
-            "ordinal": 3,
-            "started_at": "2026-01-31T12:00:09.000Z",
-            "decisions": [
-                {"code": "run_budget_exceeded", "rule": "run", "limit": "0.012500000", "used": "0.012500000"}
-            ],
-        },
-    ]
-    assert cli_views.story(RUN, steps) == (
-        """\
-Run run_1 (nightly)
-  session ses_1, key support-bot, user alice
-  began 2026-01-31 12:00:00 UTC, found by header, policy abc123
-
-    1  12:00:00  gpt-4o-mini (asked for gpt-4o)  12,000 in, 600 out, $0.0100, 1.23 s
-                 calls search, fetch
-    2  12:00:00  gpt-4o-mini  345 in, 78 out, $0.0025 (estimated), 1.23 s
-                 1 tool result failed
-                 cut: upstream_stream_interrupted
-    3  12:00:09  refused: run_budget_exceeded by rule run (limit 0.012500000, used 0.012500000)
-
-  stopped_budget: run_budget_exceeded
-  2 steps, 3 tool calls, 12,345 tokens in, 678 out, $0.0125
-  tools: fetch 1, search 2 (1 failed)"""
-    )
 
 
 def test_runs_stand_in_columns() -> None:
@@ -219,17 +159,6 @@ def test_durations_are_short(seconds: float, shown: str) -> None:
 
 def test_nothing_of_a_callers_text_reaches_the_terminal_as_a_command() -> None:
     evil = "\x1b]0;owned\x07\x1b[2J\u202e[red]x\r\n"
-    text = cli_views.story(
-        {
-            **RUN,
-            "name": evil,
-            "user": evil,
-            "status_reason": evil,
-            "tools": {evil: {"calls": 1, "errors": 0}},
-        },
-        [{**STEP, "model": evil, "tool_calls": [{"name": evil}], "error": evil, "outcome": "failed"}],
-    )
-    assert all(c.isprintable() or c == "\n" for c in text)
     held = {**APPROVAL, "tool": evil, "arguments": evil, "run": evil}
     whole = cli_views.approval_whole({**held, "state": "denied", "reason": evil, "user": evil}, LATER)
     assert all(c.isprintable() or c == "\n" for c in whole)
@@ -357,6 +286,36 @@ def test_check_tells_every_mistake_and_leaves_with_1(
     assert ": valid, version " in capsys.readouterr().out
 
 
+def test_check_warns_of_rules_that_can_never_fire_and_fails_when_told_to_be_strict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        "version: 1\nbudgets:\n  - {name: run, per: run, limit_usd: 10}\n"
+        "  - {name: session, per: session, limit_usd: 2}\nruns: {children: own}\n"
+    )
+    for arguments, status in (([], 0), (["--strict"], 1), (["--json"], 0), (["--strict", "--json"], 1)):
+        with pytest.raises(SystemExit) as left:
+            cli.main(["check", str(policy), *arguments])
+        assert left.value.code == status
+        out = capsys.readouterr().out
+        warning = (
+            'policy.yaml:3: budgets[0].limit_usd: is never reached: budget "session" (policy.yaml:4) counts the '
+            "same calls and ends at $2"
+        )
+        if "--json" in arguments:
+            assert json.loads(out)["warnings"] == [warning]
+            assert json.loads(out)["valid"] is True
+        else:
+            first, last = out.splitlines()
+            assert first == f"warning: {warning}"
+            assert last.endswith(", 1 warning")
+    policy.write_text("version: 1\nbudgets:\n  - {name: run, per: run, limit_usd: 10}\n")
+    with pytest.raises(SystemExit) as left:
+        cli.main(["check", str(policy), "--strict"])
+    assert left.value.code == 0
+
+
 def test_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         cli.main(["schema"])
@@ -371,6 +330,7 @@ def test_the_banner_says_where_everything_is(tmp_path: Path) -> None:
 gateway listens on http://127.0.0.1:8080
   OpenAI base URL   http://127.0.0.1:8080/v1
   policy            {tmp_path}/p.yaml
+  dashboard         http://127.0.0.1:8080/dashboard
   admin API         http://127.0.0.1:8080/admin/v1
   admin token       in {tmp_path}/admin.token
 No provider key is set, so the simulated models (sim/*) are offered. Try:

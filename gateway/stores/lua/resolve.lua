@@ -1,6 +1,6 @@
 -- `EmbeddedStore.resolve`: find the run of a request, or open one.
 -- {'OK', run id, session, source, new, explicit, name, continues, retry ordinal, merged, status, started_at,
---  steps, cost, idle_ms, ancestors, progress, landed, asked by}
+--  steps, cost, idle_ms, ancestors, progress, landed, asked by, policy}
 
 local new_run_id, session, session_given = text(), text(), flag()
 local name, name_key, named_source, own_run_id = text(), text(), text(), text()
@@ -21,6 +21,7 @@ local tasks = {}
 for i = 1, number() do
   tasks[i] = text()
 end
+local policy = text()
 
 local runs = {}
 local function run_of(id)
@@ -220,11 +221,12 @@ local is_new = not found
 local ancestors, progress, asked_by = {}, '', ''
 if found then
   leave(found)
-  local row = redis.call('HMGET', key('run', found.id), 'ancestors', 'progress')
+  local row = redis.call('HMGET', key('run', found.id), 'ancestors', 'progress', 'policy')
   for id in string.gmatch(row[1] or '', '[^\n]+') do
     ancestors[#ancestors + 1] = id
   end
   progress = row[2] or ''
+  policy = row[3] or ''
 else
   if continued and not session_given then
     session = continued.session
@@ -239,7 +241,7 @@ else
   redis.call('HSET', key('run', new_run_id), 'principal', principal, 'session', session, 'name', name, 'explicit', bit(found.explicit),
     'continues', found.continues, 'started_at', int(now), 'last_at', int(now), 'idle_ttl_ms', int(idle_ttl_ms),
     'status', 'running', 'reason', '', 'seen', '', 'steps', '0', 'open', '0', 'tool_calls', '0', 'tokens', '0',
-    'cost', '0', 'reserved', '0', 'head', '', 'answered_at', '0', 'budget', '', 'budget_limit', '0')
+    'cost', '0', 'reserved', '0', 'head', '', 'answered_at', '0', 'budget', '', 'budget_limit', '0', 'policy', policy)
   if #ancestors > 0 then
     redis.call('HSET', key('run', new_run_id), 'ancestors', table.concat(ancestors, '\n'))
   end
@@ -260,5 +262,5 @@ end
 return {
   'OK', found.id, found.session, source, bit(is_new), bit(found.explicit), found.name, found.continues,
   int(ordinal), bit(merged), found.status, int(found.started_at), int(found.steps), int(found.cost), int(now - found.last_at),
-  ancestors, progress, int(found.landed), asked_by,
+  ancestors, progress, int(found.landed), asked_by, policy,
 }

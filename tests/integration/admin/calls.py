@@ -89,6 +89,11 @@ class Admin:
         assert answer.status == 200, answer.raw
         return answer.body
 
+    def changes(self, count: int) -> list[Any]:
+        """The newest records of what operators did, without what workers did about it."""
+        records = self.get("/audit?limit=50")["data"]
+        return [each for each in records if not each["actor"].startswith("worker:")][:count]
+
 
 def chat(
     gateway: ThreadedGateway,

@@ -87,7 +87,7 @@ def test_an_operator_looks_and_acts(gateway: ThreadedGateway, tmp_path: Path) ->
     assert run_id in run(gateway, "top", "--once")
     told = run(gateway, "show", "cli-run")
     assert told.startswith(f"Run {run_id} (cli-run)\n")
-    assert re.search(r"1  \d\d:\d\d:\d\d  sim/echo  \d+ in, \d+ out, \$0\.\d+, \d\.\d\d s", told)
+    assert re.search(r"1  sim/echo: \d+ tokens in, \d+ out, \$0\.\d+, \d\.\d\d s", told)
     assert json.loads(run(gateway, "show", run_id, "--json"))["steps"][0]["ordinal"] == 1
     assert "alice" in run(gateway, "spend", "--by", "user", "--since", "7d")
     assert "user-day" in run(gateway, "budgets", "--per", "user")
@@ -96,7 +96,7 @@ def test_an_operator_looks_and_acts(gateway: ThreadedGateway, tmp_path: Path) ->
     assert killed.startswith("Killed run cli-run: 0 streams cut.\n")
     assert "enough" in run(gateway, "kills")
     assert chat(gateway, x_guardrail_run_id="cli-run")[2]["error"]["code"] == "run_killed"
-    assert "killed: enough" in run(gateway, "show", "cli-run")
+    assert "It was killed (enough).  [killed]" in run(gateway, "show", "cli-run")
     assert "refused: run_killed" in run(gateway, "show", "cli-run")
     assert run(gateway, "revive", "run", "cli-run") == "run cli-run may go on.\n"
     assert "$1.5000 added" in run(gateway, "topup", "run", "cli-run", "1.5", "--reason", "worth it")
@@ -124,7 +124,9 @@ def test_an_export_of_the_audit_log_shows_every_tampering(
     whole = tmp_path / "audit.jsonl"
     run(gateway, "audit", "export", "--output", str(whole))
     lines = whole.read_text().splitlines()
-    assert run(gateway, "audit", "export") == whole.read_text()
+    # The gateway itself may have something to say meanwhile.
+    again = [{**json.loads(line), "chain": None} for line in run(gateway, "audit", "export").splitlines()]
+    assert again[: len(lines)] == [{**json.loads(line), "chain": None} for line in lines]
     head = json.loads(lines[-1])["hash"]
     assert f"{len(lines)} records, unbroken, head {head}" in run(None, "audit", "verify", str(whole))
     run(None, "audit", "verify", str(whole), "--head", head)

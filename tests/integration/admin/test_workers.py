@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from gateway.testing import ProviderServer
+from tests.integration.admin.browsers import Browser
 from tests.integration.admin.calls import Stream, timed
+from tests.integration.admin.test_oidc import at_the_provider, come_back, redirected
 from tests.integration.conftest import AT_ONCE_S
 from tests.support.gateway import ProcessGateway, base_policy, process_gateway, wait_until
+from tests.support.issuer import CLIENT, SECRET, Issuer, running_issuer
 from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
@@ -82,3 +85,118 @@ def test_a_kill_and_a_stop_reach_every_worker(provider: ProviderServer, tmp_path
             assert "Traceback" not in gateway.log_path.read_text()
     finally:
         redis.close()
+
+
+def test_every_worker_follows_the_version_that_governs(provider: ProviderServer, tmp_path: Path) -> None:
+    redis = RedisServer().start()
+    limit = "runs: {max_steps: 50}\n"
+    try:
+        with process_gateway(
+            base_policy(provider.base_url, limit), tmp_path, store_url=redis.url, workers="2", drain_s="1"
+        ) as gateway:
+            wait_until(lambda: len(kill_nobody(gateway)["workers"]) == 2, 60, "two workers at work")
+            body = {"model": "sim/echo", "messages": [{"role": "user", "content": "Hello"}]}
+
+            def governing(run: str = "") -> set[str]:
+                """Of so many steps, of one run or of new ones, that each worker has had some."""
+                name = {"x-guardrail-run-id": run} if run else {}
+                return {gateway.post(body, **name)[1]["x-guardrail-policy"] for _ in range(12)}
+
+            shown = gateway.admin("GET", "/policy")
+            first = shown["version"]
+            assert governing("kept") == {first}
+            text = shown["text"].replace("max_steps: 50", "max_steps: 60")
+            second = gateway.admin("POST", "/policy", {"policy": text, "watch": False})["version"]
+            wait_until(lambda: governing() == {second}, AT_ONCE_S, "the new version everywhere")
+            assert governing("kept") == {first}
+            gateway.admin("POST", "/policy/rollback", {})
+            wait_until(lambda: governing() == {first}, AT_ONCE_S, "the old version everywhere")
+            third = gateway.admin("POST", "/policy", {"policy": text, "share": 0.5, "watch": False})
+            assert third["version"] == second
+            wait_until(lambda: governing() == {first, second}, AT_ONCE_S, "both")
+            assert len(governing("one")) == 1
+    finally:
+        redis.close()
+
+
+@pytest.mark.slow
+def test_logins_and_rotations_reach_every_worker_within_a_second(
+    provider: ProviderServer, tmp_path: Path
+) -> None:
+    redis = RedisServer().start()
+    options: dict[str, Any] = {"store_url": redis.url, "workers": "2", "drain_s": "1"}
+    try:
+        with process_gateway(base_policy(provider.base_url), tmp_path, **options) as gateway:
+            wait_until(lambda: len(kill_nobody(gateway)["workers"]) == 2, 60, "two workers at work")
+            body = {"model": "sim/echo", "messages": [{"role": "user", "content": "Hello"}]}
+
+            def cookies(browser: Browser) -> set[int]:
+                """Connections are spread by the kernel: so many that each worker has had some."""
+                return {browser.call("GET", "/runs").status for _ in range(16)}
+
+            def keys(secret: str) -> set[int]:
+                return {gateway.post(body, key=secret)[0] for _ in range(12)}
+
+            # At once, in whichever worker; what changes anything too.
+            browser = Browser(gateway).log_in(gateway.admin_token)
+            assert cookies(browser) == {200}
+            kill = {"scope": "user", "id": "nobody", "reason": "x"}
+            assert {browser.call("POST", "/kills", kill).status for _ in range(8)} == {201}
+
+            token = gateway.admin("POST", "/tokens", {"name": "ops", "role": "viewer"})
+            wait_until(lambda: statuses(gateway, token["token"]) == {200}, AT_ONCE_S, "the token to be known")
+            by_token = Browser(gateway).log_in(token["token"])
+            assert cookies(by_token) == {200}
+            gateway.admin("DELETE", f"/tokens/{token['id']}")
+            wait_until(lambda: cookies(by_token) == {401}, AT_ONCE_S, "the token's sessions to end")
+            assert statuses(gateway, token["token"]) <= {401, 429}
+
+            (mine,) = gateway.admin("GET", "/sessions")["data"][-1:]
+            gateway.admin("DELETE", f"/sessions/{mine['id']}")
+            wait_until(lambda: cookies(browser) == {401}, AT_ONCE_S, "the session to end")
+
+            made = gateway.admin("POST", "/keys", {"name": "turning"})
+            wait_until(lambda: keys(made["key"]) == {200}, AT_ONCE_S, "the key to be known")
+            rotated = gateway.admin("POST", f"/keys/{made['id']}/rotate", {})
+            wait_until(lambda: keys(made["key"]) == {401}, AT_ONCE_S, "the old secret to end")
+            assert keys(rotated["key"]) == {200}
+            assert "Traceback" not in gateway.log_path.read_text()
+    finally:
+        redis.close()
+
+
+@pytest.mark.slow
+def test_a_login_by_oidc_that_one_worker_began_another_ends(provider: ProviderServer, tmp_path: Path) -> None:
+    redis = RedisServer().start()
+    try:
+        with running_issuer(Issuer()) as issuer:
+            options: dict[str, Any] = {
+                "store_url": redis.url,
+                "workers": "2",
+                "drain_s": "1",
+                "oidc_issuer": issuer.url,
+                "oidc_client_id": CLIENT,
+                "oidc_client_secret": SECRET,
+                "oidc_roles": "groups:sre=operator",
+            }
+            with process_gateway(base_policy(provider.base_url), tmp_path, **options) as gateway:
+                wait_until(lambda: len(kill_nobody(gateway)["workers"]) == 2, 60, "two workers at work")
+                issuer.forgetful = True
+                for _ in range(8):
+                    browser = Browser(gateway)
+                    back = at_the_provider(redirected(browser)[0])
+                    thief = Browser(gateway, cookies=dict(browser.cookies))
+                    assert come_back(browser, back).status == 303
+                    assert come_back(thief, back).status == 403
+                    assert browser.who()["name"] == "oidc:alice@example.com"
+                assert issuer.asked.count("/keys") <= 2, "once by each worker at the most"
+                assert "Traceback" not in gateway.log_path.read_text()
+                assert SECRET not in gateway.log_path.read_text()
+    finally:
+        redis.close()
+
+
+def statuses(gateway: ProcessGateway, token: str) -> set[int]:
+    """What the workers say to a token."""
+    stranger, headers = Browser(gateway), {"authorization": f"Bearer {token}"}
+    return {stranger.call("GET", "/runs", headers={**headers}).status for _ in range(12)}

@@ -275,17 +275,3 @@ async def test_the_audit_log_tells_who_asked_and_who_decided_and_nothing_of_the_
     assert records[1].details == {**records[0].details, "reason": "known customer"}
     assert "example.com" not in str(records)
     assert (await ledger.audit_verify()).ok
-
-
-async def test_an_alert_is_claimed_once_until_it_is_free_again(
-    ledger: SqlLedger, open_ledger: Opener
-) -> None:
-    other = open_ledger()
-    await other.start()
-    claims = [each.claim_alert("x", at=T0, until=T0 + 100) for each in (ledger, other) for _ in range(10)]
-    assert sorted(await asyncio.gather(*claims)) == [False] * 19 + [True]
-    assert await other.claim_alert("y", at=T0, until=T0 + 100)
-    assert not await other.claim_alert("x", at=T0 + 99, until=T0 + 500)
-    assert await other.claim_alert("x", at=T0 + 100, until=T0 + 200)
-    assert not await ledger.claim_alert("x", at=T0 + 101, until=T0 + 200)
-    await other.close()

@@ -14,10 +14,11 @@ from sqlalchemy import text
 
 from gateway.stores.audit_chain import GENESIS, AuditEntry, verify_chain
 from gateway.stores.ledger import LedgerConflict, SqlLedger
-from gateway.stores.ledger_control import KeyRecord, PolicyVersion, TokenRecord
+from gateway.stores.ledger_credentials import KeyRecord, TokenRecord
+from gateway.stores.ledger_policies import PolicyVersion
 
 from .conftest import Opener
-from .events import T0, attempt, encode
+from .events import T0, attempt, encode, meta, refusal
 
 KEY = KeyRecord("k1", "support-bot", "d" * 64, T0, "ann", user="support", team="cx", models=("gpt-4o",))
 TOKEN = TokenRecord("t1", "ci", "e" * 64, "operator", T0, "ann", expires_at=T0 + 100)
@@ -115,8 +116,12 @@ async def test_one_policy_governs_and_one_may_be_tried_beside_it(ledger: SqlLedg
     assert await active() == [("v1", 1.0), ("v2", 0.1)]
     await ledger.activate_policy("v3", share=0.5, by="ann", at=T0)
     assert await active() == [("v1", 1.0), ("v3", 0.5)]
-    assert await ledger.deactivate_policy("v3")
-    assert not await ledger.deactivate_policy("v3")
+    assert await ledger.roll_back_policy("v3", None, by="ann", at=T0, why="worse")
+    assert not await ledger.roll_back_policy("v3", None, by="ann", at=T0, why="worse")
+    assert await active() == [("v1", 1.0)]
+    rolled_back = await ledger.policy_version("v3")
+    assert rolled_back is not None
+    assert rolled_back.rolled_back == "worse"
     await ledger.activate_policy("v2", by="bob", at=T0 + 9)
     assert await active() == [("v2", 1.0)]
     with pytest.raises(LedgerConflict):
@@ -127,6 +132,48 @@ async def test_one_policy_governs_and_one_may_be_tried_beside_it(ledger: SqlLedg
     assert (found.activated_by, found.activated_at, found.text) == ("bob", T0 + 9, "version: 1\n")
     assert await ledger.policy_version("v9") is None
     assert len(await ledger.policy_versions()) == 3
+
+
+async def test_what_the_files_hold_is_put_in_force_when_it_is_new_there(ledger: SqlLedger) -> None:
+    first, second, third = (replace(POLICY, version=v, author="files") for v in ("f1", "f2", "f3"))
+
+    async def found(policy: PolicyVersion) -> tuple[bool, str]:
+        changed = await ledger.found_in_files(policy)
+        return changed, (await ledger.active_policies())[0].version
+
+    assert await found(first) == (True, "f1")
+    # A restart changes nothing, and neither does another worker; not even when something else was sent.
+    assert await found(first) == (False, "f1")
+    await ledger.add_policy_version(POLICY)
+    await ledger.activate_policy("v1", by="ann", at=T0)
+    assert await found(first) == (False, "v1")
+    # A new file governs, and so does an older one that has come back.
+    assert await found(second) == (True, "f2")
+    assert await found(first) == (True, "f1")
+    assert await found(second) == (True, "f2")
+    # What was rolled back stays away, in whatever order hosts come to see it.
+    assert await ledger.roll_back_policy("f2", "f1", by="ann", at=T0, why="bad")
+    assert await found(first) == (True, "f1")
+    assert await found(second) == (False, "f1")
+    assert await found(third) == (True, "f3")
+    # By name it may come back.
+    await ledger.activate_policy("f2", by="ann", at=T0)
+    assert await found(second) == (True, "f2")
+
+
+async def test_how_runs_fare_is_told_by_version(ledger: SqlLedger) -> None:
+    events = [
+        attempt("a1", run="r1", meta=meta(policy="v1")),
+        attempt("a2", run="r2", meta=meta(policy="v1"), outcome="failed"),
+        attempt("a3", run="r3", meta=meta(policy="v2"), outcome="failed"),
+        refusal("x1", run="r3", meta=meta(policy="v2")),
+        refusal("x2", run="r3", meta=meta(policy="v2")),
+        attempt("a4", run="r4", meta=meta(policy="v2")),
+    ]
+    await ledger.append(encode(*events))
+    fared = await ledger.fared(0, 2**50)
+    assert {v: (f.runs, f.refused, f.failed) for v, f in fared.items()} == {"v1": (2, 0, 1), "v2": (2, 1, 0)}
+    assert await ledger.fared(0, 1) == {}
 
 
 async def test_the_revision_moves_with_the_control_plane_alone(
@@ -144,7 +191,7 @@ async def test_the_revision_moves_with_the_control_plane_alone(
         lambda: ledger.add_topup(budget="b", target="t", amount=1, reason="", by="a", at=T0),
         lambda: ledger.add_policy_version(POLICY),
         lambda: ledger.activate_policy("v1", by="a", at=T0),
-        lambda: ledger.deactivate_policy("v1"),
+        lambda: ledger.roll_back_policy("v1", None, by="a", at=T0, why="worse"),
     ]
     for change in changes:
         before = await other.revision()

@@ -311,7 +311,7 @@ def test_a_key_of_the_policy_carries_its_level_and_every_other_caller_may_use_al
     text = "keys: [{name: a, key: gw-0123456789abcdef, max_tool_level: safe}, {name: b, key: gw-b123456789abcdef}]"
     secrets = Secrets(b"0123456789abcdef")
     authenticator = Authenticator(policy(f"tools: {{}}\n{text}", {}), secrets)
-    stored = KeyRecord("key_1", "c", secrets.digest("gw-c123456789abcdef"), None, None, None, None)
+    stored = KeyRecord("key_1", "c", {secrets.digest("gw-c123456789abcdef"): None}, None, None, None)
     authenticator.replace_stored([stored])
     levels = {
         secret: authenticator.identify({b"x-api-key": secret}).max_tool_level

@@ -101,6 +101,8 @@ def test_the_policy_of_the_contract_loads_as_it_is_printed() -> None:
 def test_what_is_not_enforced_yet_warns_with_its_place() -> None:
     assert load_text(CONTRACT, ENV, name="p.yaml").warnings == (
         "p.yaml:31: tools.get_order_status.idempotent: validated, not yet enforced by this version",
+        'p.yaml:9: models.gpt-4o.fallbacks[0]: is never tried: "claude-sonnet-4-5" is among the models of no key '
+        "in this file; keys made by the admin API may differ",
     )
 
 
@@ -119,7 +121,8 @@ budgets: [{name: b, per: tool, limit_usd: 1, on_exceed: final_message, on_failur
 runs: {on_exceed: downgrade, to: m, on_failure: allow}
 rates: [{name: r, per: key, requests_per_minute: 1, on_failure: allow}]
 """
-    assert len(load_text(text, {}).warnings) == len(NOT_YET_ENFORCED)
+    told = [warning for warning in load_text(text, {}).warnings if "not yet enforced" in warning]
+    assert len(told) == len(NOT_YET_ENFORCED)
 
 
 def test_what_is_off_or_enforced_does_not_warn() -> None:
