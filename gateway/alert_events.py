@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from gateway.domain import Json, Millis, Surface, usd
 from gateway.policy.models import EVERYTHING, Alert
@@ -47,19 +48,13 @@ are the same."""
 _TOLD = ("tool", "rule", "code", "status", "name", "breaker", "provider", "reason", "error")
 _NOT_TOLD = ("link", "principal")
 _PLACES = {
-    "kill": "/kills",
-    "revive": "/kills",
-    "breaker_open": "/breakers",
-    "breaker_closed": "/breakers",
-    "key_expiring": "/keys",
-    "audit_failed": "/audit/verify",
-    "audit_recovered": "/audit/verify",
-    "audit_head": "/audit/verify",
+    "audit_failed": "/audit",
+    "audit_recovered": "/audit",
+    "audit_head": "/audit",
     "policy_reload_failed": "/policy",
     "policy_reloaded": "/policy",
-    "policy_rolled_back": "/policy/versions",
-    "policy_rollout": "/policy/versions",
-    "test": "/alerts",
+    "policy_rolled_back": "/policy",
+    "policy_rollout": "/policy",
 }
 
 
@@ -83,9 +78,13 @@ class Happened:
 
     @property
     def place(self) -> str:
-        """The path of the admin API that shows what it is about."""
+        """The page of the dashboard that shows what it is about."""
         run = self.run
-        return f"/runs/{run}" if run is not None else _PLACES.get(self.kind, "/runs")
+        return (
+            f"/runs/{quote(run, safe='', errors='replace')}"
+            if run is not None
+            else _PLACES.get(self.kind, "/now")
+        )
 
 
 def quiet_ms(kind: str) -> Millis:

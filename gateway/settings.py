@@ -131,8 +131,8 @@ class Settings:
         return parse_role_rules(self.oidc_roles)
 
     def link(self, path: str) -> str:
-        """The address of a path of the admin API, as far as it is known: without `public_url` the path."""
-        return f"{(self.public_url or '').rstrip('/')}/admin/v1{path}"
+        """The address of a page of the dashboard, as far as it is known: without `public_url` its path."""
+        return f"{(self.public_url or '').rstrip('/')}/dashboard#{path}"
 
     def check(self) -> None:
         """Raise `SettingsError` for combinations that would not be safe or would not work."""

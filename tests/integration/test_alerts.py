@@ -198,7 +198,7 @@ def test_a_stopped_run_is_escalated_with_its_summary(gateway: ThreadedGateway, r
     assert (body["event"], got.headers["x-guardrail-event"]) == ("run_stopped", "run_stopped")
     assert body["facts"]["code"] == "run_budget_exceeded"
     assert body["facts"]["rule"] == "run"
-    assert body["link"] == f"https://gateway.example.com/admin/v1/runs/{run}"
+    assert body["link"] == f"https://gateway.example.com/dashboard#/runs/{run}"
     shown = body["run"]
     assert (shown["id"], shown["name"], shown["user"], shown["team"], shown["steps"]) == (
         run,
@@ -339,7 +339,7 @@ def test_what_an_operator_has_to_decide_is_told(gateway: ThreadedGateway, receiv
         "0.005000000",
         record.id,
     )
-    assert got.body["link"] == f"https://gateway.example.com/admin/v1/approvals/{record.id}"
+    assert got.body["link"] == f"https://gateway.example.com/dashboard#/approvals/{record.id}"
     assert "link" not in facts
 
 
@@ -422,7 +422,7 @@ def test_changes_of_the_policy_are_followed_and_a_broken_one_is_told(
         (got,) = wait_until(lambda: receiver.at("/second"))
         assert got.body["event"] == "policy_reload_failed"
         assert 'did you mean "budgets"?' in got.body["facts"]["error"]
-        assert got.body["link"] == "/admin/v1/policy"
+        assert got.body["link"] == "/dashboard#/policy"
         assert got.body["run"] is None
         assert len(receiver.at("/first")) == 1
 
@@ -495,7 +495,7 @@ def test_an_operator_sees_what_waits_and_tests_a_receiver(
     assert len(got) == 1
     ensure_signed(got[0], WHSEC.encode())
     assert got[0].body["facts"] == {"name": "main", "by": "admin"}
-    assert got[0].body["link"] == "https://gateway.example.com/admin/v1/alerts"
+    assert got[0].body["link"] == "https://gateway.example.com/dashboard#/now"
     newest = admin.get("/alerts?limit=1")
     assert newest["data"] == [answer]
 

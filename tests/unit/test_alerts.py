@@ -285,7 +285,7 @@ async def test_a_kill_is_about_whom_it_stops(name: str, match: dict[str, str], s
     await bench.settled()
     assert bool(bench.receiver.sent) is sent
     if sent and name == "global":
-        assert bench.bodies()[0]["link"] == "https://g/admin/v1/kills"
+        assert bench.bodies()[0]["link"] == "https://g/admin/v1/now"
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ async def test_a_breaker_is_about_whose_tool_it_is(breaker: str, match: dict[str
     assert bool(bench.receiver.sent) is sent
     for body in bench.bodies():
         assert body["facts"]["until"] == "2023-11-14T22:13:50.000Z"
-        assert (body["run"], body["link"]) == (None, "https://g/admin/v1/breakers")
+        assert (body["run"], body["link"]) == (None, "https://g/admin/v1/now")
 
 
 async def test_internal_ids_stay_inside() -> None:

@@ -108,7 +108,7 @@ def test_a_held_call_is_shown_whole(gateway: ThreadedGateway, admin: Admin, call
         "mailer",
         row["expires_at"],
     )
-    assert event["link"] == f"/admin/v1/approvals/{row['id']}"
+    assert event["link"] == f"/dashboard#/approvals/{row['id']}"
     answer = admin.post(f"/approvals/{row['id']}", {"decision": "deny", **REASON})
     assert (answer["state"], answer["decided_by"], answer["reason"]) == ("denied", "admin", "checked")
     assert future.result(5).state == "denied"
