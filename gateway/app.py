@@ -11,7 +11,7 @@ import secrets
 import socket
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,7 @@ from gateway.booking import Outcome
 from gateway.breakers import Breakers
 from gateway.control import Control
 from gateway.dispatch import Dispatcher, Generation
-from gateway.domain import NANO_PER_USD, USAGE_BUCKETS, Json, Millis, Nano, Principal
+from gateway.domain import Millis, Nano, Principal
 from gateway.drain import Drain
 from gateway.errors import CallerError, GatewayError, StoreUnavailable
 from gateway.governor import Governor, loop_rules
@@ -48,7 +48,7 @@ from gateway.last_steps import LastSteps
 from gateway.live import LiveCalls
 from gateway.metering import tokens
 from gateway.metering.learned import OutputEstimates
-from gateway.metering.prices import SIMULATED
+from gateway.metering.prices import SIM_PREFIX, SIM_PROVIDER, SIMULATED
 from gateway.moderation import Moderator
 from gateway.pipeline import Pipeline
 from gateway.policy.messages import Mistake, PolicyError
@@ -60,7 +60,6 @@ from gateway.recorder import Recorder
 from gateway.replays import Replays
 from gateway.retention import Privacy
 from gateway.rollout import Rollout
-from gateway.rules.breakers import parse_breaker_key
 from gateway.rules.budgets import Rulebook
 from gateway.rules.contracts import Contracts
 from gateway.rules.kills import is_drill
@@ -79,12 +78,12 @@ from gateway.stores.embedded import EmbeddedStore, complete_orphan, orphan_settl
 from gateway.stores.ledger import SqlLedger
 from gateway.stores.ledger_credentials import KeyRecord
 from gateway.stores.ledger_database import LedgerError, LedgerUnavailable
-from gateway.stores.ledger_fold import EndedRun
 from gateway.telemetry import logs
+from gateway.telemetry.counts import Counts
 from gateway.telemetry.exposition import Exposition, group_folder
 from gateway.telemetry.gauges import Gauges
 from gateway.telemetry.logs import StepLog
-from gateway.telemetry.metrics import OTHER, Metrics
+from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.otlp import OtlpExporter, configured
 from gateway.telemetry.traces import Traces
 from gateway.testing.models import CATALOGUE
@@ -101,17 +100,11 @@ from gateway.web.exchange import config as server_config
 
 log = logging.getLogger("gateway")
 
-SIM_PROVIDER = "sim"
-SIM_PREFIX = "sim/"
 HOUSEKEEPING_S = 0.5
 COLLECT_EVERY_S = 3600.0
 FORGET_EVERY_S = 3600.0
 COUNTERS_KEPT_MS = 7 * 86_400_000
 """How long the ledger keeps a budget's counter after its window has ended, for what is settled late."""
-_BREAKER_STATES = ("closed", "half_open", "open")
-_FINDING_EVENTS = {"claims": "claim", "injection": "injection", "pii": "pii", "secrets": "secret",
-    "links": "exfiltration", "leak": "leak", "moderation": "moderation",
-}  # fmt: skip
 ADMIN_PATHS = ("/admin/", "/metrics", "/dashboard")
 
 
@@ -130,15 +123,12 @@ class Worker:
         self.admin_token = admin_token(settings)
         self.clock = wall_clock
         self.metrics = Metrics()
+        self.counts = Counts(self.metrics, lambda: self.rollout.current.policy, self.notify)
         self.source = PolicySource(settings.policy, settings.environment)
         self.ledger = SqlLedger(settings.ledger_url, data_dir=settings.data_dir)
         self.started_at = time.time()
         self.ready = False
         self._keys_served: list[KeyRecord] = []
-        self._saved: Nano = 0
-        """Nano-dollars not counted yet; negative while what was tried in vain is not made up for."""
-        self._breakers_not_closed: dict[tuple[str, str], dict[str, int]] = {}
-        """State by breaker, under the kind and the name that metrics show it by."""
         self.simulation: ProviderServer | None = None
         self.archive: SqliteRunArchive | None = None
         self.notices: list[Callable[[str, dict[str, Any]], None]] = []
@@ -172,7 +162,7 @@ class Worker:
         self.journal.start()
         self.store = self._make_store()
         self.drain = Drain(self.store, self.ledger)
-        self.ledger.on_ended = self._runs_ended
+        self.ledger.on_ended = self.counts.runs_ended
         self.gauges = Gauges(
             self.metrics,
             self.store,
@@ -243,11 +233,11 @@ class Worker:
             self.store,
             self.lineage,
             self.secrets.digest("screening").encode(),
-            self._bypassed,
-            self._found,
+            self.counts.bypassed,
+            self.counts.found,
         )
         self.capacity = Capacity()
-        self.breakers = Breakers(self.store, self.clock, self.notify, self._breaker_is)
+        self.breakers = Breakers(self.store, self.clock, self.notify, self.counts.breaker_is)
         self.baselines = Baselines(self.store, self.clock, self.notify)
         machinery = Machinery(
             self.settler,
@@ -284,15 +274,15 @@ class Worker:
                 self.baselines,
                 self.approvals,
                 self.notify,
-                self._results_read,
+                self.counts.results_read,
             ),
             last_steps=LastSteps(
                 self.store,
                 self.dispatcher,
-                Sender(self.dispatcher, self.breakers, self.capacity, self.clock, self._routed),
+                Sender(self.dispatcher, self.breakers, self.capacity, self.clock, self.counts.routed),
                 self.clock,
                 self.notify,
-                Moderator(asides, self._found, self._bypassed),
+                Moderator(asides, self.counts.found, self.counts.bypassed),
                 Steering(self.clock, estimates, self.notify),
                 Replays(
                     answers,
@@ -300,7 +290,7 @@ class Worker:
                     asides,
                     self.live,
                     self.clock,
-                    self._looked_up,
+                    self.counts.looked_up,
                 ),
             ),
             lineage=self.lineage,
@@ -309,7 +299,7 @@ class Worker:
             provider_state=self.provider_state,
             screens=self.screens,
             judges=Judges(asides),
-            shortened=self._shortened,
+            shortened=self.counts.shortened,
             builtin_models=self._builtin_models(),
             recorder=self.recorder,
             ensure_recorded=self.audit.ensure_recorded,
@@ -331,7 +321,7 @@ class Worker:
             forget=self._forget_people,
             session_keys=self._session_keys,
             save_store=self._save_store,
-            removed=self._forgotten,
+            removed=self.counts.forgotten,
         )
         await self.rollout.start()
         await self.control.start()
@@ -558,44 +548,18 @@ class Worker:
             self.traces.request_ended(facts, error, headers.get(b"traceparent"))
 
     def _record(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Metrics of one ended attempt, and what it teaches about the next."""
+        """What one ended attempt is told to, and teaches about the next."""
         trail = attempt.facts.trail
         if trail is not None and not trail.ended:
             trail.attempts.append(attempt)
         elif self.traces is not None:
             self.traces.late_attempt(attempt)
-        m, step, route = self.metrics, attempt.turn.step, attempt.route
         if attempt.facts.recorded_until:
             self.recorder.answered(attempt)
-        now = time.perf_counter()
-        model = route.label
-        child = m.child
-        child(m.requests, step.surface.value, model, route.provider_name, outcome).inc()
-        self._saved += attempt.saved
-        if self._saved > 0:
-            m.saved.inc(self._saved / NANO_PER_USD)
-            self._saved = 0
-        usage = attempt.usage
-        for bucket in USAGE_BUCKETS:
-            if amount := getattr(usage, bucket):
-                child(m.tokens, model, bucket).inc(amount)
-        if attempt.cost:
-            child(m.cost, model, attempt.turn.caller.team or "").inc(attempt.cost / NANO_PER_USD)
-        upstream = (attempt.done_at or now) - attempt.sent_at if attempt.sent_at else 0.0
-        if not attempt.kept:
-            child(m.upstream, route.provider_name).observe(upstream)
-        if attempt.queued_ms:
-            child(m.queued, route.provider_name).observe(attempt.queued_ms / 1000)
-        waited = (attempt.waited_ms + attempt.queued_ms) / 1000
-        m.overhead.observe(max(0.0, now - attempt.turn.clock - upstream - waited))
-        if step.stream and attempt.first_at:
-            child(m.ttft, route.provider_name).observe(attempt.first_at - attempt.sent_at)
-        tools = self.pipeline.generation.policy.tools
-        for call in attempt.calls:
-            child(m.tool_calls, call.name if call.name in tools else "other", outcome).inc()
+        self.counts.attempt_ended(attempt, outcome)
         claims = [finding for finding in attempt.findings if finding["detector"] == "claims"]
         if claims:
-            self._found({**attempt.turn.meta(), "run": attempt.turn.run.run_id}, claims)
+            self.counts.found({**attempt.turn.meta(), "run": attempt.turn.run.run_id}, claims)
         if attempt.run_completed and attempt.inspect is None and not attempt.kept:
             self.baselines.completed(
                 attempt.turn,
@@ -603,84 +567,23 @@ class Worker:
                 cost=attempt.facts.run_cost or 0,
             )
         asked = attempt.inspect is None and not attempt.kept
-        if outcome == "ok" and usage.source == "provider" and asked:
+        if outcome == "ok" and attempt.usage.source == "provider" and asked:
             self.dispatcher.estimates.learn(
                 attempt.turn.caller.id,
                 attempt.turn.scopes.agent,
-                step.model,
-                usage.output_total // attempt.quote.choices,
+                attempt.turn.step.model,
+                attempt.usage.output_total // attempt.quote.choices,
             )
         self.notify(
             "step",
             {
                 "run": attempt.turn.run.run_id,
                 "ordinal": attempt.admitted.ordinal,
-                "model": route.upstream_model,
+                "model": attempt.route.upstream_model,
                 "cost": attempt.cost,
                 "outcome": outcome,
             },
         )
-
-    def _routed(self, asked: str, served: str, rule: str) -> None:
-        self.metrics.child(self.metrics.routed, asked, served, rule).inc()
-
-    def _looked_up(self, tier: str, outcome: str) -> None:
-        self.metrics.child(self.metrics.cache, tier, outcome).inc()
-
-    def _shortened(self, mode: str, tokens: int) -> None:
-        self.metrics.child(self.metrics.shortened, mode).inc(tokens)
-
-    def _bypassed(self, check: str) -> None:
-        self.metrics.child(self.metrics.bypassed, check).inc()
-
-    def _results_read(self, results: Sequence[Json]) -> None:
-        m, tools = self.metrics, self.pipeline.generation.policy.tools
-        for result in results:
-            name = result["name"] if result["name"] in tools else OTHER
-            m.child(m.tool_results, name, "ok" if result["ok"] else "error").inc()
-
-    def _runs_ended(self, runs: Sequence[EndedRun]) -> None:
-        m = self.metrics
-        for run in runs:
-            m.child(m.runs_ended, run.status).inc()
-            m.run_cost.observe(run.cost / NANO_PER_USD)
-            m.run_steps.observe(run.steps)
-            m.run_seconds.observe(run.lasted / 1000)
-            if run.session_cost is not None and run.session_lasted is not None:
-                m.session_cost.observe(run.session_cost / NANO_PER_USD)
-                m.session_seconds.observe(run.session_lasted / 1000)
-
-    def _found(self, about: Mapping[str, Any], findings: Sequence[Json]) -> None:
-        """Count findings, and tell operators of those that count."""
-        m = self.metrics
-        for finding in findings:
-            m.child(m.findings, finding["detector"], finding["channel"], finding["action"]).inc()
-            kind = _FINDING_EVENTS.get(finding["detector"])
-            if kind is not None and finding["mode"] == "enforce":
-                self.notify(kind, {**about, **finding})
-
-    def _breaker_is(self, key: str, state: str) -> None:
-        name = parse_breaker_key(key)
-        if name is None:
-            return
-        policy = self.pipeline.generation.policy
-        known: Collection[str] = policy.tools
-        shown = name.name
-        if name.kind == "provider":
-            known = {*policy.providers, SIM_PROVIDER}
-        elif name.kind == "model":
-            known = {*policy.models, "sim/*"}
-            # A model's breaker is named PROVIDER/MODEL.
-            shown = shown.partition("/")[2]
-        shown = shown if shown in known else OTHER
-        # One name may stand for several breakers, of teams or of a model's providers: the worst is shown.
-        states = self._breakers_not_closed.setdefault((name.kind, shown), {})
-        if state == "closed":
-            states.pop(key, None)
-        else:
-            states[key] = _BREAKER_STATES.index(state)
-        worst = max(states.values(), default=0)
-        self.metrics.child(self.metrics.breaker_state, name.kind, shown).set(worst)
 
     # -- what is forgotten --------------------------------------------------------------------------
 
@@ -707,10 +610,6 @@ class Worker:
             await self.store.save()
         if self.archive is not None:
             await self.archive.empty_log()
-
-    def _forgotten(self, what: str, rows: int) -> None:
-        if rows:
-            self.metrics.child(self.metrics.forgotten, what).inc(rows)
 
     # -- the end ------------------------------------------------------------------------------------
 

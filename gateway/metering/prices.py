@@ -34,6 +34,9 @@ PERIOD_MS = 15 * 60 * 1000
 MTOK = 1_000_000
 SIMULATED = "simulated"
 """Price reference of the simulated provider, whose models are no one's and cost `SIM_RATES`."""
+SIM_PROVIDER = "sim"
+SIM_PREFIX = "sim/"
+"""The built-in provider's name, and what its models' names begin with."""
 
 _CACHED_RATES = 4096
 _LONGEST_NAME = 200
