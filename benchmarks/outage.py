@@ -22,9 +22,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from gateway.attempt import Attempt, Client, Fault
-from gateway.attempt import Reply as Answered
+from gateway.attempt import Attempt, Fault
 from gateway.breakers import FLUSH_S, Breakers, provider_breakers
+from gateway.delivery import Client
+from gateway.delivery import Reply as Answered
 from gateway.dispatch import Ask, Dispatcher, Job
 from gateway.domain import Headers, Json, Principal, Verdict
 from gateway.errors import GatewayError, UpstreamError

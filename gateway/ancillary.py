@@ -12,7 +12,8 @@ from urllib.parse import quote as quote_url
 import orjson
 
 from gateway.admission import Kill
-from gateway.attempt import MAX_REPLY_BYTES, Client, ClientLeftError, Reply, ensure_passable, killed
+from gateway.attempt import killed
+from gateway.delivery import Client, ClientLeftError, Reply
 from gateway.dispatch import Call, Generation
 from gateway.domain import Headers, Principal, Step, Surface
 from gateway.errors import ErrorContext, GatewayError, Refusal, UpstreamError
@@ -32,6 +33,7 @@ from gateway.turn import Facts, new_id
 from gateway.upstreams import anthropic
 from gateway.upstreams import headers as header_rules
 from gateway.upstreams.dialects import DIALECTS
+from gateway.upstreams.replies import MAX_REPLY_BYTES, ensure_passable, is_event_stream
 from gateway.upstreams.transport import Timeouts, TransportError, UpstreamReply, UpstreamRequest
 
 
@@ -177,7 +179,7 @@ class Ancillary:
             reply = await self.pipeline.dispatcher.transport.send(request)
         except TransportError as error:
             raise _unreachable(provider, error) from error
-        if reply.status == 200 and _is_event_stream(reply.headers):
+        if reply.status == 200 and is_event_stream(reply.headers):
             stream = CODECS[call.surface].stream(strip_usage=False)
             screen = output.stream(call.surface) if output is not None else None
             follower = Follower(new_id("fol"), kill_names, reply, stream, self.pipeline.tool_kills, screen)
@@ -293,10 +295,6 @@ def _as_delivered(reply: Reply, output: Output) -> Reply:
         return reply
     whole = {**parsed, "data": changed["output"]} if isinstance(listed, list) else changed
     return replace(reply, body=orjson.dumps(whole))
-
-
-def _is_event_stream(headers: Headers) -> bool:
-    return any(n == b"content-type" and v.lower().startswith(b"text/event-stream") for n, v in headers)
 
 
 def _unreachable(provider: str, error: TransportError) -> UpstreamError:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from gateway.admission import Denied, RunLimits
-from gateway.attempt import Attempt, Client, Reply
+from gateway.attempt import Attempt
+from gateway.delivery import Client, Reply
 from gateway.dispatch import Ask, Call, Dispatcher, Job
 from gateway.domain import Headers, Json, Step
 from gateway.errors import GatewayError

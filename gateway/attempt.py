@@ -12,9 +12,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote as quote_url
 
 import orjson
@@ -22,12 +22,12 @@ import orjson
 from gateway.admission import Admitted, Ending, Kill
 from gateway.background import Background
 from gateway.booking import Ended, Outcome, bill, settlement_of, with_flight
+from gateway.delivery import Client, ClientLeftError, Gate, Reply, Withheld
 from gateway.domain import (
     Answer,
     Headers,
     Json,
     Nano,
-    Principal,
     RunStatus,
     ToolCall,
     Usage,
@@ -51,13 +51,22 @@ from gateway.rules.lineage import Lineage
 from gateway.rules.route import Route, Router
 from gateway.settling import Settler
 from gateway.surfaces import CODECS
-from gateway.surfaces.encoding import decode
 from gateway.surfaces.sse import EventTooLargeError
 from gateway.tool_kills import ToolKills
 from gateway.turn import Facts, Turn
 from gateway.upstreams import headers as header_rules
 from gateway.upstreams.capacity import CallerGone, Capacity, Overloaded, Priority, Slot
 from gateway.upstreams.dialects import Wire
+from gateway.upstreams.replies import (
+    MAX_REPLY_BYTES,
+    content_type,
+    decoded,
+    ensure_passable,
+    is_error,
+    is_event_stream,
+    is_short_json,
+    parse_object,
+)
 from gateway.upstreams.transport import (
     Transport,
     TransportError,
@@ -79,13 +88,8 @@ ALIVE_S = 5.0
 LOOK_UP_S = 0.25
 """How soon a wait for a decision notices a kill or a client that left."""
 
-_SAID = ("choices", "output", "content", "data", "usage")
-"""Where a reply of any surface says something; a provider's error under 200 has none of them."""
-MAX_REPLY_BYTES = 64 * 1024 * 1024
 LONG_ANSWER_BYTES = 16 * 1024
 """A plain answer over so many bytes is screened beside the event loop."""
-MAX_READ_JSON = 1024 * 1024
-"""A JSON answer of an unknown API is read up to this size, for the id of what was made."""
 EXTENSION_TOKENS = 512
 """A stream that outgrows its reservation asks for so much more at a time; a budget can be overshot by at
 most one such slice per open stream."""
@@ -97,72 +101,13 @@ AFTER_LAST_S = 0.25
 """How long a stream is read after its last event, for its connection to be used again."""
 
 
-class Client(Protocol):
-    """The caller's connection."""
-
-    @property
-    def left(self) -> bool:
-        """The caller has gone."""
-
-    async def start(self, status: int, headers: Headers) -> None:
-        """Send the head of a streamed answer."""
-
-    async def send(self, data: bytes) -> None:
-        """Send a piece of it; returns at once when the client has left."""
-
-    async def end(self) -> None:
-        """End it cleanly."""
-
-    def cut(self) -> None:
-        """Break the connection, so that what was sent is not taken for the whole."""
-
-    def on_leave(self, callback: Callable[[], None] | None) -> None:
-        """Call back when the client leaves before the end."""
-
-
 Fault = Literal["", "busy", "connect", "lost", "timeout", "status", "broken", "credentials", "garbled"]
 """How a provider fails: it has no slot for the call, it cannot be reached, the connection is lost before an
 answer, no answer in time, an answer of 5xx, one that breaks off, one that rejects the gateway's credentials,
 one that is none."""
 
 
-@frozen
-class Reply:
-    """A whole answer."""
-
-    status: int
-    headers: Headers
-    body: bytes
-
-
-@frozen
-class Withheld:
-    """Why the tool calls of an answer are not delivered."""
-
-    results: tuple[str, ...]
-    """What the model is told instead of a result, one for each call of the answer in its order."""
-    repairable: bool
-    """The model may try again with its tools; else it has to answer without them."""
-    told: str = ""
-    """What the client is told should the model have nothing to say about it."""
-    code: str = "tool_not_allowed"
-    """Why the run ends if the model insists; empty for what does not end it."""
-
-
 _REJECTED = Withheld((), repairable=False, code="")
-
-
-class Gate(Protocol):
-    """Judges an answer's tool calls, all together, before any of them is delivered."""
-
-    decisions: list[Json]
-    """What it found so far, for the record."""
-
-    def may_wait(self, answer: Answer) -> bool:
-        """Whether judging may have to wait for a person."""
-
-    async def judge(self, answer: Answer) -> Withheld | None:
-        """None when the calls may be delivered. Raises `Refusal` where the rule is to stop the run."""
 
 
 @frozen
@@ -473,7 +418,7 @@ class Attempt:
         client.on_leave(self.client_left)
         try:
             reply = await self._send()
-            streams = self.wire.surface not in GENERATES_NOTHING and _is_event_stream(reply.headers)
+            streams = self.wire.surface not in GENERATES_NOTHING and is_event_stream(reply.headers)
             if streams and reply.status == 200:
                 return await self._stream(client, reply)
             return await self._plain(reply)
@@ -504,12 +449,12 @@ class Attempt:
         if reply.status >= 300:
             await self._settle("failed", Usage(), 0, "provider", error=f"upstream_{reply.status}")
             return self._provider_error(reply, body)
-        parsed = _parse_object(body, reply.headers)
+        parsed = parse_object(body, reply.headers)
         if parsed is None:
             await self._settle(
                 "failed", Usage(source="missing"), self.reserved, "reserved", error="upstream_unavailable"
             )
-            if _content_type(reply.headers).startswith(b"text/plain"):
+            if content_type(reply.headers).startswith(b"text/plain"):
                 return self._whole(reply, body)
             self.fault = "garbled"
             raise UpstreamError(
@@ -613,7 +558,7 @@ class Attempt:
             raise
         given = [*header_rules.to_client(reply.headers), *header_rules.retry_advice(reply.headers)]
         if self.wire.translation is not None:
-            body = self.wire.translation.error(reply.status, _decoded(body, reply.headers) or b"")
+            body = self.wire.translation.error(reply.status, decoded(body, reply.headers) or b"")
             given = [pair for pair in given if pair[0] != b"content-encoding"]
         return Reply(reply.status, self.facts.headers(given), body)
 
@@ -625,7 +570,7 @@ class Attempt:
         client.on_leave(self.client_left)
         try:
             reply = await self._send()
-            if reply.status >= 300 or _is_short_json(reply.headers):
+            if reply.status >= 300 or is_short_json(reply.headers):
                 return await self._opaque_reply(reply)
             await self._opaque_stream(client, reply)
             return None
@@ -649,7 +594,7 @@ class Attempt:
         if reply.status >= 300:
             await self._settle("failed", Usage(), 0, "policy", error=f"upstream_{reply.status}")
             return self._provider_error(reply, body)
-        made = _parse_object(body, reply.headers)
+        made = parse_object(body, reply.headers)
         made_id = made.get("id") if made is not None else None
         state = (made_id,) if isinstance(made_id, str) else ()
         await self._settle(self._outcome("ok"), Usage(), cost, "policy", answer=Answer(state=state))
@@ -686,7 +631,7 @@ class Attempt:
         client.on_leave(self.client_left)
         try:
             reply = await self._send()
-            if reply.status != 200 or not _is_event_stream(reply.headers):
+            if reply.status != 200 or not is_event_stream(reply.headers):
                 return await self._plain(reply)
             return await self._stream(client, reply)
         finally:
@@ -1025,36 +970,6 @@ class Attempt:
             log.warning("what the provider keeps of attempt %s is not on record", self.attempt_id)
 
 
-class ClientLeftError(GatewayError):
-    """The caller closed its connection; there is nobody to answer."""
-
-    def __init__(self) -> None:
-        super().__init__("upstream_stream_interrupted", "The client closed the connection.")
-
-
-def ensure_passable(
-    status: int, provider: str, caller: Principal, notify: Callable[[str, dict[str, Any]], None]
-) -> None:
-    """`UpstreamError` for a provider's answer that is not for the caller's eyes: about the gateway's own
-    credentials, an outage, or a redirect."""
-    if status in (401, 402, 403) and caller.credential is None:
-        notify("upstream_credentials_rejected", {"provider": provider, "status": status})
-        raise UpstreamError(
-            "upstream_credentials_rejected",
-            f"Provider {provider!r} rejected the gateway's credentials; its operator has been told.",
-        )
-    if status >= 500:
-        raise UpstreamError(
-            "upstream_unavailable", f"Provider {provider!r} answered {status}.", retry_after_s=1
-        )
-    if 300 <= status < 400:
-        raise UpstreamError(
-            "upstream_unavailable",
-            f"Provider {provider!r} answered with a redirect, which is not followed.",
-            status=502,
-        )
-
-
 def killed(kill: Kill, run_id: str) -> Refusal:
     """The refusal for a kill flag, with the operator's own reason."""
     scope, target = parse_kill_name(kill.name)
@@ -1074,50 +989,3 @@ def budget_refusal(ruling: Ruling | None, run_id: str, need: Nano) -> Refusal:
         f"${usd(ruling.limit)}, spent and reserved ${usd(ruling.used)}, ${usd(need)} more needed "
         f"(run {run_id}).",
     )
-
-
-def is_error(reply: Json) -> bool:
-    """Whether a reply under 200 tells of an error and of nothing else."""
-    return bool(reply.get("error")) and not any(reply.get(name) for name in _SAID)
-
-
-def _content_type(headers: Headers) -> bytes:
-    for name, value in headers:
-        if name == b"content-type":
-            return value.lower()
-    return b""
-
-
-def _is_short_json(headers: Headers) -> bool:
-    length = next((value for name, value in headers if name == b"content-length"), b"")
-    return (
-        _content_type(headers).startswith(b"application/json")
-        and length.isdigit()
-        and int(length) <= MAX_READ_JSON
-    )
-
-
-def _is_event_stream(headers: Headers) -> bool:
-    return _content_type(headers).startswith(b"text/event-stream")
-
-
-def _parse_object(body: bytes, headers: Sequence[tuple[bytes, bytes]]) -> dict[str, Any] | None:
-    decoded = _decoded(body, headers)
-    if decoded is None:
-        return None
-    try:
-        parsed = orjson.loads(decoded)
-    except orjson.JSONDecodeError:
-        return None
-    return parsed if isinstance(parsed, dict) else None
-
-
-def _decoded(body: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
-    """A body without its content encoding; None for one that cannot be read."""
-    encodings = [value for name, value in headers if name == b"content-encoding"]
-    if not encodings:
-        return body
-    try:
-        return decode(body, encodings, MAX_REPLY_BYTES)
-    except GatewayError:
-        return None

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from gateway.admission import Admission, Admitted, Charge, Denied, Ending, Hold, RunLimits
-from gateway.attempt import Attempt, Client, Gate, Machinery
+from gateway.attempt import Attempt, Machinery
+from gateway.delivery import Client, Gate
 from gateway.domain import Answer, Headers, Json, Nano, Principal, RunStatus, Step, Surface
 from gateway.errors import Ruling
 from gateway.metering.estimate import Quote, output_bound, quote, thinking_budget

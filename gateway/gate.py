@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.approvals import ApprovalRequest, Approvals
-from gateway.attempt import Gate, Withheld
+from gateway.delivery import Gate, Withheld
 from gateway.domain import Answer, Json, ToolCall
 from gateway.errors import GatewayError, Refusal, Ruling
 from gateway.policy.models import Policy

@@ -17,9 +17,9 @@ import orjson
 
 from gateway.admission import Ending
 from gateway.approvals import Approvals
-from gateway.attempt import Gate
 from gateway.baselines import Baselines
 from gateway.breakers import Breakers, tool_breaker
+from gateway.delivery import Gate
 from gateway.dispatch import Job
 from gateway.domain import Answer, Item, Json, Role, Surface
 from gateway.errors import CallerError, Refusal, Ruling

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import orjson
 
 from gateway.asides import Asides, Listeners, NoRoom
-from gateway.attempt import ClientLeftError
+from gateway.delivery import ClientLeftError
 from gateway.dispatch import Job
 from gateway.domain import Json, Step, Surface
 from gateway.errors import CallerError, GatewayError, Refusal, StoreUnavailable

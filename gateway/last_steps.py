@@ -22,8 +22,9 @@ from typing import Any
 import orjson
 
 from gateway.admission import Denied, Ending, Kill, RunLimits
-from gateway.attempt import Attempt, ClientLeftError, Reply, Undelivered, is_error
+from gateway.attempt import Attempt, Undelivered
 from gateway.booking import INDEX_GRACE_MS, asked_of
+from gateway.delivery import ClientLeftError, Reply
 from gateway.dispatch import Ask, Dispatcher, Job
 from gateway.domain import Answer, Headers, Json, RunStatus, Step, Surface, Verdict
 from gateway.errors import CallerError, GatewayError, Refusal, StoreUnavailable, UpstreamError
@@ -53,6 +54,7 @@ from gateway.surfaces import CODECS
 from gateway.translation.base import OutputLimit
 from gateway.upstreams import openai
 from gateway.upstreams.dialects import wire_for
+from gateway.upstreams.replies import is_error
 
 log = logging.getLogger("gateway.last_steps")
 

@@ -14,7 +14,8 @@ from typing import Any
 import orjson
 
 from gateway.asides import Asides
-from gateway.attempt import Attempt, ClientLeftError
+from gateway.attempt import Attempt
+from gateway.delivery import ClientLeftError
 from gateway.dispatch import Job
 from gateway.domain import Json, Surface
 from gateway.errors import GatewayError, Refusal, Ruling

@@ -25,7 +25,7 @@ import orjson
 
 from gateway.admission import Denied, Lookup
 from gateway.asides import NoRoom
-from gateway.attempt import Client, Reply
+from gateway.delivery import Client, Reply
 from gateway.dispatch import Ask, Call, Dispatcher, Generation, Job, request_to
 from gateway.domain import Principal, RunSource, Step, Surface, Verdict
 from gateway.errors import CallerError

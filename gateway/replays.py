@@ -31,7 +31,8 @@ from gateway.answer_cache import (
     replayed,
 )
 from gateway.asides import Asides
-from gateway.attempt import Attempt, Client, ClientLeftError, Reply
+from gateway.attempt import Attempt
+from gateway.delivery import Client, ClientLeftError, Reply
 from gateway.dispatch import Job
 from gateway.domain import Headers, Json, Step, Surface, Verdict
 from gateway.errors import GatewayError

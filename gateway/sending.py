@@ -18,8 +18,9 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from gateway.admission import Denied
-from gateway.attempt import Attempt, ClientLeftError, Reply, Undelivered
+from gateway.attempt import Attempt, Undelivered
 from gateway.breakers import Breaker, Breakers, provider_breakers
+from gateway.delivery import ClientLeftError, Reply
 from gateway.dispatch import Ask, Dispatcher, Job
 from gateway.domain import Json, Millis, Nano, Verdict
 from gateway.errors import GatewayError, UpstreamError

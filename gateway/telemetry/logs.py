@@ -269,7 +269,7 @@ class StepLog:
 
 def _level(error: GatewayError, facts: Facts) -> int | None:
     """How much an operator wants to know; None for a client that left."""
-    from gateway.attempt import ClientLeftError
+    from gateway.delivery import ClientLeftError
 
     if isinstance(error, ClientLeftError):
         return None

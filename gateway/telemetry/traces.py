@@ -22,7 +22,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import orjson
 
-from gateway.attempt import Attempt, ClientLeftError
+from gateway.attempt import Attempt
+from gateway.delivery import ClientLeftError
 from gateway.domain import USAGE_BUCKETS, Json, Millis
 from gateway.errors import GatewayError, Refusal, Ruling, UpstreamError
 from gateway.policy.models import Policy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from gateway.attempt import ClientLeftError
+from gateway.delivery import ClientLeftError
 from gateway.errors import CallerError
 from gateway.policy.models import Server
 from gateway.surfaces.encoding import decode

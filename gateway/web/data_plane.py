@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
 from gateway.ancillary import Ancillary
-from gateway.attempt import ClientLeftError, Reply
 from gateway.auth import Authenticator
+from gateway.delivery import ClientLeftError, Reply
 from gateway.dispatch import Call
 from gateway.domain import Headers, Principal, Surface, Verdict
 from gateway.errors import (
