@@ -90,9 +90,10 @@ class Admin:
         return answer.body
 
     def changes(self, count: int) -> list[Any]:
-        """The newest records of what operators did, without what workers did about it."""
+        """The newest records of what operators did, without what the gateway and its workers did about it."""
         records = self.get("/audit?limit=50")["data"]
-        return [each for each in records if not each["actor"].startswith("worker:")][:count]
+        own = ("worker:", "gateway")
+        return [each for each in records if not each["actor"].startswith(own)][:count]
 
 
 def chat(

@@ -13,7 +13,7 @@ from gateway.errors import StoreUnavailable
 from tests.browser.seed import Seed, events
 from tests.integration.admin.calls import Admin, Roles, chat
 from tests.integration.ledger.events import attempt, meta, refusal
-from tests.support.gateway import ThreadedGateway
+from tests.support.gateway import ThreadedGateway, wait_until
 
 NAMES = iter(range(10_000))
 
@@ -105,8 +105,12 @@ def test_spend_by_the_minute_adds_up(filled: ThreadedGateway, admin: Admin) -> N
 
 
 def test_equal_refusals_of_a_run_are_told_once(filled: ThreadedGateway, admin: Admin) -> None:
-    told = [each for each in admin.get("/overview")["happened"] if each.get("run") == "fast"]
-    assert [(each["code"], each["count"]) for each in told] == [("run_budget_exceeded", 2)]
+
+    def told() -> list[tuple[str, int]]:
+        happened = admin.get("/overview")["happened"]
+        return [(each["code"], each["count"]) for each in happened if each.get("run") == "fast"]
+
+    assert wait_until(told, what="the refusals") == [("run_budget_exceeded", 2)]
 
 
 def test_failed_calls_are_told_by_provider(filled: ThreadedGateway, admin: Admin) -> None:
@@ -127,10 +131,13 @@ def test_what_operators_did_is_told(gateway: ThreadedGateway, admin: Admin) -> N
 
 def test_budgets_stand_by_how_full_they_are_with_a_forecast(gateway: ThreadedGateway, admin: Admin) -> None:
     chat(gateway, text="y" * 4000)
-    time.sleep(0.5)
-    rows = admin.get("/overview")["budgets"]
-    assert [row["ratio"] for row in rows] == sorted((row["ratio"] for row in rows), reverse=True)
-    day = next(row for row in rows if (row["name"], row["id"]) == ("user-day", "alice"))
+
+    def alices_day() -> list[dict[str, Any]]:
+        rows = admin.get("/overview")["budgets"]
+        assert [row["ratio"] for row in rows] == sorted((row["ratio"] for row in rows), reverse=True)
+        return [row for row in rows if (row["name"], row["id"]) == ("user-day", "alice")]
+
+    (day,) = wait_until(alices_day, what="her budget")
     listed = next(row for row in admin.get("/budgets?per=user&id=alice")["data"] if row["name"] == "user-day")
     assert day["used_usd"] == listed["used_usd"]
     assert day["resets_at"] == listed["resets_at"]
