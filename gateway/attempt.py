@@ -33,6 +33,7 @@ from gateway.domain import (
     Usage,
     Verdict,
     usd,
+    usd_about,
 )
 from gateway.errors import GatewayError, Refusal, Ruling, StoreUnavailable, UpstreamError
 from gateway.journal import JournalUnavailable
@@ -986,6 +987,6 @@ def budget_refusal(ruling: Ruling | None, run_id: str, need: Nano) -> Refusal:
     return Refusal(
         ruling,
         f"Budget '{ruling.rule}' of this {ruling.scope} was used up in the middle of the answer: limit "
-        f"${usd(ruling.limit)}, spent and reserved ${usd(ruling.used)}, ${usd(need)} more needed "
+        f"${usd(ruling.limit)}, spent and reserved ${usd(ruling.used)}, ${usd_about(need)} more needed "
         f"(run {run_id}).",
     )

@@ -31,6 +31,15 @@ def usd(nano: Nano) -> str:
     return f"{sign}{nano // NANO_PER_USD}.{nano % NANO_PER_USD:09d}"
 
 
+def usd_about(amount: Nano) -> str:
+    """A bound for people: three digits, rounded up. Never 429, which some agents take for a rate limit
+    wherever they find it in an error."""
+    unit = 10 ** max(0, len(str(amount)) - 3)
+    digits = -(-amount // unit)
+    whole, _, places = usd((430 if digits == 429 else digits) * unit).partition(".")
+    return f"{whole}.{places.rstrip('0').ljust(2, '0')}"
+
+
 class Surface(StrEnum):
     """One wire API."""
 

@@ -24,11 +24,15 @@ _random: list[bytes] = []
 
 
 def new_id(prefix: str) -> str:
-    """A fresh identifier, 96 random bits."""
-    if not _random:
-        fresh = os.urandom(_ID_BYTES * 256)
-        _random.extend(fresh[i : i + _ID_BYTES] for i in range(0, len(fresh), _ID_BYTES))
-    return f"{prefix}_{_random.pop().hex()}"
+    """A fresh identifier, 96 random bits. None holds "429": some agents take an error in whose text they find
+    that for a rate limit, wait a minute and ask again, and ids stand in every refusal."""
+    while True:
+        if not _random:
+            fresh = os.urandom(_ID_BYTES * 256)
+            _random.extend(fresh[i : i + _ID_BYTES] for i in range(0, len(fresh), _ID_BYTES))
+        made = _random.pop().hex()
+        if "429" not in made:
+            return f"{prefix}_{made}"
 
 
 # Two processes must never draw from the same bytes.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from gateway.admission import Denied, Ending, RunView
-from gateway.domain import Millis, RunStatus, usd
+from gateway.domain import Millis, RunStatus, usd, usd_about
 from gateway.errors import GatewayError, Refusal, Ruling
 from gateway.policy.models import Policy
 from gateway.rules.kills import parse_kill_name
@@ -111,7 +111,8 @@ def refusal_of(denied: Denied, run: RunView, *, money: bool = False) -> GatewayE
         until = f" It is fresh at {resets}." if resets else ""
         message = (
             f"Budget '{denied.rule}' of this {denied.per} has no room: limit ${usd(denied.limit)}, spent and "
-            f"reserved ${usd(denied.used)}, this step needs ${usd(denied.need)} (run {run.run_id}).{until}"
+            f"reserved ${usd(denied.used)}, this step needs ${usd_about(denied.need)} "
+            f"(run {run.run_id}).{until}"
         )
     elif denied.code in ("rate_limit_exceeded", "concurrency_limit_exceeded"):
         show = (lambda nano: f"${usd(nano)} a minute") if money else str

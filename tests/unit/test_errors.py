@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.domain import Surface
+from gateway.domain import Surface, usd_about
 from gateway.errors import (
     CODES,
     CallerError,
@@ -18,6 +18,7 @@ from gateway.errors import (
     retry_headers,
     status_on,
 )
+from gateway.turn import new_id
 
 CONTEXT = ErrorContext("req_1", "run_1", "dec_1")
 
@@ -81,3 +82,11 @@ def test_an_outage_is_529_for_anthropic_clients() -> None:
     error = UpstreamError("upstream_unavailable", "down")
     assert status_on(Surface.CHAT, error) == 503
     assert status_on(Surface.MESSAGES, error) == 529
+
+
+def test_no_id_and_no_bound_is_taken_for_a_rate_limit() -> None:
+    """Some agents look for "429" in the text of an error, wait a minute and ask again."""
+    assert not any("429" in new_id("run") for _ in range(20_000))
+    assert [usd_about(nano) for nano in (9_582_501, 429_000_001, 428_999_999, 0, 5, 12_345_678_901, 429)] == [
+        "0.00959", "0.43", "0.43", "0.00", "0.000000005", "12.40", "0.00000043",
+    ]  # fmt: skip
