@@ -195,6 +195,7 @@ def configure(
         its = logging.getLogger(name)
         its.handlers.clear()
         its.propagate = True
+        its.setLevel(logging.NOTSET)
     logging.captureWarnings(capture=True)
     return formatter
 
