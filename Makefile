@@ -7,8 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONPATH :=
-# Tests run side by side; two workers suit two cores.
-JOBS ?= 2
+# Tests run side by side; they wait for processes and disks as much as they compute, so three suit two cores.
+JOBS ?= 3
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16

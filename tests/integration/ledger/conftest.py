@@ -96,7 +96,11 @@ def postgres_server() -> Iterator[PostgresServer]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+POSTGRES = pytest.param("postgres", marks=[pytest.mark.postgres, pytest.mark.slow])
+"""Every test of the ledger holds for both; a database of its own for each takes its time."""
+
+
+@pytest.fixture(params=["sqlite", POSTGRES])
 def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty ledger."""
     if request.param == "sqlite":

@@ -225,6 +225,7 @@ def test_two_hosts_that_start_together_do_not_both_get_the_file(tmp_path: Path) 
 
 
 @pytest.mark.postgres
+@pytest.mark.slow
 async def test_a_postgres_that_restarts_is_unavailable_and_then_serves(
     postgres_server: PostgresServer, tmp_path: Path
 ) -> None:
