@@ -17,5 +17,10 @@ MEMORY = Path("/dev/shm")
 ROOM = 6 * 1024**3
 
 # Most tests make databases of their own and wait for the disk; where there is room they are made in memory.
-if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
+if (
+    "TMPDIR" not in os.environ
+    and os.access(MEMORY, os.W_OK)
+    and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC
+    and shutil.disk_usage(MEMORY).free > ROOM
+):
     os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)

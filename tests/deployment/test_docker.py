@@ -11,6 +11,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -293,7 +294,7 @@ def test_the_installed_wheel_serves_as_another_user_from_a_tree_it_cannot_write(
         pytest.skip("another user needs root")
     tmp_path.chmod(0o755)
     for parent in tmp_path.parents[:3]:
-        if str(parent).startswith("/tmp/"):
+        if str(parent).startswith(f"{tempfile.gettempdir()}/"):
             parent.chmod(0o755)
     subprocess.run(
         [
