@@ -58,7 +58,9 @@ test-all: dev ## What needs more: Node clients, Claude Code and Codex, crashes a
 	sh .ci/bootstrap.sh node
 	sh .ci/bootstrap.sh browser
 	sh .ci/bootstrap.sh promtool
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "node or slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "(node or slow) and not browser" $(ARGS)
+	@# The browser's driver keeps an event loop in its thread, which no other test could live with.
+	$(BIN)/python -m pytest -m browser $(ARGS)
 
 check: dev ## Format check, lint, strict types, fast tests: before a commit
 	$(BIN)/ruff format --check .

@@ -134,7 +134,11 @@ def test_a_ledger_that_is_locked_fails(provider: ProviderServer, tmp_path: Path)
     with threaded_gateway(base_policy(provider.base_url, HEALTHY), tmp_path) as gateway:
         with contextlib.closing(sqlite3.connect(gateway.data_dir / "ledger.db")) as other:
             other.execute("BEGIN IMMEDIATE")
-            found = looked_at(run(gateway, "doctor", "--json", check=1))
+            for _ in range(3):
+                # On a busy machine the look may take too long, and says so.
+                found = looked_at(run(gateway, "doctor", "--json", check=1))
+                if found["ledger.writable"]["status"] == "fail":
+                    break
             other.rollback()
         assert found["ledger.writable"]["status"] == "fail"
         assert status(found, "guards.kill", "guards.budget", "policy.healthy") == ["ok"] * 3
