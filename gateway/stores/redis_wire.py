@@ -33,6 +33,8 @@ ReplyError = hiredis.ReplyError
 
 MAX_WAITING = 10_000
 """Commands without a reply on one connection; more means that Redis has stopped, and waiting cannot help."""
+LATE_S = 0.02
+"""A timer that comes later than this says that the process was busy or was stopped."""
 RECONNECT_MAX_S = 0.5
 LOG_EVERY_S = 10.0
 
@@ -102,9 +104,10 @@ class Link(asyncio.Protocol):
         self._on_push: Callable[[Reply], None] | None = None
         self._reader = hiredis.Reader(notEnoughData=self)
         self._transport: asyncio.Transport | None = None
-        self._out: list[bytes] = []
+        self._out: list[tuple[bytes, asyncio.Future[Reply]]] = []
         self._waiting: deque[tuple[float, asyncio.Future[Reply]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
         self.closed: asyncio.Future[None] = self._loop.create_future()
         self.heard_at = self._loop.time()
 
@@ -134,9 +137,13 @@ class Link(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         waiting, self._waiting = self._waiting, deque()
+        unsent, self._out = self._out, []
         for _, future in waiting:
             if not future.done():
                 future.set_exception(StoreUnavailable())
+        for _, future in unsent:
+            if not future.done():
+                future.set_exception(Unsent())
         if not self.closed.done():
             self.closed.set_result(None)
 
@@ -147,16 +154,16 @@ class Link(asyncio.Protocol):
 
         Raises: `StoreUnavailable` at once when the connection is closed or has far too much to answer.
         """
-        if self.closed.done() or self._transport is None or len(self._waiting) >= MAX_WAITING:
+        if (
+            self.closed.done()
+            or self._transport is None
+            or len(self._waiting) + len(self._out) >= MAX_WAITING
+        ):
             raise Unsent
         if not self._out:
             self._loop.call_soon(self._flush)
-        self._out.append(packed)
         future: asyncio.Future[Reply] = self._loop.create_future()
-        now = self._loop.time()
-        self._waiting.append((now, future))
-        if self._timer is None:
-            self._timer = self._loop.call_at(now + self._timeout_s, self._time_out)
+        self._out.append((packed, future))
         return future
 
     def subscribe(self, channel: str, on_push: Callable[[Reply], None]) -> None:
@@ -181,22 +188,45 @@ class Link(asyncio.Protocol):
 
     def _flush(self) -> None:
         out, self._out = self._out, []
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(b"".join(out) if len(out) > 1 else out[0])
+        transport = self._transport
+        if not out or transport is None:
+            return
+        if transport.is_closing():
+            for _, future in out:
+                if not future.done():
+                    future.set_exception(Unsent())
+            return
+        transport.write(b"".join([packed for packed, _ in out]) if len(out) > 1 else out[0][0])
+        now = self._loop.time()
+        self._waiting.extend((now, future) for _, future in out)
+        if self._timer is None:
+            self._arm(now + self._timeout_s)
+
+    def _arm(self, due: float) -> None:
+        self._due = due
+        self._timer = self._loop.call_at(due, self._time_out)
 
     def _time_out(self) -> None:
-        """Fail what has waited too long and keep its place, so that the replies still find their own."""
+        """Fail what is due; when the timer comes late, this process was busy and not the server slow: what
+        has arrived meanwhile is read first."""
         now = self._loop.time()
+        if now - self._due > LATE_S:
+            self._timer = self._loop.call_at(now + LATE_S, self._fail_due, now)
+        else:
+            self._fail_due(now)
+
+    def _fail_due(self, now: float) -> None:
+        """Fail what has waited too long and keep its place, so that the replies still find their own."""
         self._timer = None
         for sent_at, future in self._waiting:
             due = sent_at + self._timeout_s
             if due > now:
-                self._timer = self._loop.call_at(due, self._time_out)
+                self._arm(due)
                 return
             if not future.done():
                 future.set_exception(StoreUnavailable())
         if self._waiting:
-            self._timer = self._loop.call_at(now + self._timeout_s, self._time_out)
+            self._arm(now + self._timeout_s)
 
 
 Handshake = Callable[[Link], Awaitable[None]]
@@ -349,6 +379,7 @@ class Pipe:
     async def _watch(self, link: Link) -> None:
         """Return when the link is lost, after dropping it if the server has gone silent."""
         loop = asyncio.get_running_loop()
+        silent = False
         while not link.closed.done():
             await asyncio.wait({link.closed}, timeout=self._timeout_s)
             if self._keepalive_s and loop.time() - link.heard_at > self._keepalive_s:
@@ -356,7 +387,9 @@ class Pipe:
                     link.abort()
                 else:
                     link.post(pack("PING"))
-            if link.silent_s > 4 * self._timeout_s:
+            # Seen twice, for this process may have stood still, with the replies still unread.
+            before, silent = silent, link.silent_s > 4 * self._timeout_s
+            if before and silent:
                 link.abort()
 
     async def _dial(self) -> Link:

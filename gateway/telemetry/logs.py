@@ -194,7 +194,8 @@ def configure(
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         its = logging.getLogger(name)
         its.handlers.clear()
-        its.propagate = True
+        # A logger without handlers is how uvicorn's protocol sees that no access log is wanted.
+        its.propagate = name != "uvicorn.access"
         its.setLevel(logging.NOTSET)
     logging.captureWarnings(capture=True)
     return formatter

@@ -114,7 +114,10 @@ def test_equal_refusals_of_a_run_are_told_once(filled: ThreadedGateway, admin: A
 
 
 def test_failed_calls_are_told_by_provider(filled: ThreadedGateway, admin: Admin) -> None:
-    (failure,) = [each for each in admin.get("/overview")["failures"] if each["run"] == "broken"]
+    def told() -> list[dict[str, Any]]:
+        return [each for each in admin.get("/overview")["failures"] if each["run"] == "broken"]
+
+    (failure,) = wait_until(told, what="the failure")
     assert (failure["provider"], failure["error"], failure["http_status"], failure["count"]) == ("openai", "upstream_timeout", 504, 1)  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from contextlib import suppress
 
@@ -116,6 +117,18 @@ async def test_a_short_pause_does_not_cost_the_connection(store: RedisStore, ser
     server.resume()
     await recovered(store)
     assert server.client().info("clients")["connected_clients"] == epoch
+
+
+async def test_a_process_that_stood_still_reads_what_came_meanwhile(store: RedisStore) -> None:
+    """Requests in a burst, or a starved container: the loop is late and the server was not."""
+    for n in range(3):
+        calls = [asyncio.ensure_future(spend(store, f"late-{n}-{each}")) for each in range(20)]
+        await asyncio.sleep(0)
+        if n:
+            # Sent, so that the replies wait in the socket; the first time not even that.
+            await asyncio.sleep(0.002)
+        time.sleep(5 * TIMEOUT_S)
+        assert all(isinstance(each, Admitted) for each in await asyncio.gather(*calls))
 
 
 async def test_a_killed_server_that_comes_back_empty_is_filled_from_the_ledger(

@@ -93,6 +93,12 @@ def test_every_logger_speaks_alike(lines: Lines, name: str) -> None:
     assert [json.loads(line)["logger"] for line in lines.all] == [name]
 
 
+def test_requests_are_not_logged_twice(lines: Lines) -> None:
+    configure("info", "json", {}, stream=lines)
+    # What uvicorn asks before it makes a line for every request.
+    assert not logging.getLogger("uvicorn.access").hasHandlers()
+
+
 # -- what a text cannot do -----------------------------------------------------------------------------
 
 HOSTILE = [
