@@ -575,11 +575,6 @@ async def backtest(wanted: Wanted, ledger: SqlLedger, secrets: Secrets, director
     return result
 
 
-def _in_order(played: Played) -> tuple[Millis, str, Millis, int]:
-    step = played.step
-    return step.run["started_at"] or 0, step.run["id"], step.at, step.ordinal
-
-
 def _step_view(played: Played) -> Json:
     """One step of a run that is replayed."""
     step = played.step

@@ -199,11 +199,12 @@ class Dispatcher:
         raw, asked = headers_for(wire, call.raw_headers, call.headers)
         headers = [(b"content-type", b"application/json"), *asked]
         sent = call if raw is call.raw_headers else replace(call, raw_headers=raw)
-        request = request_to(sent, route.provider, wire.dialect, "POST", url, headers, held.attempt_id)
+        attempt_id = held.attempt_id
+        request = request_to(sent, route.provider, wire.dialect, "POST", url, headers, attempt_id, body)
         return self.held_attempt(
             job,
             ask,
-            replace(request, body=body),
+            request,
             held,
             strips_usage=asks_usage and not put.wants_usage,
             clamped=limit is not None and limit < held.bound.output_tokens,
@@ -515,8 +516,9 @@ def request_to(
     url: str,
     headers: Headers,
     attempt_id: str,
+    body: bytes = b"",
 ) -> UpstreamRequest:
-    """A request to a provider, without its body: the client's headers, ours, and the credential."""
+    """A request to a provider: the client's headers, ours, and the credential."""
     secret = call.caller.credential
     if secret is None and provider.api_key is not None:
         secret = provider.api_key.get_secret_value()
@@ -531,7 +533,7 @@ def request_to(
         method=method,
         url=url,
         headers=header_rules.to_upstream(call.raw_headers, call.headers, added),
-        body=b"",
+        body=body,
         timeouts=Timeouts(
             connect_s=timeouts.connect_s,
             first_byte_s=timeouts.first_byte_s,

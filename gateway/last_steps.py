@@ -179,7 +179,8 @@ class LastSteps:
 
         def home(ordinal: int = 0) -> Trip:
             ways = asks()
-            return self.sender.trip(job, replace(next(ways), ordinal=ordinal), ways)
+            ask = next(ways)
+            return self.sender.trip(job, replace(ask, ordinal=ordinal) if ordinal else ask, ways)
 
         steered = self.steering.steer(job, first)
         if steered is None:

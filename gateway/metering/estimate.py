@@ -467,12 +467,12 @@ def output_bound(step: Step, model_cap: int | None, default_cap: int) -> int:
 def thinking_budget(step: Step) -> int:
     """Output tokens that the caller sets aside for thinking: a limit that is not above them is refused by the
     provider, or leaves no answer. Messages has `thinking` for it, OpenRouter `reasoning`."""
-    budgets = [0]
-    for holder, name in (("thinking", "budget_tokens"), ("reasoning", "max_tokens")):
-        asked = step.body.get(holder)
-        if isinstance(asked, dict):
-            budgets.append(_limit(asked, name) or 0)
-    return max(budgets)
+    thinking, reasoning = step.body.get("thinking"), step.body.get("reasoning")
+    if thinking is None and reasoning is None:
+        return 0
+    given = _limit(thinking, "budget_tokens") if isinstance(thinking, dict) else None
+    routed = _limit(reasoning, "max_tokens") if isinstance(reasoning, dict) else None
+    return max(given or 0, routed or 0)
 
 
 @frozen

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 from zoneinfo import ZoneInfo
 
 from gateway.admission import Charge, Rate, RunLimits, Window
@@ -175,24 +174,30 @@ class Rulebook:
             limit = own_limit + (topups.get((budget.name, scope_id), 0) if topups else 0)
             counter = self._key(budget.name, budget.per, scopes, scope_id)
             windows = self.windows(budget, now)
+            enforced = budget.mode == "enforce" and budget.on_exceed != "notify"
+            kept = kept_back if enforced and budget.name in self._landing else 0
             charge = self._charges.get(counter)
-            if charge is None or charge.limit != limit or charge.windows is not windows:
+            if (
+                charge is None
+                or charge.limit != limit
+                or charge.windows is not windows
+                or charge.kept_back != kept
+            ):
                 charge = Charge(
                     rule=budget.name,
                     per=budget.per,
                     counter=counter,
                     limit=limit,
-                    enforced=budget.mode == "enforce" and budget.on_exceed != "notify",
+                    enforced=enforced,
                     windows=windows,
                     warn_at=int(limit * budget.warn_at) if budget.warn_at else 0,
                     ttl_ms=self._found_again_ms if fleeting else SCOPE_LIFE_MS,
+                    kept_back=kept,
                 )
                 if not fleeting:
                     if len(self._charges) > 4096:
                         self._charges.clear()
                     self._charges[counter] = charge
-            if kept_back and charge.enforced and budget.name in self._landing:
-                charge = replace(charge, kept_back=kept_back)
             charges.append(charge)
         return tuple(charges)
 

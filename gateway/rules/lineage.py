@@ -36,6 +36,8 @@ MIN_PAIR_CHARS = 40
 _MAX_LINKED_PAIRS = 8
 _MAX_LINKED_STATE = 2
 """The response and its conversation; nobody goes on from an item."""
+_REMEMBERED = 32_768
+"""Texts whose digests are remembered: some 6 MB."""
 _COARSE_CHARS = 256
 _VOLATILE_WORD = re.compile(r"\S*\d\S*")
 _VOLATILE_BLOCK = "x-anthropic-billing-header"
@@ -65,10 +67,11 @@ class Chain:
 class Lineage:
     """Makes index keys for one gateway. `secret` is the HMAC key: at most 64 bytes are used."""
 
-    __slots__ = ("_secret",)
+    __slots__ = ("_known", "_secret")
 
     def __init__(self, secret: bytes) -> None:
         self._secret = hashlib.blake2b(secret, digest_size=32, person=b"gw-lineage").digest()
+        self._known: dict[tuple[int, int, int], bytes] = {}
 
     def key(self, scope: str, kind: str, value: str) -> str:
         """The index key of a value of one kind inside a scope, usually a principal."""
@@ -106,11 +109,30 @@ class Lineage:
         nodes: list[str] = []
         node = root
         for item in spoken:
-            digest = self._hash(b"item", canonical(item))
-            node = self._hash(node, digest)
+            digest = self._digest(item)
+            node = self._node(node, digest)
             digests.append(digest)
             nodes.append(node.hex())
         return Chain(root, spoken, tuple(digests), tuple(nodes), root)
+
+    def _digest(self, item: Item) -> bytes:
+        """Most of a request is what its predecessor brought, so digests of texts are remembered: by the
+        interpreter's own keyed hash, since no text is to stay in memory."""
+        if len(item.texts) != 1 or item.calls or item.media:
+            return self._hash(b"item", canonical(item))
+        text = item.texts[0].text
+        key = (id(item.role), len(text), hash(text))
+        digest = self._known.get(key)
+        if digest is None:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            digest = self._known[key] = self._hash(b"item", canonical(item))
+        return digest
+
+    def _node(self, before: bytes, digest: bytes) -> bytes:
+        # As `_hash` frames them, in half of the time: a long history has hundreds.
+        framed = b"16:%b16:%b" % (before, digest)
+        return hashlib.blake2b(framed, key=self._secret, digest_size=_DIGEST).digest()
 
     def _hash(self, *parts: bytes) -> bytes:
         framed = b"".join([b"%d:%b" % (len(part), part) for part in parts])
@@ -145,6 +167,8 @@ class Lineage:
                 anchored.append(Evidence(chain.nodes[i], RunSource.LINEAGE, then_user))
             if i and len(tails) < MAX_EVIDENCE and (pair := self._pair(chain, i)) is not None:
                 tails.append(Evidence(pair, RunSource.TAIL, then_user))
+            if min(ids, nodes, len(tails)) >= MAX_EVIDENCE:
+                break
             then_user = then_user or item.role is Role.USER
         return (*anchored, *tails)
 
@@ -175,7 +199,7 @@ class Lineage:
         keys += [self.state_key(principal, provider_id) for provider_id in answer.state[:_MAX_LINKED_STATE]]
         for reply in _replies(answer, whole):
             digest = self._hash(b"item", canonical(reply))
-            node = self._hash(last, digest).hex()
+            node = self._node(last, digest).hex()
             if whole:
                 head = head or node
             keys.append(node)
@@ -332,10 +356,18 @@ def said(text: str) -> str:
 
 def canonical_json(text: str) -> bytes:
     """Arguments with sorted keys and no white space; text that is not JSON stays as it is."""
+    return _short_json(text) if len(text) <= _SHORT_JSON_CHARS else _sorted_json(text)
+
+
+def _sorted_json(text: str) -> bytes:
     try:
         return orjson.dumps(orjson.loads(text), option=orjson.OPT_SORT_KEYS)
     except (orjson.JSONDecodeError, TypeError):
         return normal(text)
+
+
+_SHORT_JSON_CHARS = 1024
+_short_json = lru_cache(maxsize=4096)(_sorted_json)
 
 
 def _instructions(items: Sequence[Item]) -> list[str]:

