@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,15 +167,17 @@ def free_port() -> int:
 class Stand:
     """Everything that a run needs, started in order and stopped in reverse."""
 
-    def __init__(self, directory: Path, cores: Cores) -> None:
+    def __init__(self, directory: Path, cores: Cores, *, serve: Sequence[str] = ("gateway", "serve")) -> None:
+        """`serve` is the Python module that is the gateway, with its arguments."""
         self._directory = directory
         self._cores = cores
+        self._serve = serve
         self._programs: list[Program] = []
         self.left_out: dict[str, str] = {}
         """Targets that could not be started, and why."""
 
-    def start(self) -> list[Target]:
-        """The targets: direct, pass-through, and the gateway with each store."""
+    def start(self, stores: Collection[str] = ("embedded", "redis")) -> list[Target]:
+        """The targets: direct, pass-through, and the gateway with each of the stores."""
         upstream = free_port()
         self._run("upstream", ["benchmarks.upstream", str(upstream)], upstream, core=self._cores.load)
         address = f"http://127.0.0.1:{upstream}"
@@ -193,7 +195,10 @@ class Stand:
             {"BENCH_UPSTREAM": address},
         )  # fmt: skip
         targets.append(Target("pass-through", port, program))
-        targets.append(self._gateway("embedded", address, {}))
+        if "embedded" in stores:
+            targets.append(self._gateway("embedded", address, {}))
+        if "redis" not in stores:
+            return targets
         try:
             redis = self._redis()
             targets.append(self._gateway("redis", address, {"GATEWAY_STORE_URL": redis}))
@@ -219,7 +224,7 @@ class Stand:
             **environment,
         }
         name = f"gateway-{store}"
-        program = self._run(name, ["gateway", "serve"], port, settings, path="/readyz")
+        program = self._run(name, self._serve, port, settings, path="/readyz")
         return Target(f"gateway, {store}", port, program)
 
     def _redis(self) -> str:
@@ -257,5 +262,5 @@ class Stand:
 
     def stop(self) -> None:
         """Stop everything."""
-        for program in reversed(self._programs):
-            program.stop()
+        while self._programs:
+            self._programs.pop().stop()

@@ -16,7 +16,18 @@ from itertools import chain
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Dialect, Table, bindparam, case, delete, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Dialect,
+    Select,
+    Table,
+    bindparam,
+    case,
+    delete,
+    func,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.domain import Json, Millis, Nano
@@ -394,21 +405,29 @@ def _ended(conn: Connection, states: Sequence[RunState]) -> list[EndedRun]:
     return found
 
 
+def _session_sums() -> Select[Any]:
+    c = schema.runs.c
+    part = (
+        select(c.cost, c.started_at, c.last_step_at)
+        .where(c.session == bindparam("session"), c.principal == bindparam("principal"))
+        .limit(_SESSION_RUNS)
+        .subquery()
+        .c
+    )
+    return select(func.sum(part.cost), func.min(part.started_at), func.max(part.last_step_at))
+
+
+# Made once: making it takes four times as long as running it.
+_SESSION_SUMS = _session_sums()
+
+
 def _session(conn: Connection, state: RunState) -> tuple[Nano, Millis] | None:
     """What a run's session has cost and how long it has lasted, over `_SESSION_RUNS` of its runs at most."""
     who = state.identity
     if who["session"] is None or who["principal"] is None:
         return None
-    c = schema.runs.c
-    part = (
-        select(c.cost, c.started_at, c.last_step_at)
-        .where(c.session == who["session"], c.principal == who["principal"])
-        .limit(_SESSION_RUNS)
-        .subquery()
-    )
-    p = part.c
     cost, first, last = conn.execute(
-        select(func.sum(p.cost), func.min(p.started_at), func.max(p.last_step_at))
+        _SESSION_SUMS, {"session": who["session"], "principal": who["principal"]}
     ).one()
     return (int(cost), max(0, last - first)) if cost is not None else None
 
