@@ -210,13 +210,21 @@ def _role(facts: Mapping[str, object]) -> Finding:
 
 def _eviction(facts: Mapping[str, object]) -> Finding:
     policy, evicted = str(facts["eviction"]), _int(facts["evicted"])
+    todo = "Set maxmemory-policy noeviction: an evicted key is a budget that begins at zero."
     if policy != "noeviction":
-        todo = "Set maxmemory-policy noeviction: an evicted key is a budget that begins at zero."
         return fail("store.eviction", f"maxmemory-policy {policy}", todo)
+    nodes = [node for node in _list(facts.get("nodes")) if isinstance(node, dict)]
+    evicting = [f"{n['address']} {n['eviction']}" for n in nodes if n.get("eviction", policy) != policy]
+    if evicting:
+        return fail("store.eviction", f"maxmemory-policy on other nodes: {', '.join(evicting)}", todo)
+    if unseen := [str(n["address"]) for n in nodes if "error" in n]:
+        todo = "Let the gateway's user in there too: any node may be the master tomorrow."
+        return warn("store.eviction", f"noeviction; not seen on {', '.join(unseen)}", todo)
     if evicted:
         todo = "Compare `gateway budgets` with `gateway spend`: what was evicted began again at zero."
         return warn("store.eviction", f"noeviction now, but {evicted:,} keys were evicted earlier", todo)
-    return ok("store.eviction", "maxmemory-policy noeviction")
+    everywhere = f" on all {len(nodes) + 1} nodes" if nodes else ""
+    return ok("store.eviction", f"maxmemory-policy noeviction{everywhere}")
 
 
 def _persistence(facts: Mapping[str, object]) -> Finding:
@@ -252,7 +260,7 @@ def _memory(facts: Mapping[str, object]) -> Finding:
 def _rights(facts: Mapping[str, object]) -> Finding:
     denied = [str(each) for each in _list(facts["denied"])]
     if denied:
-        todo = "Give the gateway's user these commands on its keys, on kill:* and on its channel."
+        todo = "Give the gateway's user these commands on its keys, kill:* and its channel: docs/stores.md."
         return fail("store.rights", f"refused: {', '.join(denied)}", todo)
     return ok("store.rights", "scripts, keys, streams, kill flags and its channel")
 

@@ -118,9 +118,15 @@ def exposure_of(settings: Settings, policy: Policy) -> list[Finding]:
 
 
 def _in_the_clear(settings: Settings, policy: Policy) -> Iterable[str]:
-    store = urlsplit(settings.store_url)
-    if store.scheme == "redis" and not is_loopback(store.hostname or "localhost"):
-        yield "Redis by redis://"
+    if not settings.embedded:
+        from gateway.stores.redis_url import parse_store_url
+
+        store = parse_store_url(settings.store_url)
+        if any(server.path is None and not is_loopback(server.host) for server in store.servers):
+            if store.login.tls is None:
+                yield f"Redis by {settings.store_url.partition('://')[0]}://"
+            elif not store.encrypted:
+                yield "Redis' sentinels"
     ledger = urlsplit(settings.ledger_url or "")
     far = ledger.scheme.startswith("postgres") and not is_loopback(ledger.hostname or "localhost")
     if far and not any(word in ledger.query for word in ("sslmode=require", "sslmode=verify")):

@@ -32,6 +32,8 @@ _NUMBERS = (
     ("workers", int),
     ("screening_processes", int),
     ("drain_s", float),
+    ("drain_delay_s", float),
+    ("worker_timeout_s", float),
     ("lease_s", float),
 )
 _MOUNTABLE = ("store_url", "ledger_url", "secret_key", "admin_token", "metrics_token", "oidc_client_secret")
@@ -45,6 +47,7 @@ _WORDS = {
 _PUBLIC_URL = re.compile(r"https?://[^\s/?#@]+[^\s?#]*")
 _ISSUER = re.compile(r"(https?)://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]]+)(?::\d{1,5})?(/[!-~]*)?")
 MAX_SECRET_BYTES = 65_536
+MAX_WAIT_S = 86_400
 
 
 class SettingsError(Exception):
@@ -69,6 +72,10 @@ class Settings:
     """Opens `/metrics` and nothing else, for those who scrape it."""
     drain_s: float = 20.0
     """How long a shutdown lets answers in flight finish."""
+    drain_delay_s: float = 0.0
+    """How long a stop still takes new connections while `/readyz` says 503, for load balancers to notice."""
+    worker_timeout_s: float = 30.0
+    """How long one of several workers may stand still before it is killed and replaced."""
     lease_s: float = 30.0
     """How long a reservation outlives a process that died and left no journal of it."""
     log_level: str = "info"
@@ -138,15 +145,24 @@ class Settings:
         """Raise `SettingsError` for combinations that would not be safe or would not work."""
         if self.workers < 1:
             raise SettingsError("--workers has to be at least 1")
+        for name, seconds, least in (
+            ("DRAIN_S", self.drain_s, 0),
+            ("DRAIN_DELAY_S", self.drain_delay_s, 0),
+            ("WORKER_TIMEOUT_S", self.worker_timeout_s, 3),
+        ):
+            if not least <= seconds <= MAX_WAIT_S:
+                raise SettingsError(
+                    f"GATEWAY_{name}: got {seconds:g}, expected {least} to {MAX_WAIT_S} seconds"
+                )
         if self.screening_processes < 1:
             raise SettingsError("GATEWAY_SCREENING_PROCESSES has to be at least 1")
-        if not self.embedded and not self.store_url.startswith(("redis://", "rediss://")):
-            # What follows may hold a password.
-            scheme = self.store_url.partition("://")[0] if "://" in self.store_url else "no URL"
-            raise SettingsError(
-                f"--store: got {scheme[:32]!r}, expected 'embedded', redis://HOST:PORT/DB or "
-                "rediss://HOST:PORT/DB (Sentinel and Cluster are not served by this version)"
-            )
+        if not self.embedded:
+            from gateway.stores.redis_url import parse_store_url
+
+            try:
+                parse_store_url(self.store_url)
+            except ValueError as error:
+                raise SettingsError(f"--store: {error}; or 'embedded'") from None
         if self.embedded and self.workers > 1:
             raise SettingsError(
                 f"--workers {self.workers} needs a shared store: the embedded store lives in one process and "
@@ -229,6 +245,8 @@ def from_environment(environment: Mapping[str, str] | None = None, **given: obje
         "secret_key": env.get("GATEWAY_SECRET_KEY"),
         "admin_token": env.get("GATEWAY_ADMIN_TOKEN"),
         "drain_s": env.get("GATEWAY_DRAIN_S"),
+        "drain_delay_s": env.get("GATEWAY_DRAIN_DELAY_S"),
+        "worker_timeout_s": env.get("GATEWAY_WORKER_TIMEOUT_S"),
         "lease_s": env.get("GATEWAY_LEASE_S"),
         "metrics_token": env.get("GATEWAY_METRICS_TOKEN"),
         "log_level": env.get("GATEWAY_LOG_LEVEL"),

@@ -30,6 +30,8 @@ class Settler:
     store: Store
     journal: Journal
     in_ledger: Callable[[str], Awaitable[bool]]
+    store_may_forget: bool = False
+    """What the store has taken can still be lost: it tells the journal itself what has reached the ledger."""
     _pending: dict[str, Settlement] = field(default_factory=dict)
     _task: asyncio.Task[None] | None = None
 
@@ -75,9 +77,14 @@ class Settler:
         Raises `StoreUnavailable` or `LedgerUnavailable`.
         """
         settled = await self.store.settle(settlement)
-        if not settled.known and not await self.in_ledger(settlement.attempt_id):
-            settled = await self.store.settle(replace(settlement, adopt=True))
-        self.journal.confirmed(settlement.attempt_id)
+        for_good = not self.store_may_forget
+        if not settled.known:
+            if await self.in_ledger(settlement.attempt_id):
+                for_good = True
+            else:
+                settled = await self.store.settle(replace(settlement, adopt=True))
+        if for_good:
+            self.journal.confirmed(settlement.attempt_id)
         return settled
 
     async def _retry_forever(self) -> None:

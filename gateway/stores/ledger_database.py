@@ -12,11 +12,22 @@ import os
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, select, text
+from sqlalchemy import (
+    Connection,
+    Engine,
+    create_engine,
+    create_mock_engine,
+    event,
+    insert,
+    select,
+    text,
+)
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine.mock import MockConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError, StatementError
 
 from gateway.stores import ledger_schema as schema
@@ -246,7 +257,11 @@ class Database:
             connection.execute(f"PRAGMA {pragma}")
 
     def _prepare(self, conn: Connection) -> None:
-        schema.metadata.create_all(conn)
+        if self._sqlite and conn.exec_driver_sql("SELECT 1 FROM sqlite_master LIMIT 1").first() is None:
+            for statement in _sqlite_schema():
+                conn.exec_driver_sql(statement)
+        else:
+            schema.metadata.create_all(conn)
         found = conn.execute(select(schema.meta.c.value).where(schema.meta.c.name == "schema")).scalar()
         if found is None:
             conn.execute(insert(schema.meta), {"name": "schema", "value": str(schema.SCHEMA_VERSION)})
@@ -256,6 +271,17 @@ class Database:
                 f"The ledger has schema {found} and this version knows {schema.SCHEMA_VERSION}: "
                 "use the newer version."
             )
+
+
+@cache
+def _sqlite_schema() -> tuple[str, ...]:
+    """The statements that make every table and index of an empty file, in their order."""
+    told: list[str] = []
+    engine: MockConnection = create_mock_engine(
+        "sqlite://", lambda statement, *_, **__: told.append(str(statement.compile(dialect=engine.dialect)))
+    )
+    schema.metadata.create_all(engine, checkfirst=False)
+    return tuple(told)
 
 
 _PG_CONNECT: dict[str, Any] = {

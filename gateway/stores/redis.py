@@ -1,9 +1,10 @@
-"""The store that several workers and hosts share: one Lua script per operation, on any Redis from 6.2.
+"""The store that several workers and hosts share: one Lua script per operation, on Redis from 6.2 or Valkey.
 
 What an operation means is written in `gateway.stores.embedded`; the scripts in `lua/` follow it line by
 line. Here its values become arguments and replies become values again, a database that lost its counters
-is filled from the ledger before it admits anything, and every failure of Redis becomes `StoreUnavailable`.
-docs/stores.md tells operators what is kept under which key.
+is filled from the ledger before it admits anything, settlements that it had taken and lost are made again,
+and every failure of Redis becomes `StoreUnavailable`. docs/stores.md tells operators what is kept under
+which key.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import re
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from time import perf_counter
@@ -56,8 +57,14 @@ from gateway.stores.embedded import (
 from gateway.stores.embedded_breakers import source_digest
 from gateway.stores.embedded_records import run_of_held, usable_figures
 from gateway.stores.embedded_runs import RunState, shown
+from gateway.stores.ledger_database import LedgerUnavailable
+from gateway.stores.redis_scattered import Scattered
+from gateway.stores.redis_undrained import Reservation, Undrained, stream_id
+from gateway.stores.redis_url import Address, StoreUrl, parse_store_url
+from gateway.stores.redis_where import Cluster, Sentinels
 from gateway.stores.redis_wire import (
     Arg,
+    Fixed,
     Health,
     Link,
     Pipe,
@@ -65,8 +72,8 @@ from gateway.stores.redis_wire import (
     Reply,
     ReplyError,
     Unsent,
+    dial,
     pack,
-    parse_address,
 )
 
 log = logging.getLogger(__name__)
@@ -83,9 +90,16 @@ MAX_VOIDS = 10_000
 REBUILD_LOCK_MS = 15_000
 REBUILD_LIMIT_S = 10.0
 REBUILD_PAUSE_S = 0.25
+MAKE_GOOD_PAUSE_S = 0.05
 KEEPALIVE_S = 5.0
 NOT_THE_MASTER = ("READONLY", "LOADING", "MASTERDOWN", "MOVED", "CLUSTERDOWN")
 """Errors after which another connection may reach the server to talk to."""
+UNKNOWN_EPOCH = "?"
+INSPECT_S = 2.0
+REJOIN_S = 0.2
+REJOIN_ELSEWHERE_S = 0.6
+"""How long a database that was lost stays shut, so that every worker finds it, on another server too, and
+reserves again what its open calls hold."""
 
 
 class Keys:
@@ -119,7 +133,7 @@ class Script:
 
 
 _SHARED: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("resolve", "admit", "extend", "counters", "reseed", "link"), ("state",)),
+    **dict.fromkeys(("resolve", "admit", "extend", "counters", "reseed", "link", "restore"), ("state",)),
     **dict.fromkeys(("settle", "reap", "void"), ("state", "settling")),
     **dict.fromkeys(("report", "probe", "breakers", "reset_breaker"), ("breaking",)),
     **dict.fromkeys(("observe", "baseline"), ("observing",)),
@@ -127,23 +141,24 @@ _SHARED: dict[str, tuple[str, ...]] = {
 """The parts, after `common`, that a script begins with: no more than it uses, since Lua makes them anew for
 every call and its collector goes through all that are loaded."""
 _SCRIPT_NAMES = (
-    "resolve", "admit", "extend", "settle", "void", "renew", "reap", "stop_run", "link", "counters", "reseed",
-    "seeded", "unlock", "set_kill", "clear_kill", "kills", "acknowledge", "take", "report", "probe",
-    "breakers", "reset_breaker", "observe", "baseline",
+    "resolve", "admit", "extend", "restore", "settle", "void", "renew", "reap", "stop_run", "link",
+    "counters", "reseed", "seeded", "unlock", "set_kill", "clear_kill", "kills", "acknowledge", "take",
+    "report", "probe", "breakers", "reset_breaker", "observe", "baseline",
 )  # fmt: skip
 
 
 @cache
-def scripts() -> dict[str, Script]:
+def scripts(clustered: bool = False) -> dict[str, Script]:
     """Every script, with the parts that it shares with others in front."""
     folder = files("gateway.stores").joinpath("lua")
+    begins_with = ("common", "clustered") if clustered else ("common",)
 
     def part(name: str) -> str:
         return folder.joinpath(f"{name}.lua").read_text(encoding="utf-8")
 
     loaded: dict[str, Script] = {}
     for name in _SCRIPT_NAMES:
-        parts = ("common", *_SHARED.get(name, ()), name)
+        parts = (*begins_with, *_SHARED.get(name, ()), name)
         source = "\n".join(part(p) for p in parts)
         loaded[name] = Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
     return loaded
@@ -163,6 +178,7 @@ class RedisStore:
         *,
         worker_id: str,
         used_counters: UsedCounters | None = None,
+        in_ledger: Callable[[str], Awaitable[bool]] | None = None,
         timeout_s: float = 0.25,
         connect_timeout_s: float = 1.0,
         seed_wait_s: float = 1.0,
@@ -171,49 +187,99 @@ class RedisStore:
         clock: Clock | None = None,
         took: Callable[[str, float], None] = lambda _operation, _seconds: None,
         failed: Callable[[], None] = lambda: None,
+        drained: Callable[[str], None] = lambda _attempt_id: None,
     ) -> None:
         """`timeout_s` bounds every wait, but for `seed_wait_s` while a database is filled from the ledger.
 
-        `raw_kills_in_script` is off where a script cannot reach keys without the hash tag (Cluster): they
-        are then looked up before it. `took` is told how long an operation lasted, `failed` of each that has.
-        Raises: `ValueError` for a URL that redis-py does not accept.
+        `in_ledger` tells whether an attempt is there with its real figure, `drained` is told of each attempt
+        whose settlement has reached it. `raw_kills_in_script` is off where a script cannot reach keys without
+        the hash tag: they are then looked up before it, as on a Cluster. `took` is told how long an operation
+        lasted, `failed` of each that has.
+        Raises: `ValueError` for a URL that makes no sense.
         """
         self.keys = Keys(namespace)
-        self.warnings: list[str] = []
-        """What an operator should change about this Redis; known once connected."""
         self._worker_id = worker_id
         self._used_counters = used_counters
+        self._in_ledger = in_ledger
+        self._timeout_s = timeout_s
+        self._connect_timeout_s = connect_timeout_s
         self._seed_wait_s = seed_wait_s
         self._raw_kills = raw_kills_in_script
         self._clock = clock
         self._took = took
         self._failed = failed
+        self._drained = drained
+        self._undrained = Undrained(drained)
+        self._open: dict[str, Reservation] = {}
         self._scripts = scripts()
         self._server = ""
-        """The connected server's run id: the epoch that its database must have."""
+        """The connected server's run id; the epoch of a database that it serves begins with it."""
+        self._heard: Callable[[], float] = lambda: 0.0
+        """When the latest server was last heard, by the loop's clock."""
+        self._epoch = UNKNOWN_EPOCH
+        self._filled = ""
+        """The server whose database was last known to be complete."""
         self._seeding: asyncio.Task[None] | None = None
         self._seed_again_at = 0.0
+        self._doubtful: dict[str, Settlement] = {}
+        """Settlements that a database which lost its last writes may have lost."""
+        self._unreserved: dict[str, Reservation] = {}
+        """Reservations of open attempts that it may have lost."""
+        self._making_good: asyncio.Task[None] | None = None
         self._voids: deque[str] = deque(maxlen=MAX_VOIDS)
         self._voiding: asyncio.Task[None] | None = None
         self._kill_callbacks: list[Callable[[Kill], None]] = []
-        address = parse_address(url)
-        self._health = Health(str(address))
-        self._pipe = Pipe(
-            address,
-            timeout_s=timeout_s,
-            connect_timeout_s=connect_timeout_s,
-            handshake=self._greet,
-            health=self._health,
+        self._warned: dict[str, list[str]] = {}
+        self._inspecting: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._scattered: Scattered | None = None
+        self._url = parse_store_url(url)
+        self._where = self._find_by(self._url)
+        self._health = Health(str(self._where))
+        self._pipe = self._make_pipe(self._where, self._greet, self._health)
+        self._subscription = self._make_pipe(
+            self._where, self._subscribe, Health(f"{self._where} (kills)"), keepalive_s=KEEPALIVE_S
         )
-        self._subscription = Pipe(
-            address,
-            timeout_s=timeout_s,
-            connect_timeout_s=connect_timeout_s,
-            handshake=self._subscribe,
-            health=Health(f"{address} (kills)"),
-            keepalive_s=KEEPALIVE_S,
+        if isinstance(self._where, Cluster):
+            self._serve_from(self._where)
+
+    def _find_by(self, url: StoreUrl) -> Fixed | Sentinels | Cluster:
+        if url.kind == "sentinel":
+            return Sentinels(url, timeout_s=self._timeout_s, connect_timeout_s=self._connect_timeout_s)
+        if url.kind == "cluster":
+            return Cluster(url.servers, self.keys.epoch, timeout_s=self._timeout_s)
+        return Fixed(url.login)
+
+    def _make_pipe(
+        self,
+        where: Fixed | Sentinels | Cluster,
+        handshake: Callable[[Link], Awaitable[None]],
+        health: Health,
+        keepalive_s: float = 0.0,
+    ) -> Pipe:
+        return Pipe(
+            where,
+            timeout_s=self._timeout_s,
+            connect_timeout_s=self._connect_timeout_s,
+            handshake=handshake,
+            health=health,
+            keepalive_s=keepalive_s,
         )
-        self._connect_timeout_s = connect_timeout_s
+
+    def _serve_from(self, cluster: Cluster) -> None:
+        """All our keys are in one slot of a Cluster, and flags set by hand anywhere."""
+        self._where = self._pipe.where = self._subscription.where = cluster
+        self._scripts = scripts(clustered=True)
+        self._raw_kills = False
+        self._scattered = Scattered(
+            cluster,
+            lambda address: self._make_pipe(Fixed(address), _no_greeting, Health(f"node {address}")),
+        )
+
+    @property
+    def warnings(self) -> list[str]:
+        """What an operator should change about this Redis; known once connected."""
+        return [warning for warnings in self._warned.values() for warning in warnings]
 
     async def start(self) -> None:
         """Connect, and fill the database from the ledger if it has no counters.
@@ -221,14 +287,34 @@ class RedisStore:
         Raises: `StoreUnavailable` when Redis cannot be used now. The store goes on trying, so that a caller
         who would rather wait need not start it again.
         """
+        if isinstance(self._where, Sentinels):
+            self._where.start()
+            self._watching = asyncio.create_task(self._where.watch(self._moved), name="redis sentinels")
         self._pipe.start()
         self._subscription.start()
         try:
-            await self._pipe.wait_linked(self._connect_timeout_s)
+            await self._wait_first_link()
         except StoreUnavailable:
             raise StoreUnavailable(f"Redis cannot be used: {self._pipe.last_error}") from None
-        if await self._command("GET", self.keys.epoch) != self._server.encode():
+        if self._epoch == UNKNOWN_EPOCH:
             await self._wait_seeded(asyncio.get_running_loop().time() + REBUILD_LIMIT_S)
+
+    async def _wait_first_link(self) -> None:
+        """Who has to be found first is dialled after that: it takes longer."""
+        if isinstance(self._where, Fixed):
+            try:
+                # A moment longer, to be able to say why not.
+                await self._pipe.wait_linked(self._connect_timeout_s + 0.2)
+            except StoreUnavailable:
+                if isinstance(self._where, Fixed):
+                    raise
+            else:
+                return
+        await self._pipe.wait_linked(3 * self._connect_timeout_s)
+
+    def _moved(self) -> None:
+        self._pipe.reconnect()
+        self._subscription.reconnect()
 
     async def close(self) -> None:
         if self._voids:
@@ -236,12 +322,19 @@ class RedisStore:
                 await self._send_voids()
             except StoreUnavailable:
                 log.warning("redis: %d admissions could not be undone; their leases end", len(self._voids))
-        tasks = [task for task in (self._voiding, self._seeding) if task is not None]
+        if self._doubtful:
+            log.warning("redis: %d settlements may be lost to it; the journal has them", len(self._doubtful))
+        running = (self._voiding, self._seeding, self._making_good, self._inspecting, self._watching)
+        tasks = [task for task in running if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._subscription.close()
         await self._pipe.close()
+        if self._scattered is not None:
+            await self._scattered.close()
+        if isinstance(self._where, Sentinels):
+            await self._where.close()
 
     # -- the five operations of a step --------------------------------------------------------------
 
@@ -292,7 +385,7 @@ class RedisStore:
 
     async def admit(self, admission: Admission) -> Admitted | Denied:
         if not self._raw_kills:
-            found = await self._raw_flags(admission.kill_names)
+            found = await self._raw_flags(admission.kill_names, fresh=False)
             if found:
                 return denied_by_kill(*next(iter(found.items())))
         try:
@@ -306,7 +399,7 @@ class RedisStore:
         match r[0]:
             case b"OK":
                 held = r[6]
-                return Admitted(
+                admitted = Admitted(
                     ordinal=int(r[1]),
                     reserved=int(r[2]),
                     output_tokens=int(r[3]),
@@ -316,6 +409,8 @@ class RedisStore:
                     run_remaining=int(r[4]) if r[4] else None,
                     admitted_at=int(r[5]),
                 )
+                self._open[admission.attempt_id] = Reservation(admission, admitted)
+                return admitted
             case b"DENIED":
                 limit, used, need, resets_at, retry_after_ms = (int(figure) for figure in r[4:9])
                 return Denied(
@@ -391,7 +486,10 @@ class RedisStore:
 
     async def extend(self, attempt_id: str, amount: Nano) -> bool:
         r = await self._gated("extend", [attempt_id, amount])
-        return bool(r[1] == b"1")
+        done = bool(r[1] == b"1")
+        if done and (reservation := self._open.get(attempt_id)) is not None:
+            reservation.extended += amount
+        return done
 
     async def settle(self, settlement: Settlement) -> Settled:
         s = settlement
@@ -420,6 +518,9 @@ class RedisStore:
         for hold in s.holds:
             args += (hold.counter, hold.expires_at)
         r = await self._gated("settle", args)
+        self._open.pop(s.attempt_id, None)
+        if r[6]:
+            self._undrained.add(stream_id(r[6]), settlement)
         return Settled(
             known=r[1] == b"1",
             applied=r[2] == b"1",
@@ -457,12 +558,24 @@ class RedisStore:
     async def take_events(self, limit: int) -> list[tuple[str, bytes]]:
         if limit <= 0:
             return []
-        entries = await self._command("XRANGE", self.keys.events, "-", "+", "COUNT", limit)
+        latest = self._undrained.latest
+        entries, epoch = await asyncio.gather(
+            self._command("XRANGE", self.keys.events, "-", "+", "COUNT", limit),
+            self._command("GET", self.keys.epoch),
+        )
+        if epoch != self._epoch.encode():
+            # Events that are missing here may have been lost and not been written to the ledger.
+            self._start_seeding()
+        elif entries:
+            self._undrained.drained_before(stream_id(entries[0][0]))
+        elif latest is not None:
+            self._undrained.drained_through(latest)
         return [(_str(entry[0]), _event(entry[1])) for entry in entries]
 
     async def confirm_events(self, ids: Sequence[str]) -> None:
         for batch in _batches(ids, BATCH):
             await self._command("XDEL", self.keys.events, *batch)
+        self._undrained.confirmed(ids)
 
     # -- kills --------------------------------------------------------------------------------------
 
@@ -480,7 +593,10 @@ class RedisStore:
         r = await self._script("clear_kill", [_text(name), _flag(self._raw_kills)])
         if self._raw_kills:
             return bool(r[1] == b"1")
-        return bool(await self._command("DEL", _text(f"kill:{name}")) == 1 or r[1] == b"1")
+        by_hand = _text(f"kill:{name}")
+        if self._scattered is not None:
+            return await self._scattered.delete(by_hand) or r[1] == b"1"
+        return bool(await self._command("DEL", by_hand) == 1 or r[1] == b"1")
 
     async def kills(self, names: Iterable[str]) -> dict[str, str]:
         wanted = list(dict.fromkeys(names))
@@ -497,7 +613,7 @@ class RedisStore:
                 if reason:
                     found[name] = _str(reason[1:])
         if not self._raw_kills:
-            found = {**await self._raw_flags(wanted), **found}
+            found = {**await self._raw_flags(wanted, fresh=True), **found}
         return found
 
     async def on_kill(self, callback: Callable[[Kill], None]) -> None:
@@ -665,12 +781,12 @@ class RedisStore:
 
     async def _gated(self, name: str, args: list[Arg]) -> list[Reply]:
         """Run a script that must not meet a database without counters: it waits while that is filled."""
-        reply = await self._script(name, args, self._server)
+        reply = await self._script(name, args, self._epoch)
         if reply[0] == b"EPOCH":
             deadline = asyncio.get_running_loop().time() + self._seed_wait_s
             while reply[0] == b"EPOCH":
                 await self._wait_seeded(deadline)
-                reply = await self._script(name, args, self._server)
+                reply = await self._script(name, args, self._epoch)
         return reply
 
     async def _script(self, name: str, args: Sequence[Arg], epoch: str = "") -> list[Reply]:
@@ -705,7 +821,7 @@ class RedisStore:
         if isinstance(reply, ReplyError):
             message = str(reply)
             cause = next((word for word in NOT_THE_MASTER if word in message), None)
-            self._health.failed(cause or message.split(" script:", 1)[0][:120])
+            self._health.failed(cause or _told(message))
             if cause is not None:
                 self._pipe.reconnect()
             raise Refused
@@ -721,39 +837,104 @@ class RedisStore:
         if isinstance(info, ReplyError) and str(info).startswith("NOAUTH"):
             # A server hangs up on strangers who send as much as a script.
             raise info
-        commands = [pack("CLIENT", "SETNAME", "gateway")]
-        commands += [pack("SCRIPT", "LOAD", script.source) for script in self._scripts.values()]
-        _, *loaded = await asyncio.gather(*(link.send(command) for command in commands))
         facts = _facts(info)
+        if facts.get("cluster_enabled") == "1" and isinstance(self._where, Fixed):
+            log.info("redis %s is a node of a Cluster", self._where)
+            self._serve_from(Cluster([self._where.address], self.keys.epoch, timeout_s=self._timeout_s))
+            raise StoreUnavailable("a node of a Cluster: the owner of the keys is looked for")
+        asked_at = asyncio.get_running_loop().time()
+        commands = [
+            pack("ROLE"),
+            pack("GET", self.keys.epoch),
+            pack("TIME"),
+            pack("CLIENT", "SETNAME", "gateway"),
+        ]
+        commands += [pack("SCRIPT", "LOAD", script.source) for script in self._scripts.values()]
+        role, epoch, time, _, *loaded = await asyncio.gather(*(link.send(command) for command in commands))
         if facts.get("loading", "0") != "0":
             raise StoreUnavailable("LOADING: Redis is reading its data")
-        for reply in loaded:
+        for reply in (epoch, *loaded):
             if isinstance(reply, ReplyError):
                 raise reply
-        if facts.get("role") == "slave":
+        if facts.get("role") == "slave" or (isinstance(role, list) and role[0] == b"slave"):
             raise StoreUnavailable("READONLY: this Redis is a replica")
         version = facts.get("redis_version", "")
         if version and tuple(int(n) for n in version.split(".")[:2]) < OLDEST_VERSION:
             raise StoreUnavailable(f"Redis {version} is too old: 6.2 or newer is needed")
-        warnings = []
-        policy = facts.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction":
-            warnings.append(
-                f"Redis has maxmemory-policy {policy}: when its memory is full it deletes budget counters "
-                "and kill flags without a word. Set maxmemory-policy noeviction."
-            )
-        for warning in warnings:
-            if warning not in self.warnings:
-                log.error("%s", warning)
-        self.warnings = warnings
-        self._server = facts.get("run_id", "unknown")
+        self._warn("", _settings_to_mend(facts))
+        await self._meet(link, facts.get("run_id", "unknown"), _str(epoch or b""), time, asked_at)
         if self._voids:
             self._start_voiding()
+        if not isinstance(self._where, Fixed) and (self._inspecting is None or self._inspecting.done()):
+            self._inspecting = asyncio.create_task(self._inspect_others(link), name="redis nodes")
+
+    async def _meet(self, link: Link, server: str, epoch: str, time: Reply, asked_at: float) -> None:
+        """Learn whether this server's data is complete, as far as this worker is concerned. `time` is the
+        server's, no earlier than `asked_at` by the loop's clock."""
+        moved = bool(self._server) and server != self._server
+        if moved and epoch.startswith(f"{server}:") and isinstance(time, list):
+            # What we wrote to another server after this one was filled is not in its counters.
+            now = int(time[0]) * 1000 + int(time[1]) // 1000
+            silent_ms = (asked_at - self._heard()) * 1000
+            if now - silent_ms > _began_at(epoch):
+                log.warning("redis: counters are filled again: this worker wrote elsewhere until now")
+                await link.send(pack("DEL", self.keys.epoch))
+                epoch = ""
+        self._server = server
+        self._heard = lambda: link.heard_at
+        if epoch.startswith(f"{server}:"):
+            self._adopt(epoch)
+        elif moved:
+            self._epoch = UNKNOWN_EPOCH
+            self._doubt_everything()
+
+    def _warn(self, node: str, warnings: list[str]) -> None:
+        """Keep what a node's settings have to be changed for; `node` is empty for the one in use."""
+        about = f" (on {node})" if node else ""
+        told = [warning + about for warning in warnings]
+        for warning in told:
+            if warning not in self._warned.get(node, ()):
+                log.error("%s", warning)
+        self._warned[node] = told
+
+    async def _inspect_others(self, link: Link) -> None:
+        """Look at the nodes that may be the master tomorrow, or that hold flags set by hand."""
+        where = self._where
+        try:
+            if isinstance(where, Sentinels):
+                others = await where.replicas()
+            else:
+                others = where.nodes() if isinstance(where, Cluster) else []
+        except StoreUnavailable:
+            return
+        used = self._pipe.address
+        named = {str(address) for address in others}
+        for gone in self._warned.keys() - named - {""}:
+            del self._warned[gone]
+        for address in others:
+            if used is None or address.place != used.place:
+                await self._inspect(address)
+
+    async def _inspect(self, address: Address) -> None:
+        link: Link | None = None
+        try:
+            async with asyncio.timeout(INSPECT_S):
+                link = await dial(address, timeout_s=INSPECT_S)
+                facts = _facts(await link.send(pack("INFO")))
+        except (OSError, StoreUnavailable, ReplyError) as error:
+            log.info("redis: node %s could not be looked at: %s", address, error)
+            return
+        finally:
+            if link is not None:
+                link.abort()
+        self._warn(str(address), _settings_to_mend(facts))
 
     async def _subscribe(self, link: Link) -> None:
-        link.subscribe(self.keys.kill_channel, self._heard)
+        link.subscribe(self.keys.kill_channel, self._told_of_kill)
 
-    def _heard(self, message: Reply) -> None:
+    def _told_of_kill(self, message: Reply) -> None:
+        if isinstance(message, ReplyError):
+            log.error("redis: kills are not pushed, and found by polling alone: %s", message)
         if not (isinstance(message, list) and len(message) == 3 and message[0] == b"message"):
             return
         try:
@@ -772,22 +953,34 @@ class RedisStore:
     async def _wait_seeded(self, deadline: float) -> None:
         """Wait until the database is filled. Raises: `StoreUnavailable` when it is not, in time or at all."""
         loop = asyncio.get_running_loop()
-        if self._seeding is None or self._seeding.done():
-            if loop.time() < self._seed_again_at:
-                raise Unsent
-            self._seeding = asyncio.create_task(self._seed(), name="redis rebuild")
-        task = self._seeding
+        task = self._start_seeding()
+        if task is None:
+            raise Unsent
         await asyncio.wait({task}, timeout=max(0.0, deadline - loop.time()))
         if not task.done() or task.cancelled():
             raise Unsent
         if (error := task.exception()) is not None:
-            self._seed_again_at = max(self._seed_again_at, loop.time() + REBUILD_PAUSE_S)
-            self._health.failed(
-                f"the counters could not be read from the ledger: {type(error).__name__}: {error}"
-            )
             raise Unsent from error
         if loop.time() >= deadline:
             raise Unsent
+
+    def _start_seeding(self) -> asyncio.Task[None] | None:
+        """The task that fills the database, begun unless it runs; None when the last one failed just now."""
+        if self._seeding is None or self._seeding.done():
+            if asyncio.get_running_loop().time() < self._seed_again_at:
+                return None
+            self._seeding = asyncio.create_task(self._seed(), name="redis rebuild")
+            self._seeding.add_done_callback(self._seeding_ended)
+            # At once: what is held has to be there before the database is opened again.
+            self._doubt_everything()
+        return self._seeding
+
+    def _seeding_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._seed_again_at = asyncio.get_running_loop().time() + REBUILD_PAUSE_S
+            self._health.failed(
+                f"the counters could not be read from the ledger: {type(error).__name__}: {error}"
+            )
 
     async def _seed(self) -> None:
         """Fill the database from the ledger, or wait for the worker that does."""
@@ -796,18 +989,24 @@ class RedisStore:
         while True:
             locked = await self._command("SET", self.keys.rebuild, token, "NX", "PX", REBUILD_LOCK_MS)
             # Looked at after the lock, which the worker before us gave up when it was done.
-            if await self._command("GET", self.keys.epoch) == server.encode():
+            epoch = _str(await self._command("GET", self.keys.epoch) or b"")
+            if epoch.startswith(f"{server}:"):
                 if locked is not None:
                     await self._script("unlock", [token])
+                self._adopt(epoch)
                 return
             if locked is not None:
                 break
             await asyncio.sleep(random.uniform(0.02, 0.05))
         try:
+            if epoch or self._filled:
+                await asyncio.sleep(REJOIN_S if self._filled == server else REJOIN_ELSEWHERE_S)
+            epoch = f"{server}:{await self._server_time()}:{secrets.token_hex(4)}"
             if self._used_counters is not None:
                 async with asyncio.timeout(REBUILD_LIMIT_S):
                     await self.reseed(await self._used_counters(await self._time()))
-            done = await self._script("seeded", [token, server])
+                    await self._release_what_is_in_the_ledger()
+            done = await self._script("seeded", [token, epoch])
         except BaseException:
             try:
                 await self._script("unlock", [token])
@@ -817,16 +1016,103 @@ class RedisStore:
         if done[1] != b"1":
             raise StoreUnavailable("the database changed under the rebuild")
         log.info("redis: counters taken over from the ledger")
+        self._adopt(epoch)
+
+    async def _release_what_is_in_the_ledger(self) -> None:
+        """End attempts that are open here because only their settlement was lost: they would be charged in
+        full when their leases end, on top of what was taken over for them."""
+        if self._in_ledger is None:
+            return
+        for attempt_id in map(_str, await self._command("ZRANGE", f"{self.keys.tag}leases", 0, -1)):
+            if attempt_id not in self._open and await self._in_ledger(attempt_id):
+                await self._script("void", [attempt_id])
 
     async def _time(self) -> Millis:
-        if self._clock is not None:
-            return self._clock()
+        return self._clock() if self._clock is not None else await self._server_time()
+
+    async def _server_time(self) -> Millis:
         seconds, micros = await self._command("TIME")
         return int(seconds) * 1000 + int(micros) // 1000
+
+    # -- what it had taken and lost -----------------------------------------------------------------
+
+    def _adopt(self, epoch: str) -> None:
+        """From now on this is the database we mean. One that was filled anew may lack what we had written."""
+        self._filled = self._server
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._doubt_everything()
+
+    def _doubt_everything(self) -> None:
+        """What we hold is reserved again, and what we settled and never saw drained is settled again, where
+        it is not known."""
+        self._doubtful.update(self._undrained.take())
+        self._unreserved.update(self._open)
+        if (self._doubtful or self._unreserved) and (self._making_good is None or self._making_good.done()):
+            self._making_good = asyncio.create_task(self._make_good(), name="redis doubts")
+
+    async def _make_good(self) -> None:
+        told, again, reserved = len(self._doubtful), 0, 0
+        while self._unreserved or self._doubtful:
+            try:
+                reserved += await self._reserve_again()
+                while self._doubtful and not self._unreserved:
+                    attempt_id, settlement = next(iter(self._doubtful.items()))
+                    again += await self._settle_doubt(settlement)
+                    self._doubtful.pop(attempt_id, None)
+            except (StoreUnavailable, LedgerUnavailable):
+                await asyncio.sleep(MAKE_GOOD_PAUSE_S)
+        if told or reserved:
+            log.warning(
+                "redis: it may have lost what it had acknowledged: of %d settlements %d were made again, "
+                "%d open calls were reserved for again",
+                told,
+                again,
+                reserved,
+            )
+
+    async def _reserve_again(self) -> int:
+        """How many reservations were not known."""
+        batch = [self._open[attempt_id] for attempt_id in list(self._unreserved) if attempt_id in self._open]
+        answers = await asyncio.gather(*(self._restore(reservation) for reservation in batch))
+        self._unreserved.clear()
+        return sum(answers)
+
+    async def _restore(self, reservation: Reservation) -> bool:
+        a, admitted, limits = reservation.admission, reservation.admitted, reservation.limits()
+        args: list[Arg] = [
+            a.attempt_id,
+            a.run_id,
+            admitted.ordinal,
+            reservation.reserved,
+            a.lease_ms,
+            a.orphan,
+        ]
+        args += (len(admitted.holds), len(limits))
+        for hold in admitted.holds:
+            args += (hold.counter, hold.expires_at)
+        for counter, usable in limits:
+            args += (counter, usable)
+        reply = await self._script("restore", args)
+        return bool(reply[1] == b"1")
+
+    async def _settle_doubt(self, settlement: Settlement) -> bool:
+        """Whether it had to be made again. The ledger goes first: what is there was taken over with it, and
+        only the reservation may be left."""
+        attempt_id = settlement.attempt_id
+        if self._in_ledger is not None and await self._in_ledger(attempt_id):
+            await self._script("void", [attempt_id])
+            self._drained(attempt_id)
+            return False
+        settled = await self.settle(settlement)
+        if not settled.known:
+            settled = await self.settle(replace(settlement, adopt=True))
+        return settled.applied
 
     # -- admissions that nobody waits for any more --------------------------------------------------
 
     def _give_back(self, attempt_id: str) -> None:
+        self._open.pop(attempt_id, None)
         self._voids.append(attempt_id)
         self._start_voiding()
 
@@ -849,10 +1135,19 @@ class RedisStore:
                 if self._voids and self._voids[0] == attempt_id:
                     self._voids.popleft()
 
-    async def _raw_flags(self, names: Iterable[str]) -> dict[str, str]:
+    async def _raw_flags(self, names: Iterable[str], *, fresh: bool) -> dict[str, str]:
         """Those of `names` that an operator has killed by hand, looked up one key at a time."""
         wanted = list(names)
-        flags = await asyncio.gather(*(self._command("GET", _text(f"kill:{name}")) for name in wanted))
+        keys = [_text(f"kill:{name}") for name in wanted]
+        if self._scattered is not None:
+            try:
+                flags = await self._scattered.get(keys, fresh=fresh)
+            except StoreUnavailable:
+                self._failed()
+                self._health.failed("kill flags set by hand cannot be read")
+                raise
+        else:
+            flags = await asyncio.gather(*(self._command("GET", key) for key in keys))
         return {name: _str(flag) for name, flag in zip(wanted, flags, strict=True) if flag is not None}
 
 
@@ -925,6 +1220,39 @@ def _pairs(row: Sequence[bytes]) -> dict[str, str]:
 
 def _batches(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:
     return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def _began_at(epoch: str) -> Millis:
+    """When the filling began that made an epoch; long ago for one that somebody else has written."""
+    began = epoch.split(":")[1]
+    return int(began) if began.isascii() and began.isdigit() else 0
+
+
+def _told(message: str) -> str:
+    """An error as the log says it: one of few texts, and what to do where that is known."""
+    if "non local key" in message:
+        return "the slot of its keys is being moved to another node"
+    return message.split(" script:", 1)[0][:120]
+
+
+def _settings_to_mend(facts: Mapping[str, str]) -> list[str]:
+    """What is wrong with a server's settings, a sentence each."""
+    if not facts:
+        return [
+            "This user may not run INFO: whether Redis evicts keys is not known, nor whether it was started "
+            "again from old data. Give it +info."
+        ]
+    policy = facts.get("maxmemory_policy", "noeviction")
+    if policy == "noeviction":
+        return []
+    return [
+        f"Redis has maxmemory-policy {policy}: when its memory is full it deletes budget counters "
+        "and kill flags without a word. Set maxmemory-policy noeviction."
+    ]
+
+
+async def _no_greeting(_link: Link) -> None:
+    return None
 
 
 def _facts(info: Reply) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 Commands of the same turn of the event loop leave as one write, replies come back in order and each goes to
 the future of its command. A caller that is cancelled or timed out only drops its future: its reply is still
-counted off, so no caller can read another's. Nothing here knows what the commands mean.
+counted off, so no caller can read another's. Nothing here knows what the commands mean, nor how the server
+is found: that is asked of a `Where` before each dial.
 
 redis-py reads the URL; the socket is our own protocol on hiredis, because a redis-py call costs more CPU
 than everything else a step does with the store (docs/stores.md has the figures).
@@ -15,14 +16,13 @@ import logging
 import random
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, cast
 
 import hiredis
-from redis.asyncio.connection import SSLConnection, parse_url
 
 from gateway.errors import StoreUnavailable
+from gateway.stores.redis_url import Address
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ MAX_WAITING = 10_000
 LATE_S = 0.02
 """A timer that comes later than this says that the process was busy or was stopped."""
 RECONNECT_MAX_S = 0.5
+STAY_S = 1.0
+"""A server that sends us away sooner than this is dialled again after a pause."""
 LOG_EVERY_S = 10.0
 
 
@@ -50,48 +52,6 @@ class Unsent(StoreUnavailable):
 
 class Refused(StoreUnavailable):
     """Redis answered with an error, so nothing has changed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a Redis is and how to be let in, read from a `redis://`, `rediss://` or `unix://` URL."""
-
-    host: str
-    port: int
-    path: str | None
-    db: int
-    username: str | None
-    password: str | None = field(repr=False)
-    tls: ssl.SSLContext | None
-
-    def __str__(self) -> str:
-        return f"{self.path or f'{self.host}:{self.port}'}/{self.db}"
-
-
-def parse_address(url: str) -> Address:
-    """The address in a URL. Raises: `ValueError` for a URL that redis-py does not accept."""
-    options = cast("dict[str, Any]", parse_url(url))
-    tls: ssl.SSLContext | None = None
-    if options.get("connection_class") is SSLConnection:
-        tls = ssl.create_default_context(
-            cafile=options.get("ssl_ca_certs"), capath=options.get("ssl_ca_path")
-        )
-        if str(options.get("ssl_cert_reqs", "required")).lower() == "none":
-            tls.check_hostname = False
-            tls.verify_mode = ssl.CERT_NONE
-        elif str(options.get("ssl_check_hostname", "true")).lower() in ("false", "0", "no"):
-            tls.check_hostname = False
-        if certificate := options.get("ssl_certfile"):
-            tls.load_cert_chain(certificate, options.get("ssl_keyfile"), options.get("ssl_password"))
-    return Address(
-        host=options.get("host", "localhost"),
-        port=options.get("port", 6379),
-        path=options.get("path"),
-        db=options.get("db", 0),
-        username=options.get("username"),
-        password=options.get("password"),
-        tls=tls,
-    )
 
 
 class Link(asyncio.Protocol):
@@ -110,6 +70,8 @@ class Link(asyncio.Protocol):
         self._due = 0.0
         self.closed: asyncio.Future[None] = self._loop.create_future()
         self.heard_at = self._loop.time()
+        self.broken_by: Exception | None = None
+        """What ended it, when the other side or TLS did."""
 
     # -- asyncio's side -----------------------------------------------------------------------------
 
@@ -133,6 +95,7 @@ class Link(asyncio.Protocol):
             self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.broken_by = exc
         self._on_lost(self)
         if self._timer is not None:
             self._timer.cancel()
@@ -232,6 +195,99 @@ class Link(asyncio.Protocol):
 Handshake = Callable[[Link], Awaitable[None]]
 
 
+class Where(Protocol):
+    """Finds the server to talk to."""
+
+    async def find(self) -> Sequence[Address]:
+        """Where to dial, the likeliest first. Raises: `StoreUnavailable` when nobody can tell."""
+
+    def __str__(self) -> str:
+        """What the log calls it."""
+
+
+class Fixed:
+    """A server that is where it is."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+
+    async def find(self) -> Sequence[Address]:
+        return (self.address,)
+
+    def __str__(self) -> str:
+        return str(self.address)
+
+
+async def dial(
+    address: Address, *, timeout_s: float, on_lost: Callable[[Link], None] = lambda _link: None
+) -> Link:
+    """A link to a server that has let us in. Raises: `OSError`, `StoreUnavailable` or `ReplyError`."""
+    loop = asyncio.get_running_loop()
+
+    def make() -> Link:
+        return Link(timeout_s, on_lost)
+
+    if address.path is not None:
+        _, link = await loop.create_unix_connection(make, address.path)
+    else:
+        _, link = await loop.create_connection(make, address.host, address.port, ssl=address.tls)
+    commands: list[bytes] = []
+    if address.password is not None:
+        login = (address.username, address.password) if address.username else (address.password,)
+        commands.append(pack("AUTH", *login))
+    if address.db:
+        commands.append(pack("SELECT", address.db))
+    try:
+        for reply in await asyncio.gather(*(link.send(command) for command in commands)):
+            if isinstance(reply, ReplyError):
+                raise reply
+    except StoreUnavailable as error:
+        link.abort()
+        raise ended_by(link, address, error) from None
+    except BaseException:
+        link.abort()
+        raise
+    return link
+
+
+def ended_by(link: Link, address: Address, error: Exception) -> Exception:
+    """What is behind a failure on a link: what ended the link, when something did."""
+    if not isinstance(error, StoreUnavailable) or not link.closed.done():
+        return error
+    if isinstance(link.broken_by, ssl.SSLError):
+        return link.broken_by
+    hint = "" if address.tls or address.path else "; one that wants TLS does so: rediss://"
+    return ConnectionError(f"it closed the connection before it had answered{hint}")
+
+
+def explained(error: BaseException) -> str:
+    """What went wrong with a connection, in words that tell what to change where that is known."""
+    text = getattr(error, "message", "") or str(error) or type(error).__name__
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in (_WRONG_HOST, _WRONG_IP):
+            todo = "name it as its certificate does, or set ssl_check_hostname=false"
+            return f"TLS: {error.verify_message}: {todo}"
+        todo = "give its CA with ssl_ca_certs=FILE"
+        return f"TLS: its certificate is not trusted ({error.verify_message}): {todo}"
+    if isinstance(error, ssl.SSLError):
+        word = str(error.reason or "").upper()
+        if "CERTIFICATE_REQUIRED" in word or "HANDSHAKE_FAILURE" in word:
+            return "TLS: it wants a certificate of ours: give ssl_certfile=FILE and ssl_keyfile=FILE"
+        if "UNKNOWN_CA" in word or "BAD_CERTIFICATE" in word:
+            return "TLS: it does not accept our certificate (ssl_certfile)"
+        if word in _NOT_TLS:
+            return "TLS: it does not speak TLS on this port: redis:// instead of rediss://"
+        return f"TLS: {' '.join(text.split())[:120]}"
+    if isinstance(error, TimeoutError) and not str(error):
+        return "no answer in time"
+    return text
+
+
+_WRONG_HOST, _WRONG_IP = 62, 64
+"""X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL."""
+_NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+
+
 class Health:
     """Says once when Redis stops answering and once when it answers again, however many callers notice."""
 
@@ -266,12 +322,13 @@ class Pipe:
 
     While there is no link, callers wait for one no longer than the time limit; after that, or when the
     server has been silent for twice the limit, they are refused at once. A silent link is replaced after
-    four times the limit, and dialling goes on every half second until it works.
+    four times the limit, and dialling goes on every half second until it works. Where to dial is asked anew
+    each time.
     """
 
     def __init__(
         self,
-        address: Address,
+        where: Where,
         *,
         timeout_s: float,
         connect_timeout_s: float,
@@ -279,7 +336,7 @@ class Pipe:
         health: Health,
         keepalive_s: float = 0.0,
     ) -> None:
-        self._address = address
+        self.where = where
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._handshake = handshake
@@ -289,12 +346,15 @@ class Pipe:
         self._down_since = 0.0
         self._linked: asyncio.Event = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._elsewhere = False
+        self.address: Address | None = None
+        """The server of the latest link."""
         self.last_error: str = "not connected yet"
 
     def start(self) -> None:
         """Begin to dial."""
         self._down_since = asyncio.get_running_loop().time()
-        self._task = asyncio.create_task(self._keep(), name=f"redis {self._address}")
+        self._task = asyncio.create_task(self._keep(), name=f"redis {self.where}")
 
     async def close(self) -> None:
         """Hang up and stop dialling."""
@@ -320,11 +380,26 @@ class Pipe:
             raise Unsent
         return await link.send(packed)
 
-    async def _call_when_linked(self, packed: bytes) -> Reply:
-        """Wait for a link and for the reply, no longer for both than for one."""
+    async def call_all(self, commands: Sequence[bytes]) -> list[Reply]:
+        """The replies to commands that reach one server, one right after the other. Raises as `call`."""
+        if self._link is None:
+            await self.wait_linked(self._patience)
+        link = self._link
+        if link is None or link.silent_s > 2 * self._timeout_s:
+            raise Unsent
+        return await asyncio.gather(*(link.send(command) for command in commands))
+
+    @property
+    def _patience(self) -> float:
+        """How long a caller may still wait for a link."""
         patience = self._timeout_s - (asyncio.get_running_loop().time() - self._down_since)
         if patience <= 0:
             raise Unsent
+        return patience
+
+    async def _call_when_linked(self, packed: bytes) -> Reply:
+        """Wait for a link and for the reply, no longer for both than for one."""
+        patience = self._patience
         sent = False
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -339,6 +414,7 @@ class Pipe:
     def reconnect(self) -> None:
         """The server at the other end is not the one to talk to (any more): dial again."""
         if self._link is not None:
+            self._elsewhere = True
             self._link.abort()
 
     def _lost(self, link: Link) -> None:
@@ -349,32 +425,62 @@ class Pipe:
             self._linked.clear()
 
     async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
         failures = 0
         while True:
-            link: Link | None = None
             try:
+                link = await self._reach()
+            except (OSError, TimeoutError, StoreUnavailable, ReplyError) as error:
+                failures += 1
+                self.last_error = explained(error)
+                self._health.failed(self.last_error)
+            else:
+                began = loop.time()
+                self._elsewhere = False
+                self._link = link
+                self._linked.set()
                 try:
-                    async with asyncio.timeout(self._connect_timeout_s):
-                        link = await self._dial()
-                        await self._handshake(link)
-                except (OSError, TimeoutError, StoreUnavailable, ReplyError) as error:
-                    failures += 1
-                    self.last_error = getattr(error, "message", "") or str(error) or type(error).__name__
-                    self._health.failed(self.last_error)
-                else:
-                    failures = 0
-                    self._link = link
-                    self._linked.set()
                     await self._watch(link)
-                    self.last_error = "connection lost"
-                    self._health.failed(self.last_error)
-            finally:
-                if link is not None:
+                finally:
                     self._lost(link)
                     link.abort()
+                # Sent away by a server that everybody still names: not again and again without a pause.
+                failures = failures + 1 if self._elsewhere and loop.time() - began < STAY_S else 0
+                self.last_error = "connection lost"
+                if not self._elsewhere:
+                    self._health.failed(self.last_error)
             if failures:
                 # Jitter, so that a fleet does not come back in step.
                 await asyncio.sleep(min(RECONNECT_MAX_S, 0.02 * 2**failures) * random.uniform(0.5, 1.0))
+
+    async def _reach(self) -> Link:
+        """A link, greeted, to the first of the addresses that takes us. Raises what the last one said."""
+        async with asyncio.timeout(self._connect_timeout_s):
+            addresses = await self.where.find()
+        refusal: Exception = StoreUnavailable("nobody tells where it is")
+        for address in addresses:
+            link: Link | None = None
+            try:
+                async with asyncio.timeout(self._connect_timeout_s):
+                    link = await dial(address, timeout_s=self._timeout_s, on_lost=self._lost)
+                    await self._handshake(link)
+            except (OSError, TimeoutError, StoreUnavailable, ReplyError) as error:
+                refusal = error
+                if link is not None:
+                    refusal = ended_by(link, address, error)
+                    link.abort()
+                elif isinstance(error, TimeoutError) and address.tls is not None:
+                    refusal = TimeoutError(
+                        "no TLS in time: where it speaks none, redis:// instead of rediss://"
+                    )
+            except BaseException:
+                if link is not None:
+                    link.abort()
+                raise
+            else:
+                self.address = address
+                return link
+        raise refusal
 
     async def _watch(self, link: Link) -> None:
         """Return when the link is lost, after dropping it if the server has gone silent."""
@@ -391,26 +497,3 @@ class Pipe:
             before, silent = silent, link.silent_s > 4 * self._timeout_s
             if before and silent:
                 link.abort()
-
-    async def _dial(self) -> Link:
-        loop = asyncio.get_running_loop()
-        address = self._address
-
-        def make() -> Link:
-            return Link(self._timeout_s, self._lost)
-
-        if address.path is not None:
-            _, link = await loop.create_unix_connection(make, address.path)
-        else:
-            _, link = await loop.create_connection(make, address.host, address.port, ssl=address.tls)
-        commands: list[bytes] = []
-        if address.password is not None:
-            login = (address.username, address.password) if address.username else (address.password,)
-            commands.append(pack("AUTH", *login))
-        if address.db:
-            commands.append(pack("SELECT", address.db))
-        for reply in await asyncio.gather(*(link.send(command) for command in commands)):
-            if isinstance(reply, ReplyError):
-                link.abort()
-                raise reply
-        return link

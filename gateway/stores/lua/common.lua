@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  the epoch key; every other key is derived from it and shares its hash tag
 -- ARGV[1]  the time in ms since the epoch, for tests alone; empty means the server's own clock
--- ARGV[2]  the server's run id for scripts that need a seeded database, else empty
+-- ARGV[2]  the epoch for scripts that need a seeded database, else empty
 --
 -- Numbers are doubles and exact up to 2^53. They are stored and returned as '%.0f', because Lua's own
 -- conversion keeps fourteen digits and money has more. Lifetimes are relative to `now`, and a little longer than

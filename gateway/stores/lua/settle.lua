@@ -1,4 +1,4 @@
--- `EmbeddedStore.settle`. {'OK', known, applied, run cost, run remaining or '', status}
+-- `EmbeddedStore.settle`. {'OK', known, applied, run cost, run remaining or '', status, id of its event or ''}
 
 local s = {
   attempt_id = text(), run_id = text(), cost = number(), tokens = number(), provisional = flag(),
@@ -14,11 +14,17 @@ for i = 1, number() do
   s.holds[i] = {text(), number()}
 end
 
+local event_id = ''
 local known, applied, run = settle(s, function()
-  redis.call('XADD', EVENTS_KEY, '*', 'e', event)
+  event_id = redis.call('XADD', EVENTS_KEY, '*', 'e', event)
 end)
+if known and not applied then
+  -- Its event was written before; no older than this is all that is known of it.
+  local time = redis.call('TIME')
+  event_id = time[1] .. string.format('%03.0f', math.floor(tonumber(time[2]) / 1000)) .. '-999999999'
+end
 if not run then
-  return {'OK', bit(known), bit(applied), '0', '', 'running'}
+  return {'OK', bit(known), bit(applied), '0', '', 'running', event_id}
 end
 local remaining = ''
 if run.budget ~= '' then
@@ -27,4 +33,4 @@ if run.budget ~= '' then
     remaining = int(run.budget_limit - c.used - c.reserved)
   end
 end
-return {'OK', bit(known), bit(applied), int(run.cost), remaining, run.status}
+return {'OK', bit(known), bit(applied), int(run.cost), remaining, run.status, event_id}

@@ -42,6 +42,7 @@ from gateway.admission import (
 from gateway.domain import RunSource
 from gateway.stores.embedded import EmbeddedStore
 from gateway.stores.redis import RedisStore
+from tests.integration.stores.conftest import DEPLOYMENTS, Deployment, deployment
 from tests.support import store_values as make
 from tests.support.redis_server import RedisServer
 
@@ -544,37 +545,39 @@ def runner() -> Iterator[asyncio.Runner]:
         yield runner
 
 
-@pytest.fixture(scope="module")
-def clocked(runner: asyncio.Runner, redis_server: RedisServer) -> Iterator[tuple[RedisStore, list[int]]]:
-    """A store on Redis whose scripts take the time from a list of one number."""
-    clock = [0]
-    store = RedisStore(redis_server.url, worker_id="w", timeout_s=5, clock=lambda: clock[0])
-    runner.run(store.start())
-    yield store, clock
-    runner.run(store.close())
+async def play(
+    rng: random.Random, servers: Deployment, steps: int, begun: int, *, compare_every: int
+) -> None:
+    """One history on servers that are emptied for it, with a store whose scripts take the time from a list."""
+    servers.flushall()
+    clock = [begun]
+    store = RedisStore(servers.url, worker_id="w", timeout_s=5, clock=lambda: clock[0])
+    await store.start()
+    history = History(rng, store, clock)
+    for step in range(1, steps + 1):
+        await history.step()
+        if step % compare_every == 0:
+            await history.compare()
+    await history.compare()
+    await store.close()
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_redis_answers_as_the_specification_and_money_adds_up(
-    seed: int,
-    runner: asyncio.Runner,
-    clocked: tuple[RedisStore, list[int]],
-    redis_server: RedisServer,
+    seed: int, runner: asyncio.Runner, redis_server: RedisServer
 ) -> None:
-    store, clock = clocked
-    client = redis_server.client()
-    client.flushall()
-    client.set(store.keys.epoch, client.info("server")["run_id"])
-    clock[0] = time.time_ns() // 1_000_000
+    begun = time.time_ns() // 1_000_000
+    runner.run(play(random.Random(seed), redis_server, STEPS, begun, compare_every=10))
 
-    async def play() -> None:
-        history = History(random.Random(seed), store, clock)
-        for step in range(STEPS):
-            await history.step()
-            if step % 10 == 9:
-                await history.compare()
 
-    runner.run(play())
+@pytest.mark.parametrize("servers", [deployment(name) for name in DEPLOYMENTS])
+@pytest.mark.parametrize("seed", range(SEEDS, SEEDS + 2))
+def test_every_deployment_answers_as_the_specification(
+    seed: int, servers: str, runner: asyncio.Runner, request: pytest.FixtureRequest
+) -> None:
+    deployed: Deployment = request.getfixturevalue(servers.replace(" ", "_"))
+    begun = time.time_ns() // 1_000_000
+    runner.run(play(random.Random(seed), deployed, STEPS, begun, compare_every=10))
 
 
 @settings(
@@ -588,22 +591,6 @@ def test_redis_answers_as_the_specification_and_money_adds_up(
 )
 @given(choices=strategies.randoms(use_true_random=False), steps=strategies.integers(5, 40))
 def test_a_history_that_hypothesis_chooses_agrees_and_shrinks(
-    choices: random.Random,
-    steps: int,
-    runner: asyncio.Runner,
-    clocked: tuple[RedisStore, list[int]],
-    redis_server: RedisServer,
+    choices: random.Random, steps: int, runner: asyncio.Runner, redis_server: RedisServer
 ) -> None:
-    store, clock = clocked
-    client = redis_server.client()
-    client.flushall()
-    client.set(store.keys.epoch, client.info("server")["run_id"])
-    clock[0] = 1_800_000_000_000
-
-    async def play() -> None:
-        history = History(choices, store, clock)
-        for _ in range(steps):
-            await history.step()
-        await history.compare()
-
-    runner.run(play())
+    runner.run(play(choices, redis_server, steps, 1_800_000_000_000, compare_every=steps))
