@@ -140,7 +140,7 @@ class Http1Transport:
     def __init__(
         self,
         *,
-        connections_per_host: int = 1000,
+        connections_per_host: int = 10_000,
         keepalive_s: float = 30.0,
         ssl: ssl.SSLContext | None = None,
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from gateway.policy.loading import load
+from gateway.serving import CLOSING_S, GRACE_S
 from gateway.settings import from_environment
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +46,7 @@ def rendered(changes: Json | None = None, release: str = "gw") -> dict[tuple[str
 
 
 EVERYTHING: Json = {
+    "migration": {"enabled": True},
     "ingress": {"enabled": True, "host": "llm.example.com", "tlsSecretName": "tls", "className": "nginx"},
     "autoscaling": {"enabled": True},
     "metrics": {"enabled": True, "dashboards": {"enabled": True}, "labels": {"release": "p"}},
@@ -68,6 +71,7 @@ CASES: dict[str, Json] = {
     "air-gapped": values("values-airgapped.yaml"),
     "everything": EVERYTHING,
     "nothing": {
+        "settings": {"preStopSeconds": 0},
         "data": {"persistence": {"enabled": False}},
         "networkPolicy": {"enabled": False},
         "podDisruptionBudget": {"enabled": False},
@@ -112,6 +116,9 @@ def test_helm_lints_it() -> None:
         {"policy": {"files": {"../x.yaml": "version: 1"}}},
         {"data": {"persistence": {"accessModes": ["ReadWriteMany"]}}},
         {"ingress": {"enabled": True}},
+        {"settings": {"drainDelaySeconds": -1}},
+        {"settings": {"workerTimeoutSeconds": 0}},
+        {"migration": {"enabled": True, "urlSecret": {"name": ""}}},
     ],
     ids=json.dumps,
 )
@@ -145,6 +152,17 @@ def test_every_value_is_in_the_schema_and_in_a_template() -> None:
     walk(values(), schema, "")
 
 
+def test_every_value_is_described_and_in_the_documentation() -> None:
+    def walk(known: Json, path: str) -> None:
+        for name, value in known.items():
+            assert value.get("description", "").endswith("."), f"{path}{name} is not described"
+            walk(value.get("properties", {}), f"{path}{name}.")
+
+    walk(json.loads((CHART / "values.schema.json").read_text())["properties"], "")
+    script = runpy.run_path(str(ROOT / "helm" / "values_table.py"))
+    assert script["page"]() == (ROOT / "docs" / "deployment.md").read_text(), "run helm/values_table.py"
+
+
 def pod(manifests: dict[tuple[str, str], Json]) -> Json:
     spec: Json = manifests["StatefulSet", "gw-guardrail-gateway"]["spec"]["template"]["spec"]
     return spec
@@ -159,7 +177,7 @@ def environment(manifests: dict[tuple[str, str], Json]) -> dict[str, Json]:
 def test_pods_are_restricted(case: str) -> None:
     """As the Pod Security Standard `restricted` demands, and with a root that nobody can write to."""
     for (kind, _), manifest in rendered(CASES[case]).items():
-        if kind != "StatefulSet":
+        if kind not in ("StatefulSet", "Job"):
             continue
         spec = manifest["spec"]["template"]["spec"]
         assert spec["automountServiceAccountToken"] is False
@@ -218,14 +236,34 @@ def test_the_settings_are_the_gateways_own() -> None:
     assert not settings.embedded
 
 
-@pytest.mark.parametrize("seconds", [5, 20, 120])
-def test_a_pod_that_stops_gets_the_time_that_its_drain_needs(seconds: int) -> None:
-    spec = pod(rendered({"settings": {"drainSeconds": seconds}}))
+@pytest.mark.parametrize(
+    "waits",
+    [
+        {"drainSeconds": 5},
+        {"drainSeconds": 120},
+        {"preStopSeconds": 0, "drainDelaySeconds": 15},
+        {"preStopSeconds": 30, "drainDelaySeconds": 7, "drainSeconds": 60},
+    ],
+    ids=json.dumps,
+)
+def test_a_pod_that_stops_gets_the_time_that_its_drain_needs(waits: dict[str, int]) -> None:
+    manifests = rendered({"settings": waits})
+    spec, variables = pod(manifests), environment(manifests)
     (container,) = spec["containers"]
-    command = container["lifecycle"]["preStop"]["exec"]["command"]
-    before = int(re.search(r"sleep\((\d+)\)", command[-1])[1])  # type: ignore[index]  # it is there or the test fails
-    assert command[0] == "/opt/gateway/bin/python"  # what the image has, see docker/Dockerfile
-    assert spec["terminationGracePeriodSeconds"] >= before + seconds + 5
+    before = 0
+    if waits.get("preStopSeconds") == 0:
+        assert "lifecycle" not in container
+    else:
+        command = container["lifecycle"]["preStop"]["exec"]["command"]
+        before = int(re.search(r"sleep\((\d+)\)", command[-1])[1])  # type: ignore[index]  # it is there or the test fails
+        assert before == waits.get("preStopSeconds", 5)
+        assert command[0] == "/opt/gateway/bin/python"  # what the image has, see docker/Dockerfile
+    settings = from_environment(
+        {name: variables[name]["value"] for name in ("GATEWAY_DRAIN_S", "GATEWAY_DRAIN_DELAY_S")}
+    )
+    assert settings.drain_delay_s == waits.get("drainDelaySeconds", 0)
+    needed = before + settings.drain_delay_s + settings.drain_s + GRACE_S + CLOSING_S
+    assert spec["terminationGracePeriodSeconds"] > needed, "or a supervisor is killed before its workers"
 
 
 def test_probes_ask_for_what_they_act_on() -> None:
@@ -312,6 +350,64 @@ def test_the_bundled_redis_keeps_what_it_holds() -> None:
     names = [entry["name"] for entry in pod(manifests)["containers"][0]["env"]]
     # Kubernetes expands only what stands before.
     assert names.index("REDIS_PASSWORD") < names.index("GATEWAY_STORE_URL")
+
+
+def test_the_migration_needs_nothing_that_is_not_there_before_the_chart() -> None:
+    manifests = rendered(EVERYTHING)
+    job = manifests["Job", "gw-guardrail-gateway-migrate"]
+    assert set(job["metadata"]["annotations"]["helm.sh/hook"].split(",")) == {"pre-install", "pre-upgrade"}
+    spec = job["spec"]["template"]["spec"]
+    assert "serviceAccountName" not in spec
+    assert [volume["name"] for volume in spec["volumes"]] == ["tmp"]
+    (container,) = spec["containers"]
+    assert container["args"] == ["migrate"]
+    assert container["image"] == pod(manifests)["containers"][0]["image"]
+    (url,) = container["env"]
+    assert url["valueFrom"]["secretKeyRef"]["key"] == "ledger-admin-url"
+    # No service and no budget takes it for a gateway.
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    for (kind, name), manifest in manifests.items():
+        chosen = manifest["spec"].get("selector", {}) if kind in ("Service", "PodDisruptionBudget") else {}
+        wanted = chosen.get("matchLabels", chosen)
+        assert not wanted or not wanted.items() <= labels.items(), name
+    assert not [kind for kind, _ in rendered() if kind == "Job"]
+
+
+def test_the_disruption_budget_and_spreading_mean_the_gateways_pods() -> None:
+    for case in ("default", "ha"):
+        manifests = rendered(CASES[case])
+        labels = manifests["StatefulSet", "gw-guardrail-gateway"]["spec"]["template"]["metadata"]["labels"]
+        budget = manifests["PodDisruptionBudget", "gw-guardrail-gateway"]["spec"]
+        assert budget["maxUnavailable"] == 1
+        assert budget["selector"]["matchLabels"].items() <= labels.items()
+        spec = pod(manifests)
+        (apart,) = spec["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+        assert apart["podAffinityTerm"]["topologyKey"] == "kubernetes.io/hostname"
+        assert apart["podAffinityTerm"]["labelSelector"]["matchLabels"].items() <= labels.items()
+        spread = {
+            each["topologyKey"]: each["whenUnsatisfiable"] for each in spec["topologySpreadConstraints"]
+        }
+        wanted = "DoNotSchedule" if case == "ha" else "ScheduleAnyway"
+        assert spread == {"topology.kubernetes.io/zone": wanted, "kubernetes.io/hostname": wanted}
+
+
+def test_egress_leads_to_what_is_named_and_nowhere_else() -> None:
+    def egress(changes: Json) -> list[Json]:
+        found: list[Json] = rendered(changes)["NetworkPolicy", "gw-guardrail-gateway"]["spec"]["egress"]
+        return found
+
+    names, providers = egress({})
+    assert {port["port"] for port in names["ports"]} == {53}
+    (outside,) = providers["to"]
+    assert outside["ipBlock"]["cidr"] == "0.0.0.0/0"
+    assert "10.0.0.0/8" in outside["ipBlock"]["except"]
+    assert "169.254.0.0/16" in outside["ipBlock"]["except"], "or the cloud's metadata could be asked"
+    assert providers["ports"] == [{"protocol": "TCP", "port": 443}]
+    stores = egress(CASES["ha"])[-1]
+    assert {port["port"] for port in stores["ports"]} == {6379, 26379, 5432}
+    # Nothing of the world outside where there is none.
+    blocks = [to for rule in egress(CASES["air-gapped"]) for to in rule.get("to", ()) if "ipBlock" in to]
+    assert blocks == []
 
 
 def test_scaling_is_by_what_is_in_flight() -> None:
