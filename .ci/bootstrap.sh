@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what a bare machine lacks, by ordinary clients: a venv module, redis-server, Node, Chromium, Prometheus.
-#   bootstrap.sh venv PYTHON DIRECTORY | redis | node | browser | promtool
+#   bootstrap.sh venv PYTHON DIRECTORY | redis | node | browser | promtool | proxies | image
 set -eu
 
 # Debian's packages need root; without it the sentence says what to install.
@@ -54,8 +54,28 @@ promtool)
         apt_install prometheus
     fi
     ;;
+proxies)
+    # What stands in front of gateways elsewhere; the packages' own servers are not used.
+    command -v nginx >/dev/null 2>&1 || [ -x /usr/sbin/nginx ] || apt_install nginx-light
+    command -v haproxy >/dev/null 2>&1 || [ -x /usr/sbin/haproxy ] || apt_install haproxy
+    ;;
+image)
+    # Builds images without a daemon, on a base of this system's own release; needs root.
+    command -v buildah >/dev/null 2>&1 && command -v debootstrap >/dev/null 2>&1 || apt_install buildah debootstrap
+    if [ ! -f .venv/image-base.tar ]; then
+        made=$(mktemp -d)
+        mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)
+        . /etc/os-release
+        debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates "$VERSION_CODENAME" "$made" "$mirror" >"$made.log" ||
+            { tail "$made.log" >&2; exit 1; }
+        rm -rf "$made"/var/cache/apt/archives/*.deb "$made"/var/lib/apt/lists/* "$made"/usr/share/doc "$made"/dev/*
+        tar -C "$made" -cf .venv/image-base.tar.new .
+        mv .venv/image-base.tar.new .venv/image-base.tar
+        rm -rf "$made" "$made.log"
+    fi
+    ;;
 *)
-    echo "usage: bootstrap.sh venv PYTHON DIRECTORY | redis | node | browser | promtool" >&2
+    echo "usage: bootstrap.sh venv PYTHON DIRECTORY | redis | node | browser | promtool | proxies | image" >&2
     exit 2
     ;;
 esac

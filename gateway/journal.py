@@ -14,6 +14,7 @@ Replay is idempotent, so a file is removed only after everything in it is known 
 from __future__ import annotations
 
 import fcntl
+import logging
 import mmap
 import os
 from collections.abc import Callable
@@ -25,6 +26,8 @@ import orjson
 
 from gateway.admission import Hold, Settlement
 from gateway.domain import Nano
+
+log = logging.getLogger("gateway.journal")
 
 FILE_BYTES = 8 * 1024 * 1024
 _SETTLEMENT_FIELDS = {f.name for f in fields(Settlement)}
@@ -186,7 +189,7 @@ class Opened:
 def read_journal(path: Path, conservative: Callable[[Opened], Settlement]) -> list[Settlement]:
     """Every settlement that a journal asks for: those on record, and a conservative one for each attempt
     that was dispatched and never ended. Lines that were torn by the crash are passed over."""
-    opened: dict[str, dict[str, Any]] = {}
+    opened: dict[str, Opened] = {}
     settled: dict[str, Settlement] = {}
     # What was never written is zeros; a line that was being written ends in them.
     for line in path.read_bytes().rstrip(b"\0").split(b"\n"):
@@ -196,22 +199,34 @@ def read_journal(path: Path, conservative: Callable[[Opened], Settlement]) -> li
             record = orjson.loads(line)
         except orjson.JSONDecodeError:
             continue
-        if "o" in record:
-            opened[record["o"]] = record
-        elif "s" in record:
-            settlement = _settlement(record["s"])
-            settled[settlement.attempt_id] = settlement
-    for attempt_id, record in opened.items():
+        try:
+            if "o" in record:
+                found = _opened(record)
+                opened[found.attempt_id] = found
+            elif "s" in record:
+                settlement = _settlement(record["s"])
+                settled[settlement.attempt_id] = settlement
+        except (KeyError, TypeError, ValueError, AttributeError):
+            # A disk's fault or somebody's hand: no reason not to settle everything else, and not to serve.
+            log.error("%s: a record cannot be read and is passed over", path.name)
+    for attempt_id, found in opened.items():
         if attempt_id not in settled:
-            holds = tuple(Hold(str(c), int(e)) for c, e in record["h"])
-            settled[attempt_id] = conservative(
-                Opened(attempt_id, int(record["n"]), int(record["r"]), holds, record["e"])
-            )
+            settled[attempt_id] = conservative(found)
     return list(settled.values())
+
+
+def _opened(record: dict[str, Any]) -> Opened:
+    attempt_id, event = record["o"], record["e"]
+    if not isinstance(attempt_id, str) or not isinstance(event, dict):
+        raise TypeError("no record of an attempt")
+    holds = tuple(Hold(str(c), int(e)) for c, e in record["h"])
+    return Opened(attempt_id, int(record["n"]), int(record["r"]), holds, event)
 
 
 def _settlement(record: dict[str, Any]) -> Settlement:
     values = {name: record[name] for name in _SETTLEMENT_FIELDS}
+    if not isinstance(values["attempt_id"], str):
+        raise TypeError("no record of a settlement")
     # An event without a text stands as `null`.
     values["event"] = orjson.dumps(values["event"]) if values["event"] is not None else b""
     values["progress"] = b""

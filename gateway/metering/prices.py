@@ -355,8 +355,9 @@ def provider_ref(dialect: str, base_url: str) -> str | None:
 
 _VENDOR = re.compile(r"(?:[a-z0-9-]+[./])*")
 """What may stand before a name that a clause finds inside another: `us.anthropic.`, `publishers/google/`."""
-_VERSION = re.compile(r"(?:[-@:._]?(?:v\d+(?::\d)?|\d{2,8}|latest|preview|exp|experimental|beta|stable))*")
-"""What may stand after it. One digit alone may not: the 1 of `-4-1` is another model than `-4`."""
+_VERSION = re.compile(r"(?:[-@:._]?(?:v\d++(?::\d)?|\d{2,}+|latest|preview|exp|experimental|beta|stable))*")
+"""What may stand after it. One digit alone may not: the 1 of `-4-1` is another model than `-4`. Digits are
+taken together or not at all: a long row of them would else be cut up in every way there is."""
 _COMPACT_DATE = re.compile(r"-(20\d\d)(\d\d)(\d\d)(?=-|:|$)")
 
 

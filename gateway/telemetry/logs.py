@@ -128,7 +128,7 @@ class Formatter(logging.Formatter):
         if not isinstance(given, Mapping):
             return {}
         return {
-            str(name)[:64]: self._plain(value, MAX_VALUE) if isinstance(value, str) else value
+            str(name)[:64]: self._plain(value, MAX_VALUE) if isinstance(value, str) else _writable(value)
             for name, value in given.items()
             if value is None or isinstance(value, str | int | float)
         }
@@ -149,6 +149,13 @@ def _escaped(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
+
+
+def _writable(value: int | float | None) -> int | float | str | None:
+    """A number as JSON takes it: larger ones than 64 bits hold would cost the line."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return "beyond 64 bits"
+    return value
 
 
 def _shown(value: object) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI
@@ -15,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.requests import Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
 
 from gateway.domain import Json
 from gateway.errors import StoreUnavailable
@@ -84,24 +86,7 @@ def admin_app(
     app.state.worker = worker
     app.state.operators = operators = Operators(worker, Sessions(worker))
     app.state.limits = limits = limits or Limits()
-    for router in (
-        admin_kills.router,
-        admin_overview.router,
-        admin_runs.router,
-        admin_budgets.router,
-        admin_approvals.router,
-        admin_alerts.router,
-        admin_audit.router,
-        admin_backtest.router,
-        admin_breakers.router,
-        admin_policy.router,
-        admin_privacy.router,
-        admin_credentials.router,
-        admin_doctor.router,
-        admin_sessions.router,
-        about,
-    ):
-        app.include_router(router, prefix=PREFIX)
+    app.router.routes.extend(_routes())
     for kind in (
         AdminError,
         HTTPException,
@@ -119,6 +104,31 @@ def admin_app(
     provider = Provider(settings, worker.transport, worker.clock) if settings.oidc_issuer else None
     gate = Gate(app, worker, operators, limits, DashboardLogins(worker, operators, limits, provider))
     return Dashboard(gate, local=listens_on_loopback(settings), public_url=settings.public_url)
+
+
+@cache
+def _routes() -> list[BaseRoute]:
+    """Every route, which knows of no worker: what FastAPI makes of one is made once in a process."""
+    whole = APIRouter()
+    for router in (
+        admin_kills.router,
+        admin_overview.router,
+        admin_runs.router,
+        admin_budgets.router,
+        admin_approvals.router,
+        admin_alerts.router,
+        admin_audit.router,
+        admin_backtest.router,
+        admin_breakers.router,
+        admin_policy.router,
+        admin_privacy.router,
+        admin_credentials.router,
+        admin_doctor.router,
+        admin_sessions.router,
+        about,
+    ):
+        whole.include_router(router, prefix=PREFIX)
+    return whole.routes
 
 
 async def _answer(_request: Request, error: Exception) -> Response:

@@ -258,14 +258,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One HTTP request of the admin plane."""
 
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message["headers"],
-                    (b"cache-control", b"no-store"),
-                    (b"x-content-type-options", b"nosniff"),
-                ]
-            await send(message)
+        guarded = with_security_headers(send)
 
         try:
             answer = await self._admit(scope, receive)
@@ -333,6 +326,29 @@ class Gate:
         # Only failures are counted: nobody can lock the operators of a shared address out.
         self.limits.ensure_failure(address_of(scope))
         raise unauthorized()
+
+
+_SECURITY_HEADERS = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+)
+"""For whatever opens an answer in a browser's window. A page's own policy stands in place of this one."""
+
+
+def with_security_headers(send: Send) -> Send:
+    """`send`, with these headers in each answer that has none of their name."""
+
+    async def guarded(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            there = {name.lower() for name, _ in message["headers"]}
+            added = [pair for pair in _SECURITY_HEADERS if pair[0] not in there]
+            message["headers"] = [*message["headers"], *added]
+        await send(message)
+
+    return guarded
 
 
 def unauthorized() -> AdminError:

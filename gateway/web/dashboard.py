@@ -18,11 +18,17 @@ import hashlib
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import brotli
 
-from gateway.web.admin_gate import AdminError, ensure_no_foreign_page, error_response
+from gateway.web.admin_gate import (
+    AdminError,
+    ensure_no_foreign_page,
+    error_response,
+    with_security_headers,
+)
 from gateway.web.asgi import Receive, Scope, Send
 
 STATIC = Path(__file__).parent / "static"
@@ -107,7 +113,7 @@ class Dashboard:
             if scope["method"] not in ("GET", "HEAD"):
                 raise AdminError(405, "method_not_allowed", "Method Not Allowed")
         except AdminError as error:
-            await error_response(error)(scope, receive, send)
+            await error_response(error)(scope, receive, with_security_headers(send))
             return
         await _send(asset, headers, scope["method"] == "HEAD", send)
 
@@ -168,6 +174,7 @@ def load(folder: Path = STATIC) -> dict[str, Asset]:
     return assets
 
 
+@lru_cache(maxsize=128)
 def _asset(name: str, content: bytes, cache: bytes) -> Asset:
     suffix = name[name.rindex(".") :]
     packed = suffix in _COMPRESSED

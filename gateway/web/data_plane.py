@@ -178,6 +178,7 @@ class DataPlane:
             incoming.path = match[2]
         path, method, facts, headers = incoming.path, incoming.method, incoming.facts, incoming.headers
         facts.surface = surface_of(path, headers)
+        ensure_unambiguous(incoming.raw_headers, headers)
         if b"upgrade" in headers and b"websocket" in headers[b"upgrade"].lower():
             raise CallerError("upgrade_required", "WebSocket is not offered here; use HTTP.")
         if path in _STEPS:
@@ -205,7 +206,6 @@ class DataPlane:
 
     async def _call(self, incoming: Incoming) -> Call:
         """The request, authenticated first and read then."""
-        ensure_unambiguous(incoming.headers)
         caller = self.authenticator.identify(incoming.headers)
         server = self.pipeline.generation.policy.server
         return incoming.call(caller, await read_body(incoming.receive, incoming.headers, server))
@@ -216,7 +216,6 @@ class DataPlane:
         """A path that the policy lets pass, its body streamed."""
         headers, facts = incoming.headers, incoming.facts
         facts.surface = Surface.PASSTHROUGH
-        ensure_unambiguous(headers)
         caller = self.authenticator.identify(headers)
         await self.pipeline.provider_state.find(caller, [part for part in segments if is_private(part)])
         length = headers.get(b"content-length", b"")

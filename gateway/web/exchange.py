@@ -17,6 +17,7 @@ import uvicorn
 from uvicorn.protocols.http import httptools_impl
 
 from gateway.domain import Headers
+from gateway.web.connection import StrictProtocol
 
 EXTENSION = "gateway.exchange"
 """Where an application finds the `Exchange` in `scope["extensions"]`."""
@@ -24,6 +25,8 @@ WRITE_TIMEOUT_S = 120.0
 """A client that takes no byte for so long is treated as gone."""
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
 _LAST_CHUNK = b"0\r\n\r\n"
+_BODILESS = frozenset({204, 304})
+"""After these a client reads the next answer at once: a single byte more would be taken for it."""
 
 
 class Exchange(httptools_impl.RequestResponseCycle):
@@ -34,6 +37,7 @@ class Exchange(httptools_impl.RequestResponseCycle):
         scope["extensions"] = {EXTENSION: self}
         self._callback: Callable[[], None] | None = None
         self._head = b""
+        self._bodiless = False
 
     @property
     def left(self) -> bool:
@@ -63,19 +67,23 @@ class Exchange(httptools_impl.RequestResponseCycle):
 
     async def start(self, status: int, headers: Headers) -> None:
         """Begin a streamed answer; its head goes out with the first piece."""
-        if not self.disconnected:
-            self.chunked_encoding = self.scope["http_version"] == "1.1"
-            framing = b"transfer-encoding: chunked\r\n" if self.chunked_encoding else b""
-            self.keep_alive = self.keep_alive and self.chunked_encoding
-            self._head = self._make_head(status, headers, framing)
+        if self.disconnected:
+            return
+        self._bodiless = status in _BODILESS
+        self.chunked_encoding = self.scope["http_version"] == "1.1" and not self._bodiless
+        framing = b"transfer-encoding: chunked\r\n" if self.chunked_encoding else b""
+        self.keep_alive = self.keep_alive and (self.chunked_encoding or self._bodiless)
+        self._head = self._make_head(status, headers, framing)
 
     async def send(self, message: Any) -> None:
         """A piece of a streamed answer, or a message of ASGI. Waits while the client is slow, and gives up on
         one that takes nothing."""
         if type(message) is not bytes:
+            if self.waiting_for_100_continue:
+                self.keep_alive = False
             await super().send(message)
             return
-        if self.disconnected or not message:
+        if self.disconnected or not message or self._bodiless:
             return
         piece = b"%x\r\n%b\r\n" % (len(message), message) if self.chunked_encoding else message
         if self._head:
@@ -107,7 +115,9 @@ class Exchange(httptools_impl.RequestResponseCycle):
 
     def _make_head(self, status: int, headers: Headers, framing: bytes) -> bytes:
         self.response_started = True
-        self.waiting_for_100_continue = False
+        if self.waiting_for_100_continue:
+            # Whether the body still comes is the client's to say: what comes next may be that or a request.
+            self.keep_alive = self.waiting_for_100_continue = False
         lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         for name, value in (*self.default_headers, *headers):
             if name == b"connection" and b"close" in value:
@@ -131,8 +141,8 @@ class Exchange(httptools_impl.RequestResponseCycle):
         self.on_response()
 
 
-class HttpProtocol(httptools_impl.HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol, which tells an exchange when its client leaves."""
+class HttpProtocol(StrictProtocol):
+    """uvicorn's HTTP/1.1 protocol, read strictly, which tells an exchange when its client leaves."""
 
     cycle: Exchange
 
