@@ -21,7 +21,7 @@ from typing import Any, cast
 import orjson
 
 from gateway.admission import Lookup, RunView, Settled, Settlement
-from gateway.app import Worker
+from gateway.app import Worker, simulated
 from gateway.attempt import Attempt
 from gateway.dispatch import Ask, Call, Dispatcher, Generation, Held, Job
 from gateway.domain import Answer, Headers, Json, Millis, Nano, Principal, RunSource, Step, Surface, Usage
@@ -29,7 +29,8 @@ from gateway.errors import CallerError, GatewayError, Refusal, UpstreamError
 from gateway.governor import Governor
 from gateway.journal import Journal
 from gateway.metering.estimate import Quote, input_bound, quote
-from gateway.policy.models import Cache, Policy, Profile, Provider, Routing, Screening
+from gateway.metering.prices import SIM_PROVIDER
+from gateway.policy.models import Cache, Policy, Profile, Provider, Routing, Screening, Target
 from gateway.protocols import Store
 from gateway.provider_state import Held as Kept
 from gateway.provider_state import ProviderState
@@ -39,7 +40,7 @@ from gateway.rehearsal import settings_in
 from gateway.rollout import Rollout
 from gateway.rules.budgets import Scopes
 from gateway.rules.identity import is_name
-from gateway.rules.route import Route, Router
+from gateway.rules.route import Route
 from gateway.rules.trace import Trace
 from gateway.shaping import SHAPERS, Said
 from gateway.stores.embedded import EmbeddedStore, choose_window
@@ -50,6 +51,8 @@ from gateway.upstreams.transport import Transport, UpstreamReply, UpstreamReques
 
 LEASE_S = 1e9
 """Of reservations: what was recorded ends them, and nothing else."""
+_NOWHERE = "http://127.0.0.1:9/v1"
+"""Of the built-in simulated provider, for which the stage answers as for every other."""
 _LAST_WORDS = "This is what is known."
 """What a model is taken to say where no recorded answer fits: at a landing, or asked once more."""
 _JSON: Headers = [(b"content-type", b"application/json")]
@@ -519,7 +522,9 @@ class Stage(Worker):
     def __init__(self, policy: Policy, base: Policy, directory: Path) -> None:
         super().__init__(settings_in(directory, lease_s=LEASE_S))
         self.candidate = playable(policy, base)
-        self._base = Router(base)
+        self._built_in: set[str] = set()
+        self._base_policy = base
+        self._base = self._router(base)
         self._base_paths = base.passthrough
         self._base_routes: dict[str, Route | None] = {}
         self.clock = self.stage_clock = StageClock()
@@ -540,6 +545,16 @@ class Stage(Worker):
 
     def notify(self, kind: str, facts: dict[str, Any]) -> None:
         """Nobody hears of it."""
+
+    def _simulated(self, name: str) -> Target | None:
+        """The built-in simulated provider's models, where they were offered: what the policy in force does
+        not have, and a step on record was served by all the same."""
+        playing = PLAYING.get()
+        if playing is not None and playing.step.model == name and playing.step.provider == SIM_PROVIDER:
+            self._built_in.add(name)
+        if name not in self._built_in or self._base_policy.find_model(name) is not None:
+            return None
+        return simulated(name, _NOWHERE)
 
     def _make_transport(self) -> Transport:
         return Understudy()
