@@ -1,12 +1,14 @@
 # Everything a developer or CI runs. `make help` lists the targets.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run setup dev test test-all check format bench bench-screening demo clean requirements assets screenshots
+.PHONY: help run setup dev test test-all image check format bench bench-screening demo clean requirements assets screenshots chaos soak sbom audit
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONPATH :=
+# What was compiled once is kept: tests start hundreds of processes, each of which would compile everything anew.
+export PYTHONDONTWRITEBYTECODE :=
 # Tests run side by side; they wait for processes and disks as much as they compute, so three suit two cores.
 JOBS ?= 3
 
@@ -51,16 +53,36 @@ screenshots: dev ## Pictures of each page of the dashboard, light and dark, into
 	sh .ci/bootstrap.sh browser
 	$(BIN)/python -m tests.browser.screenshots $(ARGS)
 
-test: dev ## The test suite: unit, integration on real Redis, the Python SDKs as clients
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not node and not slow" $(ARGS)
+test: | $(VENV)/bin/python ## The test suite: unit, integration on real Redis, the Python SDKs as clients
+	@# The clients' own environments are made meanwhile; what an absent index means for them, their tests say.
+	@$(BIN)/python -m tests.clients.environments >/dev/null & $(MAKE) --no-print-directory dev; made=$$?; wait; exit $$made
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not node and not slow and not chaos and not soak" $(ARGS)
 
 test-all: dev ## What needs more: Node clients, Claude Code and Codex, crashes and faults at length (after `make test`)
 	sh .ci/bootstrap.sh node
 	sh .ci/bootstrap.sh browser
 	sh .ci/bootstrap.sh promtool
+	sh .ci/bootstrap.sh proxies
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "(node or slow) and not browser" $(ARGS)
 	@# The browser's driver keeps an event loop in its thread, which no other test could live with.
 	$(BIN)/python -m pytest -m browser $(ARGS)
+
+chaos: dev ## Faults at length: kills, dead networks, full disks, hostile clients; writes docs/reliability.md
+	$(BIN)/python -m pytest -m chaos tests/chaos tests/integration/processes $(ARGS); ended=$$?; $(BIN)/python -m tests.chaos.report; exit $$ended
+
+soak: dev ## 200,000 mixed requests: memory and open files do not grow; SOAK_REQUESTS=N for more
+	$(BIN)/python -m pytest -m soak tests/chaos $(ARGS); ended=$$?; $(BIN)/python -m tests.chaos.report; exit $$ended
+
+image: dev ## Build the container image on a local base, without a network, and see that it answers (as root)
+	sh .ci/bootstrap.sh image
+	$(BIN)/python -m pytest -q tests/deployment/test_image.py $(ARGS)
+
+sbom: setup ## Write the software bill of materials (CycloneDX) to dist/sbom.cdx.json
+	$(BIN)/python .ci/sbom.py --output dist/sbom.cdx.json
+
+audit: | $(VENV)/bin/python ## Look the pinned packages up in a database of vulnerabilities (needs the Internet, and pip-audit in .venvs/audit)
+	@test -x .venvs/audit/bin/pip-audit || { "$(PYTHON)" -m venv .venvs/audit && .venvs/audit/bin/python -m pip install --quiet pip-audit==2.10.1; }
+	.venvs/audit/bin/pip-audit --disable-pip --require-hashes -r requirements/runtime.txt -r requirements/image.txt
 
 check: dev ## Format check, lint, strict types, fast tests: before a commit
 	$(BIN)/ruff format --check .

@@ -137,6 +137,8 @@ FRAMEWORKS = [
     *(PYDANTIC_CLAUDE, LANGGRAPH_CLAUDE, VERCEL_CLAUDE),
 ]
 """One of each kind, for what does not differ between the ages of an SDK."""
+_MIDDLE_AGED = [*OPENAI[1:3], RESPONSES_LOOPS[1], *RESPONSES_KEPT[:2]]
+"""Neither the oldest nor the newest of their kind."""
 
 
 def each(clients: Sequence[Client], *more: Any) -> list[Any]:
@@ -144,6 +146,22 @@ def each(clients: Sequence[Client], *more: Any) -> list[Any]:
     process, so their tests stay together."""
     return [
         pytest.param(client, *more, id="-".join(map(str, (client, *more))), marks=_marks(client))
+        for client in clients
+    ]
+
+
+def at_the_ends(clients: Sequence[Client]) -> list[Any]:
+    """As `each`, those of middle age with the slow tests: where the oldest and the newest of an SDK agree, and
+    all ages in a whole loop, nothing else is expected of what came between."""
+    return each_but(_MIDDLE_AGED, clients)
+
+
+def each_but(seldom: Sequence[Client], clients: Sequence[Client]) -> list[Any]:
+    """As `each`, some of them with the slow tests."""
+    return [
+        pytest.param(client, id=str(client), marks=[*_marks(client), pytest.mark.slow])
+        if client in seldom
+        else pytest.param(client, id=str(client), marks=_marks(client))
         for client in clients
     ]
 
@@ -177,7 +195,8 @@ class Drivers:
 
     def play(self, client: Client, gateway: Gateway, prompt: str = "", **job: Any) -> list[Result]:
         """Let the client's agent work on the prompt, `parallel` of them at once (or one for each of
-        `prompts`); one result for each."""
+        `prompts`); one result for each.
+        With `tool_until`, the agents' tool returns when a file of that path appears."""
         process = self._process(client)
         assert process.stdin is not None
         assert process.stdout is not None
@@ -189,11 +208,19 @@ class Drivers:
             **client.job,
             **job,
         }
-        process.stdin.write(json.dumps(whole) + "\n")
-        process.stdin.flush()
-        line = process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the driver of {client} ended with {process.wait(5)}; see its standard error")
+        try:
+            process.stdin.write(json.dumps(whole) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+            if not line:
+                raise RuntimeError(
+                    f"the driver of {client} ended with {process.wait(5)}; see its standard error"
+                )
+        except BaseException:
+            # What it still says to this job, after a test's own time-out say, is no answer to the next one.
+            process.kill()
+            process.wait(5)
+            raise
         return [Result(**found) for found in json.loads(line)]
 
     def _process(self, client: Client) -> subprocess.Popen[str]:

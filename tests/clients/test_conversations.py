@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.testing import ProviderServer, Reply, Scenario
-from tests.clients.clients import EVERY, STEPS, Client, Drivers, each
+from tests.clients.clients import EVERY, STEPS, Client, Drivers, at_the_ends
 from tests.clients.records import runs_of
 from tests.clients.talk import TOOLS, Talk
 from tests.integration.conftest import MakeGateway, let_time_pass
@@ -283,7 +283,7 @@ def test_a_value_in_the_body_groups_new_runs(body: dict[str, Any], gateway: Thre
 
 
 @pytest.mark.parametrize("how", ["header", pytest.param("url", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("client", each(EVERY))
+@pytest.mark.parametrize("client", at_the_ends(EVERY))
 def test_a_named_run_takes_in_every_step_and_no_answer_ends_it(
     client: Client, how: str, drivers: Drivers, gateway: ThreadedGateway
 ) -> None:

@@ -26,6 +26,7 @@ from tests.clients.clients import (
     Client,
     Drivers,
     Result,
+    at_the_ends,
     each,
 )
 from tests.clients.policy import served_cost
@@ -81,7 +82,7 @@ def test_an_answer_by_a_final_tool_completes_the_run(
     assert run.status == "completed"
 
 
-@pytest.mark.parametrize("client", each(EVERY))
+@pytest.mark.parametrize("client", at_the_ends(EVERY))
 def test_the_same_agent_started_again_is_another_run(
     client: Client, drivers: Drivers, gateway: ThreadedGateway
 ) -> None:
@@ -90,7 +91,7 @@ def test_the_same_agent_started_again_is_another_run(
     ensure_apart(gateway, 2)
 
 
-@pytest.mark.parametrize("client", each(EVERY))
+@pytest.mark.parametrize("client", at_the_ends(EVERY))
 def test_two_agents_in_lockstep_with_equal_prompts_are_two_runs(
     client: Client, drivers: Drivers, gateway: ThreadedGateway
 ) -> None:

@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,7 @@ from tests.clients.clients import (
     STEPS,
     Client,
     Drivers,
+    at_the_ends,
     each,
 )
 from tests.clients.records import Run, runs_of
@@ -32,6 +34,8 @@ from tests.support.gateway import ThreadedGateway, wait_until
 pytestmark = pytest.mark.clients
 
 PROMPT = "Why does the printer on the third floor print everything twice?"
+STARTED_S = 90.0
+"""A client asks within it, though its program has yet to be started."""
 BUDGET = "budgets: [{name: run, per: run, limit_usd: 0.25}]\n"
 RETRYING = [*OPENAI[1:3], *SDKS, *FRAMEWORKS, SMOL_CODE]
 
@@ -58,7 +62,7 @@ def failing_first(client: Client, failure: Reply, times: int) -> Play:
 @pytest.mark.parametrize(
     "stream", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "stream"]
 )
-@pytest.mark.parametrize("client", each(EVERY))
+@pytest.mark.parametrize("client", at_the_ends(EVERY))
 def test_an_exhausted_budget_ends_the_agent_after_one_attempt(
     client: Client, stream: bool, drivers: Drivers, provider: ProviderServer, make_gateway: MakeGateway
 ) -> None:
@@ -82,18 +86,21 @@ def settled(gateway: ThreadedGateway) -> list[Run]:
     return [run for run in runs_of(gateway) if run.attempts]
 
 
-@pytest.mark.parametrize("client", each(EVERY))
+@pytest.mark.parametrize("client", at_the_ends(EVERY))
 def test_a_killed_run_ends_the_agent_after_one_attempt(
-    client: Client, drivers: Drivers, gateway: ThreadedGateway
+    client: Client, drivers: Drivers, gateway: ThreadedGateway, tmp_path: Path
 ) -> None:
+    killed = tmp_path / "killed"
+
     def kill() -> None:
-        first = wait_until(lambda: settled(gateway), what="the run's first step")[0]
+        first = wait_until(lambda: settled(gateway), STARTED_S, "the run's first step")[0]
         gateway.admin("POST", "/kills", {"scope": "run", "id": first.id, "reason": "enough"})
+        killed.touch()
 
     operator = threading.Thread(target=kill)
     operator.start()
     with tapped(gateway) as tap:
-        (result,) = drivers.play(client, gateway, PROMPT, tool_s=0.7)
+        (result,) = drivers.play(client, gateway, PROMPT, tool_until=str(killed))
     operator.join()
     assert result.error is not None
     assert (result.error["code"], result.error["status"]) == ("run_killed", 400)
@@ -111,7 +118,7 @@ def test_a_kill_in_the_middle_of_a_stream_ends_the_agent_after_one_attempt(
     provider.script("endless", Reply("word " * 3000, chunks=3000, chunk_delay_s=0.01, ignore_limits=True))
 
     def kill() -> None:
-        wait_until(lambda: any(attempt.chunks > 12 for attempt in provider.journal), what="the stream")
+        wait_until(lambda: any(call.chunks > 12 for call in provider.journal), STARTED_S, "the stream")
         gateway.admin("POST", "/kills", {"scope": "user", "id": "alice", "reason": "enough"})
 
     operator = threading.Thread(target=kill)
@@ -132,7 +139,7 @@ def test_a_kill_in_the_middle_of_a_stream_ends_the_agent_after_one_attempt(
     assert [attempt["outcome"] for attempt in run.attempts] == ["killed"]
 
 
-@pytest.mark.parametrize("client", each(EVERY))
+@pytest.mark.parametrize("client", at_the_ends(EVERY))
 def test_a_wrong_key_ends_the_agent_after_one_attempt(
     client: Client, drivers: Drivers, gateway: ThreadedGateway
 ) -> None:

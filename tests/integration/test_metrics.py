@@ -244,7 +244,7 @@ def test_the_store_is_timed_and_its_failures_counted(start: Start, provider: Pro
         found = figures(gateway)
         for operation in ("resolve", "admit", "settle", "xrange"):
             assert total(found, "gateway_store_seconds_count", operation=operation) >= 1, operation
-        assert 0 < total(found, "gateway_store_seconds_sum", operation="admit") < 1
+        assert 0 < total(found, "gateway_store_seconds_sum", operation="admit") < 10
         assert found["gateway_store_errors_total"] == 0
         server.kill()
         assert gateway.post(say())[0] == 503
@@ -354,6 +354,8 @@ def test_hostile_names_make_no_series(start: Start, provider: ProviderServer) ->
         gateway.post(say(), path=f"/v1/{name}")
 
     ask(0)
+    # Housekeeping has figures of its own, the first of them after a moment.
+    wait_until(lambda: any('operation="save"' in name for name in figures(gateway)), what="a save")
     before = figures(gateway)
     for n in range(1, 12):
         ask(n)

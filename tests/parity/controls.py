@@ -229,7 +229,7 @@ def _leaves(scene: Scene) -> Answer:
     if scene.stream:
         wait_until(lambda: client.received.count(b"word") > 2, what="the stream")
     client.leave()
-    scene.provider.wait_idle_blocking(timeout_s=2)
+    scene.provider.wait_idle_blocking(timeout_s=AT_ONCE_S)
     wait_until(lambda: scene.gateway.worker.data_plane.active == 0, what="settlement")
     row: Json = scene.gateway.run(lambda: _run_named(scene))
     return Answer(200, {"x-guardrail-run-id": row["id"]}, b"", Said())
@@ -280,7 +280,7 @@ def _limit_was_set(scene: Scene, answer: Answer) -> None:
 
 
 def _was_stopped_upstream(scene: Scene, answer: Answer) -> None:
-    scene.provider.wait_idle_blocking(timeout_s=2)
+    scene.provider.wait_idle_blocking(timeout_s=AT_ONCE_S)
     assert scene.provider.journal.last.client_left
     _nothing_is_whole(scene, answer)
 

@@ -25,6 +25,7 @@ import uvicorn
 from gateway.app import App, Worker
 from gateway.settings import from_environment
 from gateway.web.exchange import config as server_config
+from tests.security.sinks import ensure_silent
 
 T = TypeVar("T")
 
@@ -44,6 +45,8 @@ ALICE = "gk-alice-0123456789"
 BOB = "gk-bob-0123456789"
 ADMIN_TOKEN = "test-admin-token-0123456789"
 SECRET_KEY = "test-secret-key-0123456789"
+SECRETS = (ALICE, BOB, ADMIN_TOKEN, SECRET_KEY, "sk-upstream-secret-000000000000")
+"""What no gateway of any test may write down."""
 
 
 def base_policy(upstream: str, extra: str = "") -> str:
@@ -153,12 +156,51 @@ class ThreadedGateway(Gateway):
         return result
 
 
+class _PromptServer(uvicorn.Server):
+    """Ends as uvicorn's does, without its pauses of a tenth of a second, of which a suite would wait minutes."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stopped = asyncio.Event()
+
+    def stop(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """From another thread."""
+        self.should_exit = True
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._stopped.set)
+
+    async def main_loop(self) -> None:
+        ticking = asyncio.create_task(super().main_loop())
+        stopped = asyncio.create_task(self._stopped.wait())
+        await asyncio.wait((ticking, stopped), return_when=asyncio.FIRST_COMPLETED)
+        for task in (ticking, stopped):
+            task.cancel()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        grace_s = self.config.timeout_graceful_shutdown
+        deadline = time.monotonic() + (grace_s if grace_s is not None else 60)
+        while self.server_state.connections or self.server_state.tasks:
+            if time.monotonic() > deadline:
+                for task in self.server_state.tasks:
+                    task.cancel()
+                break
+            await asyncio.sleep(0.002)
+        await self.lifespan.shutdown()
+
+
 @contextlib.contextmanager
-def threaded_gateway(policy: str, directory: Path, **options: Any) -> Iterator[ThreadedGateway]:
-    """A gateway with the embedded store (unless `store_url` says otherwise) in its own thread and loop."""
+def threaded_gateway(policy: str | Path, directory: Path, **options: Any) -> Iterator[ThreadedGateway]:
+    """A gateway with the embedded store (unless `store_url` says otherwise) in its own thread and loop. The
+    policy is a text, or the path of a file or folder."""
     directory.mkdir(parents=True, exist_ok=True)
-    policy_path = directory / "policy.yaml"
-    policy_path.write_text(policy)
+    policy_path = policy if isinstance(policy, Path) else directory / "policy.yaml"
+    if not isinstance(policy, Path):
+        policy_path.write_text(policy)
     port = free_port()
     environment = options.pop("environment", {"OPENAI_API_KEY": "not-used"})
     settings = from_environment(
@@ -172,7 +214,7 @@ def threaded_gateway(policy: str, directory: Path, **options: Any) -> Iterator[T
     )
     app = App(settings)
     config = server_config(app, host="127.0.0.1", port=port, timeout_graceful_shutdown=2)
-    server = uvicorn.Server(config)
+    server = _PromptServer(config)
     gateway = ThreadedGateway(port, settings.data_dir, policy_path, app=app)
     started = threading.Event()
 
@@ -180,7 +222,9 @@ def threaded_gateway(policy: str, directory: Path, **options: Any) -> Iterator[T
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             gateway.loop = runner.get_loop()
             started.set()
-            runner.run(server.serve())
+            # uvicorn leaves so when the application cannot start; the log has said why.
+            with contextlib.suppress(SystemExit):
+                runner.run(server.serve())
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
@@ -193,7 +237,7 @@ def threaded_gateway(policy: str, directory: Path, **options: Any) -> Iterator[T
     try:
         yield gateway
     finally:
-        server.should_exit = True
+        server.stop(gateway.loop)
         thread.join(20)
 
 
@@ -258,15 +302,19 @@ def process_gateway(
         wait_ready(gateway)
         yield gateway
     finally:
-        gateway.kill(signal.SIGTERM)
-        try:
-            process.wait(25)
-        except subprocess.TimeoutExpired:
+        # As an impatient developer stops it: else idle connections would linger for seconds.
+        for patience_s in (0.3, 25):
+            gateway.kill(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(patience_s)
+                break
+        else:
             gateway.kill()
             process.wait(5)
+        ensure_silent(str(log_path), log_path.read_bytes(), SECRETS)
 
 
-def wait_ready(gateway: ProcessGateway, timeout: float = 30) -> None:
+def wait_ready(gateway: ProcessGateway, timeout: float = 90) -> None:
     """Until `/readyz` says yes; the log is in the error when the process ends before."""
     assert gateway.process is not None
     deadline = time.monotonic() + timeout
@@ -283,7 +331,7 @@ def wait_ready(gateway: ProcessGateway, timeout: float = 30) -> None:
     raise RuntimeError(f"the gateway did not start:\n{gateway.log_path.read_text()[-4000:]}")
 
 
-def wait_until(condition: Callable[[], T], timeout: float = 10.0, what: str = "condition") -> T:
+def wait_until(condition: Callable[[], T], timeout: float = 30.0, what: str = "condition") -> T:
     """Poll until the condition holds; its value. Raises `TimeoutError` naming what was waited for."""
     deadline = time.monotonic() + timeout
     while True:

@@ -1,5 +1,8 @@
 // What every Node driver shares, as protocol.py for Python: a job per line in, a list of results per line out.
+import { existsSync } from "node:fs";
 import { createInterface } from "node:readline";
+
+const SIGN_MS = 30_000;
 
 // In lockstep, every agent of a job waits until all of them have come as far.
 function meeting(count) {
@@ -82,11 +85,16 @@ async function play(run, agent) {
   return { answer, executed: agent.executed, error, seconds: (performance.now() - began) / 1000 };
 }
 
+async function appearance(path) {
+  const deadline = performance.now() + SIGN_MS;
+  while (!existsSync(path) && performance.now() < deadline) await new Promise((go) => setTimeout(go, 10));
+}
+
 // The tool: its result depends on nothing but its argument.
 async function search(agent, query) {
   agent.executed.push(query);
   await agent.meet();
-  if (agent.job.tool_s) await new Promise((resolve) => setTimeout(resolve, 1000 * agent.job.tool_s));
+  if (agent.job.tool_until) await appearance(agent.job.tool_until);
   return `Nothing was found about ${JSON.stringify(query)}; the archive was searched to the end.`;
 }
 

@@ -19,6 +19,7 @@ from typing import Any
 
 Job = dict[str, Any]
 MEETING_S = 10.0
+SIGN_S = 30.0
 
 
 class AnswerFailed(Exception):
@@ -51,8 +52,8 @@ class Agent:
         """The tool: its result depends on nothing but its argument."""
         self.executed.append(query)
         self.meet()
-        if pause := self.job.get("tool_s"):
-            time.sleep(pause)
+        if sign := self.job.get("tool_until"):
+            _wait_for(sign)
         return f"Nothing was found about {query!r}; the archive was searched to the end."
 
     @property
@@ -93,6 +94,12 @@ def serve(run: Callable[[Agent], str | None]) -> None:
         results.flush()
     # Nothing is left to be done, and some frameworks take many seconds to take themselves down.
     os._exit(0)
+
+
+def _wait_for(path: str) -> None:
+    deadline = time.monotonic() + SIGN_S
+    while not os.path.exists(path) and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def _play(run: Callable[[Agent], str | None], agent: Agent) -> dict[str, Any]:

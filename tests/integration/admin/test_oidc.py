@@ -670,9 +670,9 @@ def test_a_slow_provider_is_given_up(
     gateway: ThreadedGateway, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(oidc, "TIMEOUTS", Timeouts(0.2, 0.2, 0.2, 0.3))
-    issuer.delay_s[DISCOVERY] = 1.0
+    issuer.delay_s[DISCOVERY] = 4.0
     _, took = timed(lambda: unavailable(gateway, DISCOVERY))
-    assert took < 1.0
+    assert took < 4.0
 
 
 def test_a_provider_that_is_down_is_not_asked_by_everyone(provider: ProviderServer, tmp_path: Path) -> None:

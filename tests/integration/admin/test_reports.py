@@ -13,6 +13,7 @@ from gateway.stores.audit_chain import verify_chain
 from gateway.testing import ProviderServer
 from gateway.web.admin_views import audit_record
 from tests.integration.admin.calls import Admin, Listening, Stream, chat
+from tests.integration.conftest import AT_ONCE_S
 from tests.support.gateway import ADMIN_TOKEN, ALICE, BOB, ThreadedGateway, wait_until
 
 RUN_FIELDS = set(
@@ -121,7 +122,7 @@ def test_a_stream_in_flight_shows_what_is_reserved_for_it(gateway: ThreadedGatew
     rows = {r["name"]: r for r in admin.get("/budgets?per=run&id=inflight")["data"]}
     assert rows["run"]["reserved_usd"] == run["reserved_usd"]
     admin.post("/runs/inflight/kill", {"reason": "done"})
-    assert stream.ended.wait(2)
+    assert stream.ended.wait(AT_ONCE_S)
     after = admin.get("/runs/inflight")
     assert after["reserved_usd"] == "0.000000000"
     assert Decimal(after["cost_usd"]) > 0
@@ -326,7 +327,7 @@ def test_events_are_told_as_they_happen(gateway: ThreadedGateway, admin: Admin) 
     wait_until(lambda: listening.of("revive"), what="the revival's event")
     before = len(gateway.worker.notices)
     gateway.worker.notify("shutdown", {})
-    assert listening.closed.wait(3)
+    assert listening.closed.wait(10)
     wait_until(lambda: len(gateway.worker.notices) < before, what="the listener's end")
 
 

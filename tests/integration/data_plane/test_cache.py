@@ -19,8 +19,9 @@ import pytest
 
 from gateway.admission import Kill
 from gateway.metering.learned import OutputEstimates
+from gateway.stores.embedded import wall_clock
 from gateway.testing import Ask, ProviderServer, Reply, error_reply
-from tests.integration.conftest import AT_ONCE_S
+from tests.integration.conftest import AT_ONCE_S, let_time_pass
 from tests.integration.data_plane.test_governance import Agent, looks_up
 from tests.integration.data_plane.test_routing import run_agent, saver, worker
 from tests.integration.data_plane.test_surfaces import (
@@ -488,11 +489,14 @@ def test_what_a_hit_costs_teaches_nobody(
 # How long it is given
 
 
-def test_an_answer_is_given_until_its_time_is_over(start: Start, provider: ProviderServer) -> None:
-    gateway = start("cache: {exact: {ttl_s: 1}}\n")
+def test_an_answer_is_given_until_its_time_is_over(
+    start: Start, provider: ProviderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = start("cache: {exact: {ttl_s: 60}}\n")
     provider.script("good", counting())
     assert [ask(gateway)[2].text for _ in range(2)] == ["answer 1", "answer 1"]
-    time.sleep(1.1)
+    let_time_pass(gateway, 61)
+    monkeypatch.setattr(gateway.worker.answers, "_clock", lambda: wall_clock() + 61_000)
     assert ask(gateway)[2].text == "answer 2"
 
 

@@ -33,13 +33,11 @@ LANES = [
 """(surface of the client, whose provider speaks: all of OpenAI's APIs, Anthropic's, chat alone)."""
 lanes = pytest.mark.parametrize(("surface", "prefix"), LANES)
 streams = pytest.mark.parametrize("stream", [False, True])
-ways = pytest.mark.parametrize(
-    ("surface", "prefix", "stream"),
-    [
-        ("chat", "sim", False), ("chat", "sim", True), ("messages", "sim", True), ("responses", "sim", True),
-        ("chat", "claude", True), ("messages", "claude", False), ("responses", "chatonly", False),
-    ],
-)  # fmt: skip
+WAYS = [
+    ("chat", "sim", False), ("chat", "sim", True), ("messages", "sim", True), ("responses", "sim", True),
+    ("chat", "claude", True), ("messages", "claude", False), ("responses", "chatonly", False),
+]  # fmt: skip
+ways = pytest.mark.parametrize(("surface", "prefix", "stream"), WAYS)
 """Every surface, plain and streamed, with translation and without: enough for what no surface does by itself."""
 
 

@@ -18,6 +18,7 @@ from gateway.testing import ProviderServer, Reply, error_reply
 from gateway.testing.script import Ask
 from tests.integration.data_plane.test_surfaces import (
     PRICE,
+    WAYS,
     journal_cost,
     ledger_cost,
     policy_for,
@@ -46,7 +47,9 @@ def verdict(ask: Ask) -> Reply:
 
 
 def policy(model: str = "sim/judge", more: str = "", extra: str = "", **judge: Any) -> str:
-    fields = ", ".join(f"{k}: {v}" for k, v in {"model": model, "uncertain": "[0, 1]", **judge}.items())
+    # A busy machine is no judge that fails: those have time-outs of their own.
+    told = {"model": model, "uncertain": "[0, 1]", "timeout_s": 30, **judge}
+    fields = ", ".join(f"{k}: {v}" for k, v in told.items())
     rule = "user: {action: block}, tool: {action: neutralise}, judge: {" + fields + "}" + more
     return "screening: {injection: {" + rule + "}}\n" + extra
 
@@ -87,8 +90,18 @@ def say(gateway: ThreadedGateway, text: str, surface: str = "chat", prefix: str 
 # -- everywhere -------------------------------------------------------------------------------------------
 
 
-@ways
-@pytest.mark.parametrize("judge", ["sim/judge", "claude/judge", "responds/judge", "chatonly/judge"])
+@pytest.mark.parametrize(
+    ("surface", "prefix", "stream", "judge"),
+    [
+        *((*way, "sim/judge") for way in WAYS),
+        # How a judge is asked does not depend on how the caller asked: two of these ways will do.
+        *(
+            pytest.param(*way, judge, marks=() if way in WAYS[1:6:4] else pytest.mark.slow)
+            for judge in ("claude/judge", "responds/judge", "chatonly/judge")
+            for way in WAYS
+        ),
+    ],
+)
 def test_what_is_uncertain_is_judged(
     start: Start, provider: ProviderServer, surface: str, prefix: str, stream: bool, judge: str
 ) -> None:

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from gateway.domain import Principal
 from gateway.policy.loading import load_text
-from gateway.rules.budgets import Rulebook, Scopes, counter_key, scopes_of
+from gateway.rules.budgets import SKEW_MS, Rulebook, Scopes, counter_key, scopes_of
 from gateway.rules.kills import kill_name, kill_names, parse_kill_name
+from gateway.stores.embedded import choose_window
 from gateway.surfaces import chat
 
 POLICY = """
@@ -49,6 +50,25 @@ def test_money_and_warnings_are_whole_nano_dollars_and_topups_add() -> None:
     assert (charge.limit, charge.warn_at) == (500_000_000, 375_000_000)
     more = book.charges(scopes(), 1_800_000_000_000, {("run", "run_1"): 7, ("run", "other"): 9})[0]
     assert more.limit == 500_000_007
+
+
+@given(
+    st.integers(1_700_000_000_000, 2_000_000_000_000),
+    st.integers(-SKEW_MS, SKEW_MS),
+    st.sampled_from(["1h", "1d", "1w", "1mo"]),
+    st.sampled_from(["UTC", "Asia/Kolkata", "America/New_York"]),
+)
+def test_a_clock_that_is_wrong_charges_the_window_of_the_stores_clock(
+    now: int, skew: int, window: str, zone: str
+) -> None:
+    policy = load_text(
+        f"version: 1\nbudgets: [{{name: b, per: global, window: {window}, timezone: {zone}, limit_usd: 1}}]\n",
+        {},
+    )
+    right, wrong = (Rulebook(policy).charges(scopes(), now + off, {})[0] for off in (0, skew))
+    assert choose_window(wrong, now) == choose_window(right, now)
+    (this,) = (w for w in right.windows if int(w.id) * 1000 <= now < w.ends_at)
+    assert choose_window(right, now).counter.endswith(f":{this.id}")
 
 
 def test_a_key_without_a_user_is_its_own_user_and_an_end_user_stands_below_its_key() -> None:
