@@ -105,7 +105,16 @@ COLLECT_EVERY_S = 3600.0
 FORGET_EVERY_S = 3600.0
 COUNTERS_KEPT_MS = 7 * 86_400_000
 """How long the ledger keeps a budget's counter after its window has ended, for what is settled late."""
-ADMIN_PATHS = ("/admin/", "/metrics", "/dashboard")
+ADMIN_PATHS = (b"/admin/", b"/metrics", b"/dashboard")
+"""As they come, undecoded: whoever keeps callers away from them in front of us looks for these letters."""
+
+
+def simulated(name: str, base_url: str) -> Target | None:
+    """A model of the built-in simulated provider, which is at that address."""
+    if not name.startswith(SIM_PREFIX):
+        return None
+    provider = Provider(dialect="openai", base_url=base_url, api_key=None)
+    return Target(name, "sim/*", Model(provider=SIM_PROVIDER), SIM_PROVIDER, provider, name, None)
 
 
 class Worker:
@@ -128,6 +137,7 @@ class Worker:
         self.ledger = SqlLedger(settings.ledger_url, data_dir=settings.data_dir)
         self.started_at = time.time()
         self.ready = False
+        self.stopping = False
         self._keys_served: list[KeyRecord] = []
         self.simulation: ProviderServer | None = None
         self.archive: SqliteRunArchive | None = None
@@ -175,7 +185,9 @@ class Worker:
         )
         folder = group_folder(settings.data_dir) if settings.workers > 1 else None
         self.exposition = Exposition(self.metrics, self.id, folder, self.gauges.refresh)
-        self.settler = Settler(self.store, self.journal, self.ledger.has_attempt)
+        self.settler = Settler(
+            self.store, self.journal, self.ledger.has_attempt, store_may_forget=not settings.embedded
+        )
         if settings.embedded:
             # The store is empty yet: what a dead process left goes to the ledger, which seeds the store.
             await self._replay_into_ledger()
@@ -389,14 +401,18 @@ class Worker:
         return RedisStore(
             settings.store_url,
             used_counters=self._fold_of_the_ledger,
+            in_ledger=self.ledger.has_attempt,
+            drained=self.journal.confirmed,
             worker_id=self.id,
             took=self.metrics.store_seconds.observe,
             failed=self.metrics.store_errors.inc,
         )
 
     async def _fold_of_the_ledger(self, now: Millis) -> dict[str, tuple[Nano, Millis]]:
-        """What a store that lost its state is seeded with. Events that it still holds come first: they are
-        spent and not in the ledger yet."""
+        """What a store that lost its state is seeded with. Kills come first: nothing is admitted before they
+        hold again; then events that it still has: they are spent and not in the ledger yet."""
+        if self.ready:
+            await self.control.restore_kills()
         with contextlib.suppress(StoreUnavailable):
             await self.drain.flush()
         return await self.ledger.used_counters(now)
@@ -420,10 +436,7 @@ class Worker:
 
     def _simulated(self, name: str) -> Target | None:
         """The built-in simulated provider's models, where it is offered."""
-        if self.simulation is None or not name.startswith(SIM_PREFIX):
-            return None
-        provider = Provider(dialect="openai", base_url=self.simulation.base_url, api_key=None)
-        return Target(name, "sim/*", Model(provider=SIM_PROVIDER), SIM_PROVIDER, provider, name, None)
+        return simulated(name, self.simulation.base_url) if self.simulation is not None else None
 
     def _builtin_models(self) -> list[str]:
         return [SIM_PREFIX + name for name in CATALOGUE] if self.simulation is not None else []
@@ -731,7 +744,11 @@ class App:
                 await _json(send, 200, {"status": "alive"})
             elif path == "/readyz":
                 await self._ready(send)
-            elif self.settings.shares_admin and path.startswith(ADMIN_PATHS) and self._admin is not None:
+            elif (
+                self.settings.shares_admin
+                and scope["raw_path"].startswith(ADMIN_PATHS)
+                and self._admin is not None
+            ):
                 await self._admin(scope, receive, send)
             else:
                 await self.worker.data_plane(scope, receive, send)
@@ -797,14 +814,14 @@ class App:
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the store, it is not ready
             log.debug("store is not ready: %s", error)
             store_ok = False
-        ready = worker.ready and store_ok
+        ready = worker.ready and store_ok and not worker.stopping
         rollout = worker.rollout if worker.ready else None
         problem = rollout.problem if rollout is not None else None
         await _json(
             send,
             200 if ready else 503,
             {
-                "status": "ready" if ready else "not_ready",
+                "status": "ready" if ready else "stopping" if worker.stopping else "not_ready",
                 "store": "ok" if store_ok else "unavailable",
                 "policy": {
                     "generation": rollout.changes if rollout is not None else 0,

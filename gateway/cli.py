@@ -18,7 +18,7 @@ import typer
 
 from gateway import cli_views as views
 from gateway.client import ClientError, Unreachable, quoted
-from gateway.commands import alerts, audit, backtest, check, doctor, keys, privacy, show, top
+from gateway.commands import alerts, audit, backtest, check, doctor, keys, migrate, privacy, show, top
 from gateway.commands import policy as policy_commands
 from gateway.commands.console import AsJson, Limit, Since
 from gateway.commands.console import client as _client
@@ -41,6 +41,7 @@ imports = typer.Typer(help="Policies made from the configuration of other gatewa
 app.add_typer(backtest.app)
 app.add_typer(check.app)
 app.add_typer(doctor.app)
+app.add_typer(migrate.app)
 app.add_typer(show.app)
 app.add_typer(top.app)
 app.add_typer(policy_commands.app)

@@ -50,7 +50,7 @@ WINDOW_TOKENS = 128_000
 """What gpt-4o reads at most."""
 PROMISED_STOP_MS = 1000
 """A kill takes hold within this, even where its push was lost and polling has to find it."""
-READY_S = 20.0
+READY_S = 60.0
 RUN_S = 20.0
 """An agent that is not stopped by then was not stopped as promised."""
 END_S = 3.0

@@ -21,6 +21,9 @@ SCOPE_LIFE_MS = 35 * 86_400_000
 a conversation. Runs, and sessions that nobody named, cannot be found again after `FOUND_AGAIN_MS` beyond
 their idle TTL, so neither are their counters kept."""
 FOUND_AGAIN_MS = 3_600_000
+SKEW_MS = 1_800_000
+"""How wrong this host's clock may be: two windows are sent along, and the store chooses by its own clock.
+They are those of so long ago, so that a clock that is ahead leaves none out; the shortest lasts an hour."""
 GLOBAL_ID = "all"
 LANDING_MS = 30_000
 """How long before a run's time is over its last step begins, or a tenth of that time when that is less."""
@@ -173,7 +176,7 @@ class Rulebook:
             fleeting = budget.per == "run" or (budget.per == "session" and not scopes.session_named)
             limit = own_limit + (topups.get((budget.name, scope_id), 0) if topups else 0)
             counter = self._key(budget.name, budget.per, scopes, scope_id)
-            windows = self.windows(budget, now)
+            windows = self.windows(budget, now - SKEW_MS)
             enforced = budget.mode == "enforce" and budget.on_exceed != "notify"
             kept = kept_back if enforced and budget.name in self._landing else 0
             charge = self._charges.get(counter)
