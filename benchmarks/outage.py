@@ -22,17 +22,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from gateway.attempt import Attempt, Fault
-from gateway.breakers import FLUSH_S, Breakers, provider_breakers
-from gateway.delivery import Client
-from gateway.delivery import Reply as Answered
-from gateway.dispatch import Ask, Dispatcher, Job
 from gateway.domain import Headers, Json, Principal, Verdict
 from gateway.errors import GatewayError, UpstreamError
 from gateway.policy.loading import load_text
 from gateway.policy.models import Policy
 from gateway.rules.route import Route, Router
-from gateway.sending import Sender
+from gateway.steps.attempt import Attempt, Fault
+from gateway.steps.breakers import FLUSH_S, Breakers, provider_breakers
+from gateway.steps.delivery import Client
+from gateway.steps.delivery import Reply as Answered
+from gateway.steps.dispatch import Ask, Dispatcher, Job
+from gateway.steps.sending import Sender
 from gateway.stores.embedded import EmbeddedStore
 from gateway.upstreams.capacity import Capacity
 from tests.support.virtual_time import run_virtually

@@ -23,7 +23,7 @@ from gateway.rules.budgets import scopes_of
 from gateway.rules.contracts import Contracts
 from gateway.rules.lineage import Lineage
 from gateway.screening.pool import ScanPool
-from gateway.screens import Screens
+from gateway.steps.screens import Screens
 from gateway.stores.embedded import EmbeddedStore
 from gateway.surfaces import chat
 

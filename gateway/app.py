@@ -21,43 +21,26 @@ import orjson
 import uvicorn
 
 from gateway.admission import Kill, Settlement
-from gateway.alert_events import expiring
-from gateway.alerts import Alerts
-from gateway.ancillary import Ancillary
-from gateway.answer_cache import AnswerCache, WordingCache
-from gateway.approvals import Approvals
-from gateway.asides import Asides
-from gateway.attempt import Attempt, Machinery
+from gateway.alerting.alerts import Alerts
+from gateway.alerting.events import expiring
 from gateway.audit import AuditTrail
 from gateway.auth import Authenticator
 from gateway.auth import KeyRecord as CallerKey
-from gateway.background import Background
-from gateway.backtest_process import Backtests
-from gateway.baselines import Baselines
-from gateway.booking import Outcome
-from gateway.breakers import Breakers
 from gateway.control import Control
-from gateway.dispatch import Dispatcher, Generation
 from gateway.domain import Millis, Nano, Principal
 from gateway.drain import Drain
 from gateway.errors import CallerError, GatewayError, StoreUnavailable
-from gateway.governor import Governor, loop_rules
 from gateway.journal import Journal, JournalUnavailable, Opened, orphaned_files, read_journal
-from gateway.judge import Judges, wire_of
-from gateway.last_steps import LastSteps
-from gateway.live import LiveCalls
 from gateway.metering import tokens
 from gateway.metering.learned import OutputEstimates
 from gateway.metering.prices import SIM_PREFIX, SIM_PROVIDER, SIMULATED
-from gateway.moderation import Moderator
 from gateway.pipeline import Pipeline
 from gateway.policy.messages import Mistake, PolicyError
 from gateway.policy.models import Model, Policy, Provider, Target
 from gateway.policy.reload import PolicySource
 from gateway.protocols import Store
-from gateway.provider_state import ProviderState
-from gateway.recorder import Recorder
-from gateway.replays import Replays
+from gateway.replay.process import Backtests
+from gateway.replay.recorder import Recorder
 from gateway.retention import Privacy
 from gateway.rollout import Rollout
 from gateway.rules.budgets import Rulebook
@@ -68,11 +51,30 @@ from gateway.rules.route import Router
 from gateway.screening.classifier import ClassifierFailed
 from gateway.screening.pool import ScanPool
 from gateway.screening.self_test import broken
-from gateway.screens import Screens, looks_of
-from gateway.sending import Sender
 from gateway.settings import Settings, SettingsError, admin_token, from_environment, own_secrets
-from gateway.settling import Settler
-from gateway.steering import Steering
+from gateway.steps.ancillary import Ancillary
+from gateway.steps.answer_cache import AnswerCache, WordingCache
+from gateway.steps.approvals import Approvals
+from gateway.steps.asides import Asides
+from gateway.steps.attempt import Attempt, Machinery
+from gateway.steps.background import Background
+from gateway.steps.baselines import Baselines
+from gateway.steps.booking import Outcome
+from gateway.steps.breakers import Breakers
+from gateway.steps.dispatch import Dispatcher, Generation
+from gateway.steps.governor import Governor, loop_rules
+from gateway.steps.judge import Judges, wire_of
+from gateway.steps.last_steps import LastSteps
+from gateway.steps.live import LiveCalls
+from gateway.steps.moderation import Moderator
+from gateway.steps.provider_state import ProviderState
+from gateway.steps.replays import Replays
+from gateway.steps.screens import Screens, looks_of
+from gateway.steps.sending import Sender
+from gateway.steps.settling import Settler
+from gateway.steps.steering import Steering
+from gateway.steps.tool_kills import ToolKills
+from gateway.steps.turn import Facts
 from gateway.stores.archive import SqliteRunArchive
 from gateway.stores.embedded import EmbeddedStore, complete_orphan, orphan_settlement, wall_clock
 from gateway.stores.ledger import SqlLedger
@@ -88,8 +90,6 @@ from gateway.telemetry.otlp import OtlpExporter, configured
 from gateway.telemetry.traces import Traces
 from gateway.testing.models import CATALOGUE
 from gateway.testing.server import ProviderServer
-from gateway.tool_kills import ToolKills
-from gateway.turn import Facts
 from gateway.upstreams.capacity import Capacity
 from gateway.upstreams.http1_transport import Http1Transport
 from gateway.upstreams.transport import Transport

@@ -23,9 +23,9 @@ from gateway.drain import Drain
 from gateway.errors import GatewayError, StoreUnavailable
 from gateway.policy.models import Audit
 from gateway.protocols import Clock, Store
+from gateway.steps.turn import new_id
 from gateway.stores.ledger import LedgerError, LedgerOnAnotherHost, LedgerUnavailable, SqlLedger
 from gateway.telemetry.metrics import Metrics
-from gateway.turn import new_id
 
 log = logging.getLogger("gateway.audit")
 

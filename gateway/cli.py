@@ -16,10 +16,9 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway import cli_views as views
-from gateway.client import ClientError, Unreachable, quoted
-from gateway.commands import alerts, audit, backtest, check, doctor, keys, migrate, privacy, show, top
+from gateway.commands import alerts, audit, backtest, check, doctor, keys, migrate, privacy, show, top, views
 from gateway.commands import policy as policy_commands
+from gateway.commands.client import ClientError, Unreachable, quoted
 from gateway.commands.console import AsJson, Limit, Since
 from gateway.commands.console import client as _client
 from gateway.commands.console import print_json as _print_json
@@ -187,7 +186,7 @@ def run_tests(
     as_json: AsJson = False,
 ) -> None:
     """Run a policy's own tests (*.test.yaml) before a simulated provider; exit status 1 when one fails."""
-    from gateway.policy_tests import run
+    from gateway.replay.policy_tests import run
 
     outcomes = run(policy, dict(os.environ), tests)
     failed = sum(not outcome["ok"] for outcome in outcomes)
@@ -212,7 +211,7 @@ def import_litellm(
     out: Annotated[Path | None, typer.Option(help="File to write; the terminal otherwise.")] = None,
 ) -> None:
     """Make a policy from a LiteLLM configuration; what it cannot say is told on standard error."""
-    from gateway.import_litellm import ImportFailed, NotReadable, convert
+    from gateway.commands.import_litellm import ImportFailed, NotReadable, convert
     from gateway.policy.document import MAX_BYTES
 
     try:
@@ -253,7 +252,7 @@ def loops_evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Precision and recall of the loop rules on labelled traces; exit status 1 below the aim."""
-    from gateway.loop_corpus import CorpusError, evaluate
+    from gateway.commands.loop_corpus import CorpusError, evaluate
 
     try:
         status = evaluate(paths, as_json)
@@ -451,10 +450,10 @@ def reset_breaker(breaker: Annotated[str, typer.Argument(metavar="ID")], as_json
     _show(done, as_json, lambda: f"Breaker {views.plain(done['id'])} is closed.")
 
 
-if importlib.util.find_spec("gateway.demo") is not None:
+if importlib.util.find_spec("gateway.commands.demo") is not None:
 
     @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
     def demo(context: typer.Context) -> None:
         """Watch a runaway agent being stopped."""
-        module: Any = importlib.import_module("gateway.demo")
+        module: Any = importlib.import_module("gateway.commands.demo")
         raise typer.Exit(module.main(context.args))

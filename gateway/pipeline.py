@@ -11,7 +11,7 @@
     settle           never fails the step: what the store cannot take is in the journal
 
 Two store round trips stand before the provider, one after it. What becomes of a run that a rule ends, and of
-an answer whose tool calls are not delivered, is in `gateway.last_steps`.
+an answer whose tool calls are not delivered, is in `gateway.steps.last_steps`.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from typing import Any
 import orjson
 
 from gateway.admission import Denied, Lookup
-from gateway.asides import NoRoom
-from gateway.delivery import Client, Reply
-from gateway.dispatch import Ask, Call, Dispatcher, Generation, Job, request_to
 from gateway.domain import Principal, RunSource, Step, Surface, Verdict
 from gateway.errors import CallerError
-from gateway.governor import Governor
-from gateway.judge import Judges
-from gateway.last_steps import LastSteps
 from gateway.policy.models import PassthroughRoute, Policy
 from gateway.protocols import Clock, Store
-from gateway.provider_state import ProviderState
-from gateway.recorder import Recorder
+from gateway.replay.recorder import Recorder
 from gateway.rollout import Rollout
 from gateway.rules.budgets import applies, scopes_of
 from gateway.rules.economy import economise
 from gateway.rules.identity import Hints, read_hints
 from gateway.rules.lineage import Lineage
-from gateway.screens import Blocked, Screens
+from gateway.steps.asides import NoRoom
+from gateway.steps.delivery import Client, Reply
+from gateway.steps.dispatch import Ask, Call, Dispatcher, Generation, Job, request_to
+from gateway.steps.governor import Governor
+from gateway.steps.judge import Judges
+from gateway.steps.last_steps import LastSteps
+from gateway.steps.provider_state import ProviderState
+from gateway.steps.screens import Blocked, Screens
+from gateway.steps.tool_kills import ToolKills
+from gateway.steps.turn import Facts, Turn, new_id
 from gateway.surfaces import CODECS
-from gateway.tool_kills import ToolKills
-from gateway.turn import Facts, Turn, new_id
 from gateway.upstreams.dialects import DIALECTS, Wire, passthrough_url
 from gateway.upstreams.transport import Upload
 

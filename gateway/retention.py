@@ -22,16 +22,16 @@ from dataclasses import dataclass, field
 import orjson
 
 from gateway.admission import Kill
-from gateway.baselines import baseline_key
 from gateway.domain import Json, Millis
 from gateway.drain import Drain
 from gateway.errors import StoreUnavailable
 from gateway.policy.models import Retention
 from gateway.protocols import Clock, Store
+from gateway.steps.baselines import baseline_key
+from gateway.steps.turn import new_id
 from gateway.stores.ledger import LedgerError, LedgerOnAnotherHost, LedgerUnavailable, SqlLedger
 from gateway.stores.ledger_privacy import PLACES, Erasure, Redactor, RunToErase, Subject
 from gateway.stores.ledger_retention import DAY_MS, Batch, ClaimLost, Holder, Tally, Tenants, Term, What
-from gateway.turn import new_id
 
 log = logging.getLogger("gateway.retention")
 

@@ -20,7 +20,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.dispatch import Generation
 from gateway.domain import Json, Millis, usd
 from gateway.policy.loading import load_kept
 from gateway.policy.messages import PolicyError
@@ -28,6 +27,7 @@ from gateway.policy.models import Policy
 from gateway.policy.sent import as_text
 from gateway.policy.tightening import tightened
 from gateway.protocols import Clock
+from gateway.steps.dispatch import Generation
 from gateway.stores.audit_chain import AuditEntry
 from gateway.stores.ledger import LedgerError, LedgerUnavailable, SqlLedger
 from gateway.stores.ledger_policies import FILES, Fared, PolicyVersion

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway import cli_views as views
-from gateway.client import quoted
+from gateway.commands import views
+from gateway.commands.client import quoted
 from gateway.commands.console import AsJson, Limit, client, show
 
 app = typer.Typer(help="Alerts: where they go and what became of them.", invoke_without_command=True)

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway import cli_views as views
-from gateway.client import ClientError
+from gateway.commands import views
+from gateway.commands.client import ClientError
 from gateway.commands.console import AsJson, Limit, Since, client, print_json, show
 from gateway.stores.audit_chain import ChainCheck
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway import cli_views as views
-from gateway.client import AdminClient, ClientError, quoted
+from gateway.commands import views
+from gateway.commands.client import AdminClient, ClientError, quoted
 from gateway.commands.console import AsJson, client, show
 from gateway.policy import document
 from gateway.policy.document import Document, KeyPath

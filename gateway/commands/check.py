@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gateway import cli_views as views
+from gateway.commands import views
 from gateway.commands.console import AsJson, print_json
 from gateway.policy.loading import load
 from gateway.policy.messages import PolicyError

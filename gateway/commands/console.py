@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.client import AdminClient
+from gateway.commands.client import AdminClient
 from gateway.settings import SettingsError, mounted
 
 DEFAULT_URL = "http://127.0.0.1:8080"

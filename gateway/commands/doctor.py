@@ -16,8 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway import cli_views as views
-from gateway.client import AdminClient, ClientError, Unreachable
+from gateway.commands import views
+from gateway.commands.client import AdminClient, ClientError, Unreachable
 from gateway.commands.console import AsJson, client, print_json
 from gateway.doctor import (
     IDS,

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway import cli_views as views
-from gateway.client import quoted
+from gateway.commands import views
+from gateway.commands.client import quoted
 from gateway.commands.console import AsJson, client, show
 
 keys = typer.Typer(help="Gateway keys: what callers authenticate with.", no_args_is_help=True)

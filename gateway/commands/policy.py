@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway import cli_views as views
-from gateway.client import quoted
+from gateway.commands import views
+from gateway.commands.client import quoted
 from gateway.commands.console import AsJson, Limit, client, show
 from gateway.policy.loading import text_to_send
 

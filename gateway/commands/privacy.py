@@ -10,8 +10,8 @@ from typing import Annotated, Any, BinaryIO
 
 import typer
 
-from gateway import cli_views as views
-from gateway.client import ClientError, quoted
+from gateway.commands import views
+from gateway.commands.client import ClientError, quoted
 from gateway.commands.console import AsJson, client, show
 
 app = typer.Typer(help="Personal data: erase it, hand it out.", no_args_is_help=True)

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.client import AdminClient, ClientError, quoted
+from gateway.commands.client import AdminClient, ClientError, quoted
 from gateway.commands.console import AsJson, client
 from gateway.commands.console import show as print_answer
-from gateway.run_story import WIDTH, story
+from gateway.commands.run_story import WIDTH, story
 
 app = typer.Typer()
 

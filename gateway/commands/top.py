@@ -16,10 +16,10 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway import cli_views as views
-from gateway.client import AdminClient, ClientError, Unreachable, quoted
+from gateway.commands import views
+from gateway.commands.client import AdminClient, ClientError, Unreachable, quoted
 from gateway.commands.console import AsJson, client, print_json
-from gateway.top_screen import ORDERS, Order, View, ordered, screen
+from gateway.commands.top_screen import ORDERS, Order, View, ordered, screen
 
 app = typer.Typer()
 

@@ -16,7 +16,7 @@ from gateway.screening.engine import Looks, scan
 from gateway.screening.injection import Injection
 from gateway.screening.pii import resolve
 from gateway.screening.uncertain import DEEPER, settle
-from gateway.screens import looks_of
+from gateway.steps.screens import looks_of
 
 ScreenedChannel = Literal["user", "tool", "output"]
 Verdict = Literal["allow", "flag", "redact", "block"]

@@ -1,6 +1,7 @@
 """What steps held, as the recorder has sealed it, and the records of steps as they are replayed.
 
-Nothing is opened here: `gateway.recorder` has the keys. A record is written once and deleted when it expires.
+Nothing is opened here: `gateway.replay.recorder` has the keys. A record is written once, and deleted when it
+expires.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from gateway.screening.actions import redact
 from gateway.screening.base import Channel
 from gateway.screening.engine import Looks
 from gateway.screening.pool import ScanFailed, ScanPool
-from gateway.screens import looks_of
+from gateway.steps.screens import looks_of
 from gateway.telemetry.spans import Content, Message, clean
 
 MARGIN = 8_192

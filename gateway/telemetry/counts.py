@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.attempt import Attempt
-from gateway.booking import Outcome
 from gateway.domain import NANO_PER_USD, USAGE_BUCKETS, Json, Nano
 from gateway.metering.prices import SIM_PREFIX, SIM_PROVIDER
 from gateway.policy.models import Policy
 from gateway.rules.breakers import parse_breaker_key
+from gateway.steps.attempt import Attempt
+from gateway.steps.booking import Outcome
 from gateway.stores.ledger_fold import EndedRun
 from gateway.telemetry.metrics import OTHER, Metrics
 

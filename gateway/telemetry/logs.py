@@ -23,8 +23,8 @@ import orjson
 
 from gateway.domain import usd
 from gateway.errors import GatewayError, Refusal, UpstreamError
+from gateway.steps.turn import Facts
 from gateway.telemetry.spans import run_context, span_id
-from gateway.turn import Facts
 
 log = logging.getLogger("gateway.steps")
 
@@ -278,7 +278,7 @@ class StepLog:
 
 def _level(error: GatewayError, facts: Facts) -> int | None:
     """How much an operator wants to know; None for a client that left."""
-    from gateway.delivery import ClientLeftError
+    from gateway.steps.delivery import ClientLeftError
 
     if isinstance(error, ClientLeftError):
         return None

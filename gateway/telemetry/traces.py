@@ -22,13 +22,14 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import orjson
 
-from gateway.attempt import Attempt
-from gateway.delivery import ClientLeftError
 from gateway.domain import USAGE_BUCKETS, Json, Millis
 from gateway.errors import GatewayError, Refusal, Ruling, UpstreamError
 from gateway.policy.models import Policy
 from gateway.rules.budgets import applies
 from gateway.screening.pool import ScanPool
+from gateway.steps.attempt import Attempt
+from gateway.steps.delivery import ClientLeftError
+from gateway.steps.turn import Facts, Turn
 from gateway.stores.ledger_database import LedgerError, LedgerUnavailable
 from gateway.stores.ledger_traces import EndedRun
 from gateway.telemetry.content import Draft, draft, redacted
@@ -46,7 +47,6 @@ from gateway.telemetry.spans import (
     run_span,
     step_spans,
 )
-from gateway.turn import Facts, Turn
 
 log = logging.getLogger("gateway.traces")
 

@@ -8,13 +8,13 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import Field
 
-from gateway.backtest import MAX_STEPS, USUAL_STEPS, Wanted
-from gateway.backtest_process import BacktestBusy, BacktestFailed, callers_of
 from gateway.domain import Answer, Json
 from gateway.policy.loading import load_candidate
 from gateway.policy.messages import PolicyError
 from gateway.policy.models import Policy
-from gateway.recorder import Content, Unreadable
+from gateway.replay.backtest import MAX_STEPS, USUAL_STEPS, Wanted
+from gateway.replay.process import BacktestBusy, BacktestFailed, callers_of
+from gateway.replay.recorder import Content, Unreadable
 from gateway.web.admin_gate import AdminError, AdminRoute, Context, Ctx, needs
 from gateway.web.admin_runs import existing_run, moment
 from gateway.web.admin_views import Body, Label, Moment, stamp, stamp_or_none

@@ -7,10 +7,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from gateway.dispatch import Generation
 from gateway.domain import Json, Millis, Nano, usd
 from gateway.policy.models import EVERYTHING, Budget
 from gateway.rules.budgets import GLOBAL_ID, counter_key
+from gateway.steps.dispatch import Generation
 from gateway.web.admin_gate import AdminError, AdminRoute, Context, Ctx, needs
 from gateway.web.admin_runs import existing_run
 from gateway.web.admin_views import Body, Dollars, Label, Reason, nano, page, stamp_or_none, topup_view

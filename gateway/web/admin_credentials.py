@@ -11,8 +11,8 @@ from pydantic import AwareDatetime, Field
 
 from gateway.domain import Json, Millis
 from gateway.policy.models import Key
+from gateway.steps.turn import new_id
 from gateway.stores.ledger_credentials import KeyRecord, Priority, TokenRecord, ToolLevel
-from gateway.turn import new_id
 from gateway.web.admin_gate import AdminError, AdminRoute, Context, Ctx, needs
 from gateway.web.admin_views import Body, Label, Name, millis, page, stamp, stamp_or_none
 

@@ -52,7 +52,7 @@ from gateway.rules.kills import DRILL_REASON, drill_name
 from gateway.rules.loops import LoopRules, detect
 from gateway.rules.trace import EMPTY, merged
 from gateway.screening.self_test import broken
-from gateway.screens import looks_of
+from gateway.steps.screens import looks_of
 from gateway.stores.ledger import LedgerError, LedgerUnavailable
 from gateway.upstreams.dialects import DIALECTS
 from gateway.upstreams.transport import Timeouts, TransportError, UnsendableError, UpstreamRequest

@@ -11,12 +11,12 @@ from fastapi import APIRouter, Query
 from fastapi.requests import Request
 
 from gateway.admission import Window
-from gateway.dispatch import Generation
 from gateway.domain import Json, Millis, Nano, usd
 from gateway.errors import StoreUnavailable
 from gateway.policy.models import EVERYTHING, Budget
 from gateway.rules.breakers import parse_breaker_key
 from gateway.rules.budgets import GLOBAL_ID, counter_key
+from gateway.steps.dispatch import Generation
 from gateway.stores.ledger_overview import OTHERS, Feedback
 from gateway.stores.ledger_reports import GROUPS
 from gateway.web.admin_budgets import counted

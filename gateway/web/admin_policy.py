@@ -17,7 +17,7 @@ from gateway.policy.sent import as_text, shown, text_of
 from gateway.rollout import fared_view
 from gateway.screening.pool import ScanFailed
 from gateway.screening.report import screened, tiers
-from gateway.screens import deadline
+from gateway.steps.screens import deadline
 from gateway.stores.ledger_policies import PolicyVersion
 from gateway.web.admin_gate import AdminError, AdminRoute, Context, Ctx, needs
 from gateway.web.admin_views import Body, Label, Reason, page, stamp, stamp_or_none, version_view

@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import model_validator
 
 from gateway.domain import Json, usd
-from gateway.recorder import Content, Unreadable
+from gateway.replay.recorder import Content, Unreadable
 from gateway.retention import LiveRuns, export
 from gateway.stores.ledger import LedgerError, LedgerUnavailable
 from gateway.stores.ledger_privacy import Erasure, Subject

@@ -13,9 +13,9 @@ import orjson
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from gateway.baselines import baseline_key
 from gateway.domain import Json, Millis, RunStatus, usd
 from gateway.errors import StoreUnavailable
+from gateway.steps.baselines import baseline_key
 from gateway.stores.ledger_reports import GROUPS
 from gateway.web.admin_gate import AdminError, AdminRoute, Context, Ctx, needs
 from gateway.web.admin_views import Label, Moment, page, read_moment, run_view, spend_view, stamp, step_view

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from gateway.delivery import ClientLeftError
 from gateway.errors import CallerError
 from gateway.policy.models import Server
+from gateway.steps.delivery import ClientLeftError
 from gateway.surfaces.encoding import decode
 from gateway.web.asgi import Receive
 

@@ -13,10 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
-from gateway.ancillary import Ancillary
 from gateway.auth import Authenticator
-from gateway.delivery import ClientLeftError, Reply
-from gateway.dispatch import Call
 from gateway.domain import Headers, Principal, Surface, Verdict
 from gateway.errors import (
     CallerError,
@@ -29,10 +26,13 @@ from gateway.errors import (
 )
 from gateway.pipeline import Pipeline
 from gateway.policy.models import PassthroughRoute
-from gateway.provider_state import is_private
+from gateway.steps.ancillary import Ancillary
+from gateway.steps.delivery import ClientLeftError, Reply
+from gateway.steps.dispatch import Call
+from gateway.steps.provider_state import is_private
+from gateway.steps.turn import Facts, Trail, new_id
 from gateway.telemetry.logs import current
 from gateway.telemetry.metrics import Metrics, rule_label
-from gateway.turn import Facts, Trail, new_id
 from gateway.upstreams.headers import ensure_unambiguous
 from gateway.upstreams.transport import Upload
 from gateway.web import model_list

@@ -30,7 +30,7 @@ _BODILESS = frozenset({204, 304})
 
 
 class Exchange(httptools_impl.RequestResponseCycle):
-    """The caller's side of one exchange; implements `gateway.attempt.Client`."""
+    """The caller's side of one exchange; implements `gateway.steps.attempt.Client`."""
 
     def __init__(self, scope: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(scope, *args, **kwargs)

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from gateway.domain import Json
+from gateway.steps.turn import new_id
 from gateway.stores.audit_chain import AuditEntry
 from gateway.stores.ledger import LedgerUnavailable
 from gateway.stores.ledger_sessions import MAX_SESSION_MS, SessionRecord, Source
-from gateway.turn import new_id
 
 if TYPE_CHECKING:
     from gateway.app import Worker

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from gateway.policy.models import Policy
-from gateway.policy_tests import read_suite
-from gateway.policy_tests import run as run_policy_tests
-from gateway.rehearsal import policy_to_test
+from gateway.replay.policy_tests import read_suite
+from gateway.replay.policy_tests import run as run_policy_tests
+from gateway.replay.rehearsal import policy_to_test
 from gateway.rules.route import Router
 from tests.docs.blocks import PAGES, ROOT, Block, blocks, every
 
@@ -155,7 +155,7 @@ def genuine(block: Block) -> None:
     """The receiver's check of a webhook takes the gateway's own signature, and nothing else."""
     import time
 
-    from gateway.alert_delivery import signature
+    from gateway.alerting.delivery import signature
 
     names: dict[str, Any] = {}
     exec(block.text, names)

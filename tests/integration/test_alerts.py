@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from gateway.approvals import ApprovalRequest
+from gateway.steps.approvals import ApprovalRequest
 from gateway.testing import ProviderServer, running_provider
 from tests.integration.admin.calls import Admin, Listening, chat
 from tests.integration.admin.test_cli import run as command

@@ -11,8 +11,8 @@ from decimal import Decimal
 import psutil
 import pytest
 
-from gateway import demo
-from gateway.demo import Seen, project
+from gateway.commands import demo
+from gateway.commands.demo import Seen, project
 
 
 def run_demo(*options: str) -> tuple[int, str, float]:

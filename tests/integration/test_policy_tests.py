@@ -11,8 +11,8 @@ import pytest
 from gateway import cli
 from gateway.policy.loading import load
 from gateway.policy.messages import PolicyError
-from gateway.policy_tests import files_beside, read_suite, run
-from gateway.rehearsal import policy_to_test
+from gateway.replay.policy_tests import files_beside, read_suite, run
+from gateway.replay.rehearsal import policy_to_test
 
 SHIPPED = Path(__file__).parents[2] / "policies"
 NAMES = sorted(path.name for path in SHIPPED.glob("*.yaml") if not path.name.endswith(".test.yaml"))

@@ -20,12 +20,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from gateway.auth import Secrets, credential_of, ensure_local, host_name
-from gateway.client import ClientError
 from gateway.commands.audit import check_export
+from gateway.commands.client import ClientError
 from gateway.domain import Surface
 from gateway.errors import CallerError, ErrorContext, GatewayError
 from gateway.journal import read_journal
-from gateway.recorder import Seal, Unreadable
+from gateway.replay.recorder import Seal, Unreadable
 from gateway.roles import parse_role_rules, role_of
 from gateway.rules.identity import read_hints, read_tags
 from gateway.settings import SettingsError, from_environment

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway.alert_events import CLOSES, Happened, freed_by, incident_of, payload, subject_of, wanted_by
-from gateway.alert_formats import Format, severity_of, written
+from gateway.alerting.events import CLOSES, Happened, freed_by, incident_of, payload, subject_of, wanted_by
+from gateway.alerting.formats import Format, severity_of, written
 from gateway.policy.loading import load
 from gateway.policy.messages import PolicyError
 from gateway.policy.models import Alert

@@ -12,10 +12,10 @@ from typing import Any, cast
 
 import pytest
 
-from gateway import alerts as module
-from gateway.alert_events import QUIET_MS
-from gateway.alert_queue import AT_ONCE
-from gateway.alerts import Alerts, sentence, signature
+from gateway.alerting import alerts as module
+from gateway.alerting.alerts import Alerts, sentence, signature
+from gateway.alerting.events import QUIET_MS
+from gateway.alerting.queue import AT_ONCE
 from gateway.domain import Headers, Json
 from gateway.drain import Drain
 from gateway.policy.models import Alert

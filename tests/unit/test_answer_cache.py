@@ -12,7 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.answer_cache import (
+from gateway.domain import Json, Step, Surface, ToolCall, Verdict
+from gateway.errors import StoreUnavailable
+from gateway.policy.models import ExactCache, SemanticCache
+from gateway.rules.budgets import Scopes
+from gateway.rules.lineage import Lineage
+from gateway.shaping import SHAPERS, Said
+from gateway.steps.answer_cache import (
     MAX_BYTES,
     ROWS,
     STREAM_BYTES,
@@ -27,12 +33,6 @@ from gateway.answer_cache import (
     is_whole,
     replayed,
 )
-from gateway.domain import Json, Step, Surface, ToolCall, Verdict
-from gateway.errors import StoreUnavailable
-from gateway.policy.models import ExactCache, SemanticCache
-from gateway.rules.budgets import Scopes
-from gateway.rules.lineage import Lineage
-from gateway.shaping import SHAPERS, Said
 from gateway.stores.embedded import EmbeddedStore
 from gateway.surfaces import CODECS
 from tests.unit.shaping.support import (

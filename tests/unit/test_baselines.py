@@ -8,12 +8,12 @@ from typing import Any, cast
 
 import pytest
 
-from gateway import baselines
 from gateway.admission import Baseline
-from gateway.baselines import FRESH_MS, Baselines, baseline_key
 from gateway.policy.models import Anomaly
+from gateway.steps import baselines
+from gateway.steps.baselines import FRESH_MS, Baselines, baseline_key
+from gateway.steps.turn import Turn
 from gateway.stores.embedded import EmbeddedStore
-from gateway.turn import Turn
 
 START = 1_800_000_000_000
 ANOMALY = Anomaly(factor=3, min_runs=3)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from gateway import breakers
 from gateway.admission import BreakerRule, BreakerState
-from gateway.breakers import Breaker, Breakers
 from gateway.errors import StoreUnavailable
+from gateway.steps import breakers
+from gateway.steps.breakers import Breaker, Breakers
 from gateway.stores.embedded import EmbeddedStore
 
 START = 1_800_000_000_000

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from gateway import cli, cli_views
+from gateway import cli
+from gateway.commands import views as cli_views
 from gateway.settings import from_environment
 from gateway.stores.audit_chain import GENESIS, AuditEntry, AuditRecord, seal
 from gateway.web.admin_views import audit_record, audit_view, nano, read_moment, stamp

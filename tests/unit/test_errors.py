@@ -18,7 +18,7 @@ from gateway.errors import (
     retry_headers,
     status_on,
 )
-from gateway.turn import new_id
+from gateway.steps.turn import new_id
 
 CONTEXT = ErrorContext("req_1", "run_1", "dec_1")
 

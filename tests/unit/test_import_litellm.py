@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway import cli
-from gateway.import_litellm import Imported, ImportFailed, NotReadable, convert
+from gateway.commands.import_litellm import Imported, ImportFailed, NotReadable, convert
 from gateway.policy.loading import load_text
 from gateway.policy.models import Policy
 
@@ -320,6 +320,6 @@ def test_an_invalid_policy_is_called_a_mistake_of_ours(
     def fail(text: str, file: str) -> Imported:
         raise ImportFailed("policy:1: x")
 
-    monkeypatch.setattr("gateway.import_litellm.convert", fail)
+    monkeypatch.setattr("gateway.commands.import_litellm.convert", fail)
     assert run(str(CASES / "simple.yaml")) == 1
     assert "a mistake of the gateway" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from gateway.domain import Surface
-from gateway.recorded import ALLOWED, Outcome, outcome_of, request_of, steps_of
+from gateway.replay.recorded import ALLOWED, Outcome, outcome_of, request_of, steps_of
 from gateway.surfaces import CODECS
 
 RUN = {"id": "run_1", "surface": "chat", "principal": "key:a", "key": "a", "policy": "p", "name": None}

@@ -15,7 +15,7 @@ from gateway.auth import Secrets
 from gateway.domain import Answer, ToolCall
 from gateway.policy.models import EVERYTHING
 from gateway.policy.models import Recording as Rule
-from gateway.recorder import (
+from gateway.replay.recorder import (
     DAY_MS,
     MAX_CHAIN,
     MAX_CONTENT_BYTES,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.run_story import MANY_STEPS, offset, short, story
+from gateway.commands.run_story import MANY_STEPS, offset, short, story
 from tests.unit.test_cli import RUN as PLAIN
 
 RUN: dict[str, Any] = {

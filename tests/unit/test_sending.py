@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks import outage
 from benchmarks.outage import WORKERS, Play, Scene, Trace, measured
-from gateway.breakers import LOOK_S, provider_breakers
-from gateway.sending import FIRST_RETRIES, LOOK_UP_S, MOST_RETRIES, RetryBudget
+from gateway.steps.breakers import LOOK_S, provider_breakers
+from gateway.steps.sending import FIRST_RETRIES, LOOK_UP_S, MOST_RETRIES, RetryBudget
 from tests.support.virtual_time import run_virtually
 
 TRACE = Trace(length_s=150.0, wave_every_s=1000.0, wave_at_s=20.0, outage_at_s=70.0, outage_s=40.0)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from gateway.client import ClientError, Unreachable
+from gateway.commands.client import ClientError, Unreachable
 from gateway.commands.top import REASON, Session
-from gateway.top_screen import View, money, ordered, screen, sparkline
+from gateway.commands.top_screen import View, money, ordered, screen, sparkline
 
 RUN: dict[str, Any] = {
     "id": "run_0123456789abcdef01234567", "name": None, "user": "alice", "steps": 12, "cost_usd": "0.412300000",

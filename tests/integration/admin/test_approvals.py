@@ -16,8 +16,8 @@ from urllib.parse import quote
 import pytest
 
 from gateway.admission import BreakerRule
-from gateway.approvals import ApprovalRequest
 from gateway.rules.breakers import breaker_key
+from gateway.steps.approvals import ApprovalRequest
 from gateway.stores.ledger import LedgerUnavailable, SqlLedger
 from gateway.stores.ledger_approvals import ApprovalRecord
 from tests.integration.admin.calls import Admin, Listening, Roles
@@ -120,7 +120,7 @@ def test_a_decision_reaches_every_call_that_waits_at_once(
     gateway: ThreadedGateway, admin: Admin, call: ApprovalRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Whoever looked for it would find it much later.
-    monkeypatch.setattr("gateway.approvals.POLL_S", 4 * AT_ONCE_S)
+    monkeypatch.setattr("gateway.steps.approvals.POLL_S", 4 * AT_ONCE_S)
     futures = [asking(gateway, replace(call, arguments=text)) for text in ("{}", " { } ", "{}")]
     row = held(admin, call)
     wait_until(lambda: waiting(gateway) == 3)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from gateway.auth import Secrets
-from gateway.backtest import Wanted, backtest
-from gateway.backtest_process import callers_of
 from gateway.domain import Surface
 from gateway.policy.loading import load_candidate
-from gateway.policy_tests import _HISTORY, _PATHS, Said, _definition, _read, _turn
-from gateway.recorded import Recorded, steps_of
+from gateway.replay.backtest import Wanted, backtest
+from gateway.replay.policy_tests import _HISTORY, _PATHS, Said, _definition, _read, _turn
+from gateway.replay.process import callers_of
+from gateway.replay.recorded import Recorded, steps_of
 from gateway.shaping import SHAPERS
 from gateway.stores.ledger import SqlLedger
 from tests.support.gateway import ALICE, SECRET_KEY, ThreadedGateway

@@ -161,7 +161,7 @@ def test_serving_goes_on_meanwhile(gateway: ThreadedGateway) -> None:
 def test_a_backtest_that_takes_too_long_says_so(
     gateway: ThreadedGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.backtest_process.GRACE_S", -1_000.0)
+    monkeypatch.setattr("gateway.replay.process.GRACE_S", -1_000.0)
     assert failure(gateway, "GET", "/runs/mine/replay")[:2] == (503, "backtest_failed")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gateway import demo
+from gateway.commands import demo
 from gateway.domain import usd
 from gateway.testing import ProviderServer
 from tests.integration.backtest.scene import changes, play, policy_of, recorded, try_out

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.recorder import DAY_MS
+from gateway.replay.recorder import DAY_MS
 from gateway.stores.ledger_recordings import Recording
 from gateway.testing import ProviderServer
 from tests.integration.backtest.scene import play, policy_of, try_out

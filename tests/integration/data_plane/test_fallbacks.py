@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gateway.sending import FIRST_RETRIES
+from gateway.steps.sending import FIRST_RETRIES
 from gateway.testing import Ask, ProviderServer, Reply, error_reply
 from tests.integration.conftest import AT_ONCE_S, let_time_pass
 from tests.integration.data_plane.test_surfaces import PRICE, ways

@@ -14,10 +14,10 @@ from typing import Any, cast
 import pytest
 import pytest_asyncio
 
-from gateway import alert_queue
-from gateway.alert_delivery import signature
-from gateway.alert_events import QUIET_MS
-from gateway.alerts import Alerts
+from gateway.alerting import queue as alert_queue
+from gateway.alerting.alerts import Alerts
+from gateway.alerting.delivery import signature
+from gateway.alerting.events import QUIET_MS
 from gateway.domain import Headers
 from gateway.drain import Drain
 from gateway.policy.models import Alert

@@ -135,7 +135,7 @@ def test_a_process_that_dies_and_files_that_change(start: Any, tmp_path: Path, o
 
 def test_it_runs_under_the_deadline(start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gateway: ThreadedGateway = start(rules(make(tmp_path / "model"), classifier=", timeout_s: 0.2"))
-    monkeypatch.setattr("gateway.screens.DEADLINE_S", 0.1)
+    monkeypatch.setattr("gateway.steps.screens.DEADLINE_S", 0.1)
 
     async def stop() -> None:
         for process in gateway.worker.pool._all:
@@ -193,7 +193,7 @@ def test_texts_that_come_while_a_classifier_is_loaded_wait(start: Any, tmp_path:
     moved._pinned = None
 
     async def both() -> list[Any]:
-        from gateway.screens import looks_of
+        from gateway.steps.screens import looks_of
 
         rule = injection.model_copy(update={"classifier": moved})
         looks = looks_of(screening.model_copy(update={"injection": rule}))

@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from gateway.domain import Surface
-from gateway.screens import Blocked
+from gateway.steps.screens import Blocked
 from tests.parity.allowed import groups
 from tests.parity.schemas import REQUESTS, Field, fields, seen_as
 from tests.unit.screening.harness import Harness

@@ -109,7 +109,7 @@ def test_a_pool_of_processes_that_hang_is_a_refusal_in_time(
     provider: ProviderServer, start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gateway = start("screening: {injection: {}}")
-    monkeypatch.setattr("gateway.screens.DEADLINE_S", 0.3)
+    monkeypatch.setattr("gateway.steps.screens.DEADLINE_S", 0.3)
     hung = ScanPool(1, ("/bin/sleep", "60"))
     monkeypatch.setattr(gateway.worker.screens, "pool", hung)
     began = time.monotonic()

@@ -11,7 +11,7 @@ from gateway.admission import Evidence, Hold, Kill
 from gateway.domain import RunSource
 from gateway.journal import Journal, orphaned_files, read_journal
 from gateway.protocols import Store
-from gateway.provider_state import Held
+from gateway.steps.provider_state import Held
 from gateway.stores.archive import SqliteRunArchive
 from gateway.stores.embedded import EmbeddedStore, orphan_settlement
 from tests.support.store_values import admission, lookup, settlement

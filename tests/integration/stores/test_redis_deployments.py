@@ -18,7 +18,7 @@ from gateway.admission import Admitted, BreakerRule, CounterState, Ending, Kill,
 from gateway.doctor import of_redis
 from gateway.errors import StoreUnavailable
 from gateway.journal import Journal
-from gateway.settling import Settler
+from gateway.steps.settling import Settler
 from gateway.stores.embedded_breakers import BREAKER_MEMORY
 from gateway.stores.redis import RedisStore
 from gateway.stores.redis_facts import ahead_ms, attempts, redis_facts

@@ -10,8 +10,17 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway import loop_corpus
-from gateway.loop_corpus import CorpusError, Outcome, Score, evaluate, load_corpus, play, read_trace, score
+from gateway.commands import loop_corpus
+from gateway.commands.loop_corpus import (
+    CorpusError,
+    Outcome,
+    Score,
+    evaluate,
+    load_corpus,
+    play,
+    read_trace,
+    score,
+)
 from gateway.rules.fingerprint import Fingerprints
 from gateway.rules.loops import Detection
 from tests.corpora.loops import generate

@@ -13,7 +13,7 @@ from gateway.rules.contracts import Contracts
 from gateway.rules.lineage import Lineage
 from gateway.screening.engine import Looks, scan
 from gateway.screening.pool import ScanFailed
-from gateway.screens import Screened, Screens
+from gateway.steps.screens import Screened, Screens
 from gateway.stores.embedded import EmbeddedStore
 
 Json = dict[str, Any]

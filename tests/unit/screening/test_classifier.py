@@ -32,7 +32,7 @@ from gateway.screening.classifier import (
 )
 from gateway.screening.engine import Looks, scan
 from gateway.screening.pool import ScanFailed, ScanPool
-from gateway.screens import looks_of
+from gateway.steps.screens import looks_of
 from tests.support.tiny_classifier import make
 
 PLAIN = "The museum opens at nine and closes at six. "

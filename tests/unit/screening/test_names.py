@@ -11,7 +11,7 @@ from gateway.screening.base import Finding
 from gateway.screening.engine import Looks, scan
 from gateway.screening.presidio import ENTITIES, PresidioFailed
 from gateway.screening.self_test import broken
-from gateway.screens import looks_of
+from gateway.steps.screens import looks_of
 
 POLICY = "version: 1\nscreening: {pii: {entities: [%s]%s}}\n"
 

@@ -13,7 +13,7 @@ import pytest
 from gateway.domain import Principal, Step, Surface
 from gateway.errors import GatewayError
 from gateway.screening import engine
-from gateway.screens import INLINE_CHARS, VERDICTS, Blocked, Screened
+from gateway.steps.screens import INLINE_CHARS, VERDICTS, Blocked, Screened
 from gateway.surfaces import CODECS
 from gateway.surfaces.messages import parse_count
 from tests.support.effort import Effort
@@ -198,7 +198,7 @@ async def test_work_follows_the_new_text(monkeypatch: pytest.MonkeyPatch) -> Non
         scanned.append(len(text))
         return real(text, *rest)
 
-    monkeypatch.setattr("gateway.screens.scan", counted)
+    monkeypatch.setattr("gateway.steps.screens.scan", counted)
     history: list[Json] = [{"role": "system", "content": "You are an agent."}]
     costs = []
     for turn in range(200):

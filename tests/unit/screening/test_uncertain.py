@@ -16,7 +16,7 @@ from gateway.screening.base import Finding
 from gateway.screening.classifier import Setup
 from gateway.screening.engine import Looks, scan
 from gateway.screening.uncertain import SUSPECTED, UNCERTAIN, excerpt, is_open, settle
-from gateway.screens import Blocked, Question
+from gateway.steps.screens import Blocked, Question
 from gateway.surfaces import CODECS
 from tests.unit.screening.harness import Harness, Records
 

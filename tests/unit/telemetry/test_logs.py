@@ -13,9 +13,9 @@ import pytest
 
 from gateway.domain import Surface
 from gateway.errors import CallerError, GatewayError, Refusal, Ruling, UpstreamError
+from gateway.steps.turn import Facts, Trail
 from gateway.telemetry.logs import MAX_MESSAGE, REFUSALS_PER_S, StepLog, configure, current
 from gateway.telemetry.spans import run_context, span_id
-from gateway.turn import Facts, Trail
 from tests.support.effort import least_effort
 
 KEY = "sk-proj-Zt8GkQ2mX4vB7nL1pR5sT9wY3cF6hJ0dA2eU4iO8"

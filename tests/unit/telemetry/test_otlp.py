@@ -12,11 +12,11 @@ import pytest
 
 from gateway.domain import Surface
 from gateway.settings import SettingsError, from_environment
+from gateway.steps.turn import Facts, Trail, Turn
 from gateway.telemetry import otlp
 from gateway.telemetry.otlp import OtlpConfig, OtlpExporter, configured, without_content
 from gateway.telemetry.spans import Context, Span
 from gateway.telemetry.traces import MAX_BYTES, MAX_ENDED, Traces
-from gateway.turn import Facts, Trail, Turn
 from tests.support.effort import Effort, least_effort
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
