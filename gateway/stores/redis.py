@@ -95,6 +95,8 @@ KEEPALIVE_S = 5.0
 NOT_THE_MASTER = ("READONLY", "LOADING", "MASTERDOWN", "MOVED", "CLUSTERDOWN")
 """Errors after which another connection may reach the server to talk to."""
 UNKNOWN_EPOCH = "?"
+_RUNS_LOST_S = 60.0
+"""How long after a database was lost a step may still come whose run was in it."""
 INSPECT_S = 2.0
 REJOIN_S = 0.2
 REJOIN_ELSEWHERE_S = 0.6
@@ -217,6 +219,8 @@ class RedisStore:
         self._heard: Callable[[], float] = lambda: 0.0
         """When the latest server was last heard, by the loop's clock."""
         self._epoch = UNKNOWN_EPOCH
+        self._may_lack_runs_until = 0.0
+        """By the loop's clock: until then steps are under way whose runs a lost database had."""
         self._filled = ""
         """The server whose database was last known to be complete."""
         self._seeding: asyncio.Task[None] | None = None
@@ -421,6 +425,9 @@ class RedisStore:
             case b"ENDED":
                 return denied_by_ending(Ending(*json.loads(r[1])))
             case b"NORUN":
+                if asyncio.get_running_loop().time() < self._may_lack_runs_until:
+                    # It was there a moment ago. The step can be made again, and finds or opens its run anew.
+                    raise StoreUnavailable
                 return denied_as_expired()
             case _:
                 # Given up earlier under the same id, or the id was used before: never twice.
@@ -1038,9 +1045,12 @@ class RedisStore:
 
     def _adopt(self, epoch: str) -> None:
         """From now on this is the database we mean. One that was filled anew may lack what we had written."""
+        first = not self._filled
         self._filled = self._server
         if epoch != self._epoch:
             self._epoch = epoch
+            if not first:
+                self._may_lack_runs_until = asyncio.get_running_loop().time() + _RUNS_LOST_S
             self._doubt_everything()
 
     def _doubt_everything(self) -> None:

@@ -13,7 +13,7 @@ from contextlib import suppress
 import pytest
 from redis.exceptions import RedisError
 
-from gateway.admission import Admitted, CounterState, Hold
+from gateway.admission import Admitted, CounterState, Denied, Hold
 from gateway.errors import StoreUnavailable
 from gateway.stores.redis import RedisStore
 from tests.support import store_values as make
@@ -147,6 +147,21 @@ async def test_a_killed_server_that_comes_back_empty_is_filled_from_the_ledger(
     assert (await store.settle(make.settlement("lost", "run-1", 40))).applied
     assert not (await store.settle(make.settlement("unheard of", "run-1", 40, holds=answer.holds))).known
     await counter_becomes(store, 940, 100)
+
+
+async def test_a_step_whose_run_was_lost_under_way_is_put_off_and_not_ended(
+    store: RedisStore, server: RedisServer
+) -> None:
+    unknown = await spend(store, "before", "run-unheard-of")
+    assert isinstance(unknown, Denied)
+    assert unknown.code == "run_timeout"
+    server.client().flushall()
+    # The run was found before; whether the loss is noticed by this step or by another one is no matter.
+    await recovered(store)
+    with pytest.raises(StoreUnavailable):
+        await spend(store, "after")
+    await store.resolve(make.lookup("run-1"))
+    assert isinstance(await spend(store, "again"), Admitted)
 
 
 async def test_a_server_that_lost_its_last_writes_is_raised_to_the_ledger(
