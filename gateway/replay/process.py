@@ -95,6 +95,7 @@ class Backtests:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=of_child(),
+            start_new_session=True,
         )
         try:
             async with asyncio.timeout(self.time_s + GRACE_S):

@@ -200,6 +200,8 @@ class ScanPool:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=1024 * 1024,
+            # A terminal's Ctrl-C is for the gateway, which ends them.
+            start_new_session=True,
         )
         self._all.add(process)
         return process

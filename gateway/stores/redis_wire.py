@@ -257,7 +257,10 @@ def ended_by(link: Link, address: Address, error: Exception) -> Exception:
     if isinstance(link.broken_by, ssl.SSLError):
         return link.broken_by
     hint = "" if address.tls or address.path else "; one that wants TLS does so: rediss://"
-    return ConnectionError(f"it closed the connection before it had answered{hint}")
+    return ConnectionError(f"{_CLOSED}{hint}")
+
+
+_CLOSED = "it closed the connection before it had answered"
 
 
 def explained(error: BaseException) -> str:
@@ -432,7 +435,10 @@ class Pipe:
                 link = await self._reach()
             except (OSError, TimeoutError, StoreUnavailable, ReplyError) as error:
                 failures += 1
-                self.last_error = explained(error)
+                told = explained(error)
+                if not (told.startswith(_CLOSED) and self.last_error.startswith("TLS:")):
+                    # What a server says of TLS is now and then lost with the connection that it closes.
+                    self.last_error = told
                 self._health.failed(self.last_error)
             else:
                 began = loop.time()

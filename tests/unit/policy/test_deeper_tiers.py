@@ -47,7 +47,7 @@ def test_a_directory_is_looked_into(tmp_path: Path) -> None:
     assert rule is not None
     assert rule.classifier is not None
     assert (rule.classifier.uncertain, rule.classifier.max_tokens) == ((0.2, 0.8), 512)
-    none = tmp_path / "none"
+    none = Path("/not/there")
     assert said(classifier(none)) == [f'{path}.directory: got "{none}", expected a directory that is there']
     vague = make(tmp_path / "vague", labels=("LABEL_0", "LABEL_1"))
     assert said(classifier(vague)) == [
