@@ -158,8 +158,8 @@ def test_a_loop_is_landed(client: Client, stream: bool, work: Work) -> None:
     result, run = work(client, stream, "loop", "in-circles")
     assert ANSWER in (result.answer or "")
     assert run.status == "stopped_loop"
-    assert result.executed == ["printer"] * 3
     assert run.steps == [1, 2, 3, 4]
+    assert result.executed == ["printer"] * 3
 
 
 @seldom_streams

@@ -268,8 +268,13 @@ def test_two_workers_on_one_redis_agree(provider: ProviderServer, redis: RedisSe
     with process_gateway(
         base_policy(provider.base_url, HEALTHY), tmp_path, store_url=redis.url, workers="2"
     ) as gateway:
-        found = looked_at(run(gateway, "doctor", "--json", check=1))
-        assert found["guards.kill"]["seen"].startswith("2 obeyed within ")
+
+        def agreed() -> dict[str, Any] | None:
+            found = looked_at(run(gateway, "doctor", "--json", check=1))
+            return found if found["guards.kill"]["seen"].startswith("2 obeyed within ") else None
+
+        # A worker that has just begun, on a busy machine, may obey late.
+        found = wait_until(agreed, 60, what="both workers' obedience")
         assert found["policy.workers"]["status"] == "ok"
         assert found["policy.workers"]["seen"].endswith(" in 2 workers")
         assert status(found, "clock.store", "store.keys", "guards.budget", "store.kind") == ["ok"] * 4
