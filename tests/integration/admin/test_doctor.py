@@ -274,7 +274,7 @@ def test_two_workers_on_one_redis_agree(provider: ProviderServer, redis: RedisSe
             return found if found["guards.kill"]["seen"].startswith("2 obeyed within ") else None
 
         # A worker that has just begun, on a busy machine, may obey late.
-        found = wait_until(agreed, 60, what="both workers' obedience")
+        found = wait_until(agreed, 60, what="both workers' obedience") or {}
         assert found["policy.workers"]["status"] == "ok"
         assert found["policy.workers"]["seen"].endswith(" in 2 workers")
         assert status(found, "clock.store", "store.keys", "guards.budget", "store.kind") == ["ok"] * 4
