@@ -128,7 +128,7 @@ class Rulebook:
     def __init__(self, policy: Policy) -> None:
         self._budgets = [(b, b.limit_nano) for b in policy.budgets if b.mode != "off" and b.per != "tool"]
         self._rates = [r for r in policy.rates if r.mode != "off" and r.per != "tool"]
-        self._windows: dict[tuple[str, str], tuple[Window, Window]] = {}
+        self._windows: dict[tuple[str, str, Millis], tuple[Window, Window]] = {}
         self._keys: dict[tuple[str, str, str, str], str] = {}
         self._charges: dict[str, Charge] = {}
         """By counter, for scopes that outlive a run."""
@@ -176,7 +176,7 @@ class Rulebook:
             fleeting = budget.per == "run" or (budget.per == "session" and not scopes.session_named)
             limit = own_limit + (topups.get((budget.name, scope_id), 0) if topups else 0)
             counter = self._key(budget.name, budget.per, scopes, scope_id)
-            windows = self.windows(budget, now - SKEW_MS)
+            windows = self.windows(budget, now, SKEW_MS)
             enforced = budget.mode == "enforce" and budget.on_exceed != "notify"
             kept = kept_back if enforced and budget.name in self._landing else 0
             charge = self._charges.get(counter)
@@ -226,14 +226,16 @@ class Rulebook:
             nano_per_minute=int((rule.usd_per_minute or 0) * NANO_PER_USD),
         )
 
-    def windows(self, budget: Budget, now: Millis) -> tuple[Window, ...]:
-        """The budget's current and next period; empty when it has none."""
+    def windows(self, budget: Budget, now: Millis, back: Millis = 0) -> tuple[Window, ...]:
+        """The budget's period of so long ago, and the one after it; empty when it has none."""
         if budget.window is None:
             return ()
-        key = (budget.window, budget.timezone)
+        at = now - back
+        # Those of steps and those that operators look at differ at times; each has its place.
+        key = (budget.window, budget.timezone, back)
         cached = self._windows.get(key)
-        if cached is None or not int(cached[0].id) * 1000 <= now < cached[0].ends_at:
-            cached = self._windows[key] = windows_at(budget.window, ZoneInfo(budget.timezone), now)
+        if cached is None or not int(cached[0].id) * 1000 <= at < cached[0].ends_at:
+            cached = self._windows[key] = windows_at(budget.window, ZoneInfo(budget.timezone), at)
         return cached
 
     def _key(self, rule: str, per: str, scopes: Scopes, scope_id: str) -> str:

@@ -118,7 +118,8 @@ class DataPlane:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One HTTP request, to its answer."""
         started = time.perf_counter()
-        raw_headers: Headers = [(name.lower(), value) for name, value in scope["headers"]]
+        # In lower case, as ASGI has them.
+        raw_headers: Headers = list(scope["headers"])
         facts = Facts(
             surface=Surface.CHAT,
             policy=self.pipeline.generation.version,
