@@ -159,6 +159,14 @@ _LABELLED = re.compile(
       timestamp|cache_?bust(?:er)?|ts|cb|rand|_)["']?\ ?[=:]\ ?["']?)[0-9A-Za-z._:+/=-]{1,128}+""",
     re.VERBOSE,
 )
+_CALL_PREFIXES = ("call_", "toolu_", "tooluse_", "chatcmpl-tool-", "fc_")
+"""What providers begin the ids of tool calls with. Some of what they draw behind it looks written."""
+_TOLD_CALL = re.compile(
+    r"""(?P<label>["']id["']:\ ?)["'][^"'\s]{1,64}["']
+    (?=,\ ?["'](?:type["']:\ ?["']function["']|function["']:\ ?\{))""",
+    re.VERBOSE,
+)
+"""The id of a tool call in the words of an agent that tells its calls as text. Some are nine characters."""
 _CACHE_BUSTER = re.compile(
     r"(?<=[?&])(?i:_|_t|_ts|_dc|cb|cache_?bust(?:er)?|nocache|nonce|rnd|rand)=[^&#\s\"']{1,128}+&?"
 )
@@ -213,7 +221,8 @@ _LOOKS_LIKE = (
     r"[:= ]{1,3}\p{Nd}[\p{Nd}.]{0,18} ?[msunµ]|(?:attempt|retry|try)[:= ]{1,2}#?\p{Nd}",
     r"[0-9A-Za-z]{16}|[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}|0x[0-9a-fA-F]{6}",
     r"(?i)(?:x-request-[iİı]d|request_?[iİı]d|trace_?[iİı]d|correlat[iİı]on_?[iİı]d|[iİı]dempotency-key|nonce"
-    r"|t[iİı]mestamp|cache_?bust(?:er)?|ts|cb|rand|_)[\"']? ?[=:]",
+    r"|t[iİı]mestamp|cache_?bust(?:er)?|ts|cb|rand|_)[\"']? ?[=:]"
+    r"|[\"'][iİı]d[\"']: ?[\"'][^\"'\s]{1,64}[\"'], ?[\"'](?:type[\"']: ?[\"'])?funct[iİı]on[\"']",
     r"[0-9] ?(?:[smhdu]|µs)(?:[^0-9A-Za-z]|[0-9]|s[^0-9A-Za-z]|ecs?[^a-z]|econds|ays?|ours?|in|\z)",
     r"\[ref=",
     r"(?i)(?:seed|etag)[:= ]|(?:score|similarity|distance|relevance) ?[=:]|#[0-9]{1,3} "
@@ -249,7 +258,9 @@ def _mask_clock(match: re.Match[str]) -> str:
 
 def _mask_opaque(match: re.Match[str]) -> str:
     run = match["run"]
-    return _MASK if run is None or _is_random(run) else run
+    if run is None or _is_random(run) or match.string.endswith(_CALL_PREFIXES, 0, match.start()):
+        return _MASK
+    return run
 
 
 def _is_random(token: str) -> bool:
@@ -277,6 +288,7 @@ def _without_labels_and_clocks(text: str, looks: Collection[int]) -> str:
     counts of attempts masked; times on the full minute stay."""
     if _LABELS in looks:
         text = _LABELLED.sub(rf"\g<label>{_MASK}", text)
+        text = _TOLD_CALL.sub(rf"\g<label>{_MASK}", text)
     if _CLOCKS in looks:
         text = _CLOCK.sub(_mask_clock, text)
     if _EFFORTS in looks:
