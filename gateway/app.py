@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import secrets
@@ -20,6 +19,7 @@ from typing import Any
 import orjson
 import uvicorn
 
+from gateway import memory
 from gateway.admission import Kill, Settlement
 from gateway.alerting.alerts import Alerts
 from gateway.alerting.events import expiring
@@ -674,7 +674,7 @@ class Worker:
             await asyncio.sleep(HOUSEKEEPING_S)
             if time.monotonic() >= collect_at and not self.data_plane.active:
                 # Under load only the young are looked through; what hides among the old is found here.
-                gc.collect()
+                memory.tidy()
                 collect_at = time.monotonic() + COLLECT_EVERY_S
             if time.monotonic() >= forget_at:
                 forget_at = time.monotonic() + FORGET_EVERY_S

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
+from gateway import memory
 from gateway.settings import Settings, SettingsError, from_environment
 from gateway.supervisor import BEAT_S, HURRY, ORPHANED, STARTUP_FAILURE, STOP, Patience, Supervisor, Tether
 from gateway.telemetry import logs
@@ -118,7 +119,7 @@ class DrainingServer(uvicorn.Server):
         # What stands now stands for good: the garbage collector need not walk over it again and again, nor
         # look so often at the small values that every step leaves behind. Runs live for hours: a collection
         # of everything would walk over all of them, and is left to the housekeeping.
-        gc.collect()
+        memory.tidy()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         sys.setswitchinterval(SWITCH_INTERVAL_S)

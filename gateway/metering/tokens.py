@@ -1,8 +1,8 @@
 """Counting tokens without the provider: texts by tokenizer, media by the providers' formulas.
 
-Exact for text of OpenAI's models (o200k and cl100k, from the ranks that splintr carries; nothing is
-downloaded). Families without a public tokenizer count as o200k times a factor that errs upward. Media come
-without their dimensions, so an image counts as the largest that its model accepts.
+Exact for text of OpenAI's models (o200k and cl100k). Families without a public tokenizer count as o200k
+times a factor that errs upward. Media come without their dimensions, so an image counts as the largest that
+its model accepts.
 
 Counting releases the GIL and is safe from many threads. Text is cut into slices, so that no input takes
 more than time proportional to its length: 1 MB takes some 20 ms of prose and 190 ms at worst.
@@ -11,12 +11,9 @@ more than time proportional to its length: 1 MB takes some 20 ms of prose and 19
 from __future__ import annotations
 
 import re
-import threading
-from typing import Literal, Protocol
 
 from gateway.domain import Media
-
-Encoding = Literal["o200k_base", "cl100k_base"]
+from gateway.metering.vocabulary import Encoding, vocabulary
 
 SLICE_CHARS = 8_192
 """A run of one letter costs more than linear time inside one piece; slicing costs under 1 token in 2,000."""
@@ -34,42 +31,20 @@ TOOL_TOKENS = 8
 """Around a tool definition, beside its name, description and schema."""
 
 
-class _Encoder(Protocol):
-    def encode_ordinary(self, text: str) -> list[int]: ...
-
-
-_encoders: dict[Encoding, _Encoder] = {}
-_loading = threading.Lock()
-
-
-def _encoder(encoding: Encoding) -> _Encoder:
-    found = _encoders.get(encoding)
-    if found is None:
-        with _loading:
-            found = _encoders.get(encoding)
-            if found is None:
-                import splintr
-
-                found = splintr.Tokenizer.from_pretrained(encoding)
-                _encoders[encoding] = found
-    return found
-
-
 def warm() -> None:
-    """Load both encodings before the first request needs one; some 150 ms each.
+    """Load the encoding of most models before the first request needs it, which would wait some 200 ms. That
+    of the older ones (`cl100k_base`, half of that) is loaded when it is asked for.
 
     The tables for text beyond ASCII are built at the first such text, so one is counted here.
     """
-    encodings: tuple[Encoding, ...] = ("o200k_base", "cl100k_base")
-    for encoding in encodings:
-        count_exact("warm \u00e9\u6f22\U0001f409\U000dd10b", encoding)
+    count_exact("warm \u00e9\u6f22\U0001f409\U000dd10b")
 
 
 def count_exact(text: str, encoding: Encoding = "o200k_base") -> int:
     """Tokens of a text. Names of special tokens in it (`<|endoftext|>`) are ordinary text, as upstream."""
     if not text:
         return 0
-    encode = _encoder(encoding).encode_ordinary
+    encode = vocabulary(encoding).encode_ordinary
     total = 0
     for start in range(0, min(len(text), MAX_CHARS), SLICE_CHARS):
         piece = text[start : min(start + SLICE_CHARS, MAX_CHARS)]

@@ -10,7 +10,7 @@ import codecs
 from functools import lru_cache
 from typing import Literal, Protocol
 
-import splintr
+from gateway.metering.vocabulary import vocabulary
 
 Counting = Literal["exact", "bytes"]
 Pieces = tuple[tuple[str, int], ...]
@@ -33,14 +33,9 @@ class Tokens(Protocol):
         """
 
 
-@lru_cache(maxsize=1)
-def _o200k() -> splintr.AnyTokenizer:
-    return splintr.Tokenizer.from_pretrained("o200k_base")
-
-
 def _encode(text: str) -> list[int]:
     # `encode` would read "<|endoftext|>" in a user's text as one special token and count less than OpenAI.
-    return _o200k().encode_ordinary(text)
+    return vocabulary("o200k_base").encode_ordinary(text)
 
 
 @lru_cache(maxsize=2048)
@@ -51,7 +46,7 @@ def _count_cached(text: str) -> int:
 @lru_cache(maxsize=256)
 def _split_exact(text: str, per_piece: int, limit: int | None) -> Pieces:
     ids = _encode(text)[:limit]
-    tokenizer = _o200k()
+    tokenizer = vocabulary("o200k_base")
     decoder = codecs.getincrementaldecoder("utf-8")(errors="ignore")
     pieces: list[tuple[str, int]] = []
     waiting = 0
