@@ -140,7 +140,10 @@ class Ancillary:
             calls = CODECS[Surface.RESPONSES].read_answer(parsed).calls
             refusal = self.pipeline.tool_kills.refusal((call.name for call in calls), held.run)
             if refusal is not None:
-                raise refusal
+                try:
+                    raise refusal
+                finally:
+                    del refusal  # It holds this frame.
 
     @staticmethod
     def _request(call: Call, provider: Provider, method: str, url: str, body: bytes) -> UpstreamRequest:

@@ -522,7 +522,10 @@ class Attempt:
         refusal = self.tool_kills.refusal((c.name for c in answer.calls), self.turn.run.run_id)
         if refusal is not None:
             await self._settle("stopped", usage, cost, source, answer=answer, error=refusal.code)
-            raise refusal
+            try:
+                raise refusal
+            finally:
+                del refusal  # It holds this frame.
         outcome: Outcome = "failed" if parsed.get("status") == "failed" else self._outcome("ok")
         if self.guard is not None and (why := self.guard(answer, self.clamped)) is not None:
             self.rejected, self.withheld = why, _REJECTED
@@ -742,7 +745,11 @@ class Attempt:
         if self._client_left:
             return None
         if not started:
-            raise failure
+            try:
+                raise failure
+            finally:
+                # It holds this frame, and what holds each other waits for the garbage collector.
+                del failure
         self.facts.verdict = Verdict.REFUSE if isinstance(failure, Refusal) else self.facts.verdict
         if isinstance(failure, UpstreamError):
             # What the model had said before is the client's.

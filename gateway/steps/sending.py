@@ -251,7 +251,11 @@ class Trip:
                 raise DeniedLater(denied)
             if not again or denied is not None:
                 if error is not None:
-                    raise error
+                    try:
+                        raise error
+                    finally:
+                        # It holds this frame, and what holds each other waits for the garbage collector.
+                        del error
                 return result
 
     async def _keep_pace(self) -> None:

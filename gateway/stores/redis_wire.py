@@ -486,7 +486,10 @@ class Pipe:
             else:
                 self.address = address
                 return link
-        raise refusal
+        try:
+            raise refusal
+        finally:
+            del refusal  # It holds this frame.
 
     async def _watch(self, link: Link) -> None:
         """Return when the link is lost, after dropping it if the server has gone silent."""

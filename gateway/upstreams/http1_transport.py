@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import aiohappyeyeballs
@@ -459,7 +459,8 @@ class Http1Reply:
         self._sent_at = self._wrote_at = self._heard_at = now
         self._uploading: asyncio.Task[None] | None = None
         self._has_body = has_body
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: Any = httptools.HttpResponseParser(self)
+        """Until the end: it holds this as well, and what holds each other waits for the collector."""
         self._line_bytes = 0
         """Bytes of the head that belong to no whole line yet."""
         self._framed = False
@@ -470,7 +471,8 @@ class Http1Reply:
         self._parts: list[bytes] = []
         self._buffered = 0
         self._held = False
-        self._failure: TransportError | None = None
+        self._failure: tuple[Phase, Kind, str] | None = None
+        """Not the error itself: what is raised holds the frames it passed through, and they hold this."""
         self._waiter: asyncio.Future[None] | None = None
 
     # -- for the caller ------------------------------------------------------------------------------
@@ -479,7 +481,7 @@ class Http1Reply:
         """Return when the head is there. Raises `TransportError` of phase `first_byte`."""
         while not self._head_done:
             if self._failure is not None:
-                raise self._failure
+                raise TransportError(*self._failure)
             await self._awaited()
 
     async def read(self, limit: int) -> bytes:
@@ -501,7 +503,7 @@ class Http1Reply:
             if self._parts:
                 yield self._take()
             elif self._failure is not None:
-                raise self._failure
+                raise TransportError(*self._failure)
             elif self._complete:
                 return
             else:
@@ -592,9 +594,10 @@ class Http1Reply:
         upstream failed can still be read; after an end of our `own` nothing can."""
         if self._failure is None and not (self._complete and not self._parts):
             phase: Phase = "body" if self._head_done else "first_byte"
-            self._failure = TransportError(phase, kind, detail)
+            self._failure = phase, kind, detail
         if own:
             self._parts.clear()
+        self._parser = None
         connection, self._connection = self._connection, None
         if self._uploading is not None:
             self._uploading.cancel()
@@ -603,6 +606,7 @@ class Http1Reply:
         self._wake()
 
     def _release(self) -> None:
+        self._parser = None
         connection, self._connection = self._connection, None
         if connection is not None:
             if self._held:

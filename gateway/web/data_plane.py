@@ -126,7 +126,7 @@ class DataPlane:
             request_id=new_id("req"),
             decision_id=new_id("dec"),
         )
-        client: Exchange = scope["extensions"][EXTENSION]
+        client: Exchange = scope["extensions"][EXTENSION]()
         incoming = Incoming(
             scope, receive, client, facts, started, raw_headers, dict(raw_headers), _path(scope), None
         )

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
+from weakref import ref
 
 import uvicorn
 from uvicorn.protocols.http import httptools_impl
@@ -20,7 +21,7 @@ from gateway.domain import Headers
 from gateway.web.connection import StrictProtocol
 
 EXTENSION = "gateway.exchange"
-"""Where an application finds the `Exchange` in `scope["extensions"]`."""
+"""Where an application finds a weak reference to the `Exchange` in `scope["extensions"]`."""
 WRITE_TIMEOUT_S = 120.0
 """A client that takes no byte for so long is treated as gone."""
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
@@ -34,7 +35,8 @@ class Exchange(httptools_impl.RequestResponseCycle):
 
     def __init__(self, scope: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(scope, *args, **kwargs)
-        scope["extensions"] = {EXTENSION: self}
+        # Weak, since it holds the scope itself: what holds each other waits for the garbage collector.
+        scope["extensions"] = {EXTENSION: ref(self)}
         self._callback: Callable[[], None] | None = None
         self._head = b""
         self._bodiless = False
