@@ -20,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from gateway.errors import StoreUnavailable
-from gateway.stores.redis import Keys
+from gateway.stores.redis_calls import Keys
 from gateway.stores.redis_url import Address, StoreUrl, parse_store_url
 from gateway.stores.redis_where import Cluster, Sentinels
 

@@ -581,7 +581,9 @@ async def test_settlements_that_redis_took_and_lost_are_made_again_once(
                     client.restore(key, 0, value or b"")
         await in_the_end_spends(other)
         await store.take_events(100)
-        await eventually(lambda: not store._doubtful and store._epoch == other._epoch)
+        await eventually(
+            lambda: not store._recovery.doubtful and store._recovery.epoch == other._recovery.epoch
+        )
         # 900 and the three settlements, and what the other worker holds now; no reservation is left of them.
         assert (await store.counters(["spent"]))["spent"] == CounterState(930, 100)
         for n in range(3):
@@ -630,7 +632,7 @@ async def test_an_open_reservation_is_made_again_as_it_was(empty_redis: RedisSer
         opening = asyncio.create_task(in_the_end_spends(other))
         await store.take_events(10)
         await opening
-        await eventually(lambda: not store._doubtful and not store._unreserved)
+        await eventually(lambda: not store._recovery.doubtful and not store._recovery.unreserved)
         # The ledger's 900, the lost settlement, what is open here and there.
         assert (await other.counters(["spent"]))["spent"] == CounterState(960, 250 + 100)
         assert not await store.extend("a-1", 91)

@@ -337,7 +337,9 @@ async def test_a_budget_is_spent_to_its_end_and_never_passed_through_a_failover(
         await asyncio.gather(*agents)
     for task in drains:
         task.cancel()
-    await eventually(lambda: not any(store._doubtful or store._unreserved for store in stores))
+    await eventually(
+        lambda: not any(store._recovery.doubtful or store._recovery.unreserved for store in stores)
+    )
     await ledger.drain(stores[0])
     spent = sum(settled.values())
     assert LIMIT - HELD < spent <= LIMIT

@@ -31,7 +31,9 @@ from gateway.admission import (
 )
 from gateway.errors import StoreUnavailable
 from gateway.stores import embedded, embedded_breakers, embedded_records, embedded_runs
-from gateway.stores.redis import Keys, RedisStore, UsedCounters, scripts
+from gateway.stores.redis import RedisStore
+from gateway.stores.redis_calls import Keys, scripts
+from gateway.stores.redis_recovery import UsedCounters
 from tests.support import store_values as make
 from tests.support.redis_server import FaultProxy, RedisServer
 
@@ -360,8 +362,8 @@ async def test_an_admission_that_arrives_after_it_was_given_up_takes_nothing(
 ) -> None:
     async with opened(empty_redis) as store:
         await store.resolve(make.lookup("run-1"))
-        store._give_back("a-1")
-        await eventually(lambda: not store._voids)
+        store._recovery.given_up("a-1")
+        await eventually(lambda: not store._recovery.voids)
         with pytest.raises(StoreUnavailable):
             await store.admit(make.admission("a-1", "run-1", make.charge("all", 1000)))
         assert (await store.counters(["all"]))["all"] == CounterState(0, 0)
@@ -373,14 +375,14 @@ async def test_a_landing_that_was_given_up_is_none(empty_redis: RedisServer) -> 
     async with opened(empty_redis) as store:
         await store.resolve(make.lookup("run-1"))
         await store.admit(replace(make.admission("a-1", "run-1"), landing=landing))
-        store._give_back("a-1")
-        await eventually(lambda: not store._voids)
+        store._recovery.given_up("a-1")
+        await eventually(lambda: not store._recovery.voids)
         assert isinstance(await store.admit(make.admission("a-2", "run-1")), Admitted)
         # Giving up a second try of a landing leaves the first.
         await store.admit(replace(make.admission("a-3", "run-1"), landing=landing))
         await store.admit(replace(make.admission("a-4", "run-1", retry_ordinal=3), landing=landing))
-        store._give_back("a-4")
-        await eventually(lambda: not store._voids)
+        store._recovery.given_up("a-4")
+        await eventually(lambda: not store._recovery.voids)
         assert isinstance(await store.admit(make.admission("a-5", "run-1")), Denied)
 
 
