@@ -432,6 +432,9 @@ class _Reply:
     def abort(self) -> None:
         return None
 
+    def left_behind(self) -> tuple[bytes, bool]:
+        return b"", False
+
 
 def _reply(playing: Playing, ask: Ask, number: int) -> _Reply:
     surface, put = ask.wire.surface, ask.put

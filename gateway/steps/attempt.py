@@ -908,6 +908,11 @@ class Attempt:
         return "disconnected" if self._client_left and otherwise != "ok" else otherwise
 
     async def _settle_stream(self, outcome: Outcome, relay: Relay, failure: GatewayError | None) -> None:
+        unread, unseen = self._reply.left_behind() if self._reply is not None else (b"", False)
+        if unread:
+            # Nobody will read it, and all the same it was served.
+            with contextlib.suppress(EventTooLargeError, GatewayError):
+                relay.feed(unread)
         parser, answer = relay.upstream, relay.client.answer()
         self.given = answer
         delivered = relay.delivered(answer)
@@ -918,7 +923,7 @@ class Attempt:
         else:
             usage, cost, source = bill(self, read, answer)
             if source == "estimated" and outcome != "ok":
-                usage, cost = with_flight(self, usage)
+                usage, cost = with_flight(self, usage, unseen=unseen)
         await self._settle(
             outcome, usage, cost, source, answer=delivered, error=failure.code if failure else None
         )

@@ -65,13 +65,16 @@ def bill(attempt: Attempt, read: ReadUsage | None, answer: Answer) -> tuple[Usag
     return usage, route.rates.cost(usage), "free" if route.rates.free else "estimated"
 
 
-def with_flight(attempt: Attempt, usage: Usage) -> tuple[Usage, Nano]:
-    """Add what the provider may have generated before it noticed the end, at the speed seen."""
+def with_flight(attempt: Attempt, usage: Usage, *, unseen: bool) -> tuple[Usage, Nano]:
+    """Add what the provider may have generated before it noticed the end, at the speed seen; all that it was
+    asked for where it had been talking to somebody who did not listen (`unseen`)."""
     elapsed = max(time.perf_counter() - (attempt.first_at or attempt.sent_at), 0.001)
     flight = min(
         max(IN_FLIGHT_TOKENS, math.ceil(usage.output_text * IN_FLIGHT_S / elapsed)),
         max(IN_FLIGHT_TOKENS, attempt.covered_tokens - usage.output_text),
     )
+    if unseen:
+        flight = max(flight, attempt.admitted.output_tokens * attempt.quote.choices - usage.output_text)
     values = {name: getattr(usage, name) for name in USAGE_BUCKETS}
     values["output_text"] += flight
     grown = Usage(**values, source="estimated")

@@ -443,6 +443,7 @@ class Http1Reply:
         "_parts",
         "_sent_at",
         "_surplus",
+        "_unread",
         "_uploading",
         "_waiter",
         "_wrote_at",
@@ -469,6 +470,8 @@ class Http1Reply:
         self._complete = False
         self._surplus = False
         self._parts: list[bytes] = []
+        self._unread: list[bytes] = []
+        """What an end of our own kept from its reader."""
         self._buffered = 0
         self._held = False
         self._failure: tuple[Phase, Kind, str] | None = None
@@ -515,6 +518,9 @@ class Http1Reply:
 
     def abort(self) -> None:
         self.fail("aborted", "by the gateway")
+
+    def left_behind(self) -> tuple[bytes, bool]:
+        return b"".join(self._unread), self._held
 
     def _take(self) -> bytes:
         taken = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
@@ -596,7 +602,7 @@ class Http1Reply:
             phase: Phase = "body" if self._head_done else "first_byte"
             self._failure = phase, kind, detail
         if own:
-            self._parts.clear()
+            self._unread, self._parts = self._parts, []
         self._parser = None
         connection, self._connection = self._connection, None
         if self._uploading is not None:

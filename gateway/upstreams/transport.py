@@ -115,6 +115,11 @@ class UpstreamReply(Protocol):
         that task gets a `TransportError` of kind `aborted`.
         """
 
+    def left_behind(self) -> tuple[bytes, bool]:
+        """After `abort`: what had arrived and nobody had read, and whether the upstream was being kept
+        waiting for its reader, so that more may be on the way than is known.
+        """
+
 
 class Transport(Protocol):
     """Sends requests over pooled connections. Follows no redirect, keeps no cookie, reads no environment."""

@@ -52,6 +52,9 @@ class Reply:
     def abort(self) -> None:
         pass
 
+    def left_behind(self) -> tuple[bytes, bool]:
+        return b"", False
+
 
 @dataclass
 class Receiver:

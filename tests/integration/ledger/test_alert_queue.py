@@ -48,6 +48,9 @@ class Reply:
     def abort(self) -> None:
         pass
 
+    def left_behind(self) -> tuple[bytes, bool]:
+        return b"", False
+
 
 @dataclass
 class World:

@@ -200,6 +200,24 @@ async def test_headers_and_body_are_sent_byte_for_byte_and_nothing_is_added(
     )
 
 
+async def test_what_was_not_read_before_an_abort_is_left_behind(
+    upstream: Upstream, transport: Transport
+) -> None:
+    upstream.plays(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 500_000)
+    reply = await transport.send(post(upstream.url))
+    pieces = reply.chunks()
+    first = await anext(pieces)
+    assert reply.left_behind() == (b"", False)
+    await asyncio.sleep(0.3)
+    reply.abort()
+    unread, kept_waiting = reply.left_behind()
+    assert kept_waiting
+    assert unread
+    assert set(first + unread) == {ord("x")}
+    with pytest.raises(TransportError):
+        await anext(pieces)
+
+
 async def test_reply_headers_keep_duplicates_and_bytes_with_lower_case_names(
     upstream: Upstream, transport: Transport
 ) -> None:
