@@ -360,6 +360,8 @@ class BreakerRule:
     """Calls let through while half open, over all processes; as many successes close it again."""
     min_sources: int = 1
     """From how many different sources failures have to come."""
+    dead_after_ms: int = 0
+    """It opens as well when nothing but failures came for so long, at least `min_calls`; 0: never."""
 
 
 @frozen

@@ -120,6 +120,8 @@ class ProviderBreaker(Section):
     """Calls in the window before it can open."""
     window_s: Seconds = 30.0
     """Seconds that are looked at."""
+    dead_after_s: Seconds | None = 2.0
+    """It opens as well after so long with `min_calls` failures and no success; `null` for the share alone."""
     open_s: Seconds = 15.0
     """Seconds that it stays open."""
     probes: Count = 3

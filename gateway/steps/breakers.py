@@ -81,6 +81,7 @@ def _made(provider: str, model: str, wanted: ProviderBreaker) -> tuple[Breaker, 
         window_ms=round(wanted.window_s * 1000),
         open_ms=round(wanted.open_s * 1000),
         probes=wanted.probes,
+        dead_after_ms=round((wanted.dead_after_s or 0) * 1000),
     )
     return (
         Breaker(breaker_key("provider", SHARED, provider), rule),

@@ -1,8 +1,9 @@
 """Breakers of the embedded store: what fails is left alone for a while, then tried by a few calls.
 
-A breaker is closed until enough of the calls of its window have failed, seen by enough sources. Then it is
-open for `open_ms`, and half open until it is known whether the probes that were let through came back.
-Pure but for what it keeps: time is an argument, and the Redis scripts in `lua/breakers.lua` do the same.
+A breaker is closed until enough of the calls of its window have failed, or all for a while, seen by enough
+sources. Then it is open for `open_ms`, and half open until it is known whether the probes that were let
+through came back. Pure but for what it keeps: time is an argument, and the Redis scripts (`lua/breaking.lua`)
+do the same.
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ class _Breaker:
     passed: int = 0
     probes: list[Millis] = field(default_factory=list)
     """When each probe that nobody has reported on is free again, the oldest first."""
+    streak: int = 0
+    """Failures since the last success."""
+    failing_since: Millis = 0
+    """When the first of them came."""
 
     def turn(self, window_ms: int, now: Millis) -> None:
         """Begin another period if the current one is over."""
@@ -74,16 +79,27 @@ class _Breaker:
             new.failed + old.failed * left // self.window_ms,
         )
 
+    def count(self, ok: int, failed: int, now: Millis) -> None:
+        """Add what came of calls; of a report that tells of both it is not known which came last."""
+        self.current.ok += ok
+        self.current.failed += failed
+        if ok:
+            self.streak = 0
+        elif failed:
+            self.failing_since = self.failing_since if self.streak else now
+            self.streak += failed
+
     def fails(self, rule: BreakerRule, now: Millis) -> bool:
-        """Whether the calls of the window are bad enough to open."""
+        """Whether the calls of the window, or the latest ones, are bad enough to open."""
         ok, failed = self.tally(now)
         sources = {*self.current.sources, *self.previous.sources}
-        return (
-            failed > 0
-            and ok + failed >= rule.min_calls
-            and failed >= rule.error_rate * (ok + failed)
-            and len(sources) >= min(rule.min_sources, BREAKER_SOURCES)
+        bad = failed > 0 and ok + failed >= rule.min_calls and failed >= rule.error_rate * (ok + failed)
+        dead = (
+            rule.dead_after_ms > 0
+            and self.streak >= rule.min_calls
+            and now - self.failing_since >= rule.dead_after_ms
         )
+        return (bad or dead) and len(sources) >= min(rule.min_sources, BREAKER_SOURCES)
 
     def open(self, open_ms: int, now: Millis) -> None:
         self.opened_at, self.until = now, now + open_ms
@@ -91,7 +107,7 @@ class _Breaker:
 
     def close(self, now: Millis) -> None:
         self.started_at, self.current, self.previous = now, _Period(), _Period()
-        self.opened_at, self.until = 0, 0
+        self.opened_at, self.until, self.streak = 0, 0, 0
         self.probing, self.passed, self.probes = False, 0, []
 
     def view(self, key: str, now: Millis) -> BreakerState:
@@ -116,8 +132,7 @@ class Breakers:
             breaker = self._breakers[key] = _Breaker(0, rule.window_ms, now)
         breaker.turn(rule.window_ms, now)
         period = breaker.current
-        period.ok += ok
-        period.failed += failed
+        breaker.count(ok, failed, now)
         digest = source_digest(source)
         if failed and digest not in period.sources and len(period.sources) < BREAKER_SOURCES:
             period.sources.append(digest)

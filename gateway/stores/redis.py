@@ -592,7 +592,7 @@ class RedisStore:
     async def report(self, key: str, rule: BreakerRule, *, source: str, ok: int, failed: int) -> BreakerState:
         args: list[Arg] = [as_bytes(key), source_digest(source), ok, failed]
         args += (repr(rule.error_rate), rule.min_calls, rule.window_ms, rule.open_ms)
-        r = await self._script("report", [*args, rule.probes, rule.min_sources])
+        r = await self._script("report", [*args, rule.probes, rule.min_sources, rule.dead_after_ms])
         return _breaker(r[1])
 
     async def breakers(self, keys: Sequence[str] | None = None) -> list[BreakerState]:

@@ -1,6 +1,6 @@
 -- What the scripts of breakers begin with: `gateway.stores.embedded_breakers`.
 -- A breaker is one packed list: {expires_at, window_ms, started_at, current, previous, opened_at, until, probing,
--- passed, probes}, a period {ok, failed, sources}. `{gw}:breakers` names them all, by when they are forgotten.
+-- passed, probes, streak, failing_since}, a period {ok, failed, sources}. `{gw}:breakers` names them all, by when they are forgotten.
 
 local BREAKER_TTL_MS = 86400000
 local BREAKER_MEMORY = 4096
@@ -16,11 +16,14 @@ local function load_breaker(name)
   return {
     expires_at = row[1], window_ms = row[2], started_at = row[3], current = row[4], previous = row[5],
     opened_at = row[6], until_ = row[7], probing = row[8], passed = row[9], probes = row[10],
+    -- Those written by an earlier version end before.
+    streak = row[11] or 0, failing_since = row[12] or 0,
   }
 end
 local function save_breaker(name, b)
-  redis.call('SET', key('breaker', name), cmsgpack.pack({b.expires_at, b.window_ms, b.started_at, b.current,
-    b.previous, b.opened_at, b.until_, b.probing, b.passed, b.probes}), 'PX', int(b.expires_at - now + MINUTE_MS))
+  local packed = cmsgpack.pack({b.expires_at, b.window_ms, b.started_at, b.current, b.previous, b.opened_at,
+    b.until_, b.probing, b.passed, b.probes, b.streak, b.failing_since})
+  redis.call('SET', key('breaker', name), packed, 'PX', int(b.expires_at - now + MINUTE_MS))
   local ends_in = math.max(b.expires_at - now + MINUTE_MS, redis.call('PTTL', BREAKERS_KEY))
   redis.call('ZADD', BREAKERS_KEY, int(b.expires_at), name)
   redis.call('PEXPIRE', BREAKERS_KEY, int(ends_in))

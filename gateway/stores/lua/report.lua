@@ -2,7 +2,7 @@
 
 local name, source, ok, failed = text(), text(), number(), number()
 local error_rate, min_calls, window_ms, open_ms = number(), number(), number(), number()
-local probes, min_sources = number(), number()
+local probes, min_sources, dead_after_ms = number(), number(), number()
 
 local b = load_breaker(name)
 if not b then
@@ -14,7 +14,7 @@ if not b then
   end
   b = {
     expires_at = 0, window_ms = window_ms, started_at = now, current = {0, 0, {}}, previous = {0, 0, {}},
-    opened_at = 0, until_ = 0, probing = false, passed = 0, probes = {},
+    opened_at = 0, until_ = 0, probing = false, passed = 0, probes = {}, streak = 0, failing_since = 0,
   }
 end
 
@@ -32,15 +32,16 @@ local function fails()
   for _, known in ipairs(b.previous[3]) do
     sources = sources + (has(b.current[3], known) and 0 or 1)
   end
-  return bad > 0 and good + bad >= min_calls and bad >= error_rate * (good + bad)
-    and sources >= math.min(min_sources, BREAKER_SOURCES)
+  local half = bad > 0 and good + bad >= min_calls and bad >= error_rate * (good + bad)
+  local dead = dead_after_ms > 0 and b.streak >= min_calls and now - b.failing_since >= dead_after_ms
+  return (half or dead) and sources >= math.min(min_sources, BREAKER_SOURCES)
 end
 local function open()
   b.opened_at, b.until_, b.probing, b.passed, b.probes = now, now + open_ms, false, 0, {}
 end
 local function close()
   b.started_at, b.current, b.previous = now, {0, 0, {}}, {0, 0, {}}
-  b.opened_at, b.until_, b.probing, b.passed, b.probes = 0, 0, false, 0, {}
+  b.opened_at, b.until_, b.probing, b.passed, b.probes, b.streak = 0, 0, false, 0, {}, 0
 end
 
 b.window_ms = window_ms
@@ -52,6 +53,12 @@ elseif age >= window_ms then
 end
 local period = b.current
 period[1], period[2] = period[1] + ok, period[2] + failed
+if ok > 0 then
+  b.streak = 0
+elseif failed > 0 then
+  b.failing_since = b.streak > 0 and b.failing_since or now
+  b.streak = b.streak + failed
+end
 if failed > 0 and #period[3] < BREAKER_SOURCES and not has(period[3], source) then
   table.insert(period[3], source)
 end

@@ -491,6 +491,39 @@ async def test_old_failures_fade_with_their_window(store: Store, clock: Clock) -
     assert await report(store, 0, 3) == BreakerState("b", "closed", 0, 3, 0, 0)
 
 
+async def test_what_only_fails_is_dead_however_much_went_well_before(store: Store, clock: Clock) -> None:
+    rule = replace(RULE, dead_after_ms=2_000)
+    await report(store, 5_000, 0, rule)
+    clock.now += 100
+    assert (await report(store, 0, 500, rule)).state == "closed", "it may be a moment's fault"
+    clock.now += 1_999
+    assert (await report(store, 0, 1, rule)).state == "closed"
+    clock.now += 1
+    assert (await report(store, 0, 1, rule)).state == "open"
+    clock.now += 10_000
+    assert await store.probe("b", rule)
+    assert (await report(store, 1, 0, rule)).state == "closed"
+    clock.now += 2_000
+    assert (await report(store, 0, 3, rule)).state == "closed", "too few since it was closed"
+
+
+async def test_one_success_in_between_and_it_is_not_dead(store: Store, clock: Clock) -> None:
+    rule = replace(RULE, dead_after_ms=2_000)
+    await report(store, 5_000, 0, rule)
+    for _ in range(4):
+        await report(store, 0, 100, rule)
+        clock.now += 1_900
+        assert (await report(store, 1, 100, rule)).state == "closed"
+        clock.now += 1_900
+
+
+async def test_without_dead_after_only_the_share_counts(store: Store, clock: Clock) -> None:
+    await report(store, 5_000, 0)
+    await report(store, 0, 1_000)
+    clock.now += 30_000
+    assert (await report(store, 0, 1_000)).state == "closed"
+
+
 async def test_a_breaker_is_reset_by_hand_and_forgotten_after_a_day(store: Store, clock: Clock) -> None:
     assert not await store.reset_breaker("b")
     await report(store, 0, 4)

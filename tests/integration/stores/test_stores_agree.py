@@ -467,6 +467,7 @@ class History:
         rule = BreakerRule(
             error_rate=choice((0.3, 0.5, 1.0)), min_calls=choice((1, 3, 6)), window_ms=choice((9_000, MINUTE_MS)),
             open_ms=choice((900, 10_000)), probes=choice((1, 1, 3)), min_sources=choice((1, 1, 2)),
+            dead_after_ms=choice((0, 0, 800, 5_000)),
         )  # fmt: skip
         return choice(TOOLS), rule
 
