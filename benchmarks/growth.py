@@ -245,7 +245,7 @@ class Bench:
         subject = Subject("Routing rules, none of which fires", self.columns("rules"))
         for count in self.plan.routes:
             rules = "\n".join(
-                f"    - {{name: rule-{n}, when: {{model: {MODEL}, tag: {{job: job-{n}}}}}, use: other}}"
+                f"    - {{name: rule-{n}, when: {{model: {MODEL}, tag: job={n}}}, use: other}}"
                 for n in range(count)
             )
             more = f"routing:\n  rules:\n{rules}" if count else ""
