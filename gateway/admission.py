@@ -361,7 +361,7 @@ class BreakerRule:
     min_sources: int = 1
     """From how many different sources failures have to come."""
     dead_after_ms: int = 0
-    """It opens as well when nothing but failures came for so long, at least `min_calls`; 0: never."""
+    """It opens as well when only failures came for so long, `min_calls` of them in the window; 0: never."""
 
 
 @frozen

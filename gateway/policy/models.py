@@ -121,7 +121,7 @@ class ProviderBreaker(Section):
     window_s: Seconds = 30.0
     """Seconds that are looked at."""
     dead_after_s: Seconds | None = 2.0
-    """It opens as well after so long with `min_calls` failures and no success; `null` for the share alone."""
+    """It opens as well when for so long all calls fail, `min_calls` of them; `null` for the share alone."""
     open_s: Seconds = 15.0
     """Seconds that it stays open."""
     probes: Count = 3

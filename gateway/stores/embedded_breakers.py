@@ -96,7 +96,7 @@ class _Breaker:
         bad = failed > 0 and ok + failed >= rule.min_calls and failed >= rule.error_rate * (ok + failed)
         dead = (
             rule.dead_after_ms > 0
-            and self.streak >= rule.min_calls
+            and min(self.streak, failed) >= rule.min_calls
             and now - self.failing_since >= rule.dead_after_ms
         )
         return (bad or dead) and len(sources) >= min(rule.min_sources, BREAKER_SOURCES)

@@ -436,7 +436,8 @@ class Pipe:
             except (OSError, TimeoutError, StoreUnavailable, ReplyError) as error:
                 failures += 1
                 told = explained(error)
-                if not (told.startswith(_CLOSED) and self.last_error.startswith("TLS:")):
+                says_less = told.startswith(_CLOSED) or isinstance(error, TimeoutError)
+                if not (says_less and self.last_error.startswith("TLS:")):
                     # What a server says of TLS is now and then lost with the connection that it closes.
                     self.last_error = told
                 self._health.failed(self.last_error)

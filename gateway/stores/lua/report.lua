@@ -33,7 +33,8 @@ local function fails()
     sources = sources + (has(b.current[3], known) and 0 or 1)
   end
   local half = bad > 0 and good + bad >= min_calls and bad >= error_rate * (good + bad)
-  local dead = dead_after_ms > 0 and b.streak >= min_calls and now - b.failing_since >= dead_after_ms
+  local dead = dead_after_ms > 0 and math.min(b.streak, bad) >= min_calls
+    and now - b.failing_since >= dead_after_ms
   return (half or dead) and sources >= math.min(min_sources, BREAKER_SOURCES)
 end
 local function open()

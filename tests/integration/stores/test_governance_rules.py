@@ -517,6 +517,13 @@ async def test_one_success_in_between_and_it_is_not_dead(store: Store, clock: Cl
         clock.now += 1_900
 
 
+async def test_what_is_seldom_called_is_not_dead_for_failing_now_and_then(store: Store, clock: Clock) -> None:
+    rule = replace(RULE, dead_after_ms=2_000)
+    for _ in range(20):
+        assert (await report(store, 0, 1, rule)).state == "closed"
+        clock.now += MINUTE_MS // 2
+
+
 async def test_without_dead_after_only_the_share_counts(store: Store, clock: Clock) -> None:
     await report(store, 5_000, 0)
     await report(store, 0, 1_000)
