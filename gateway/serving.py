@@ -121,6 +121,7 @@ class DrainingServer(uvicorn.Server):
         # of everything would walk over all of them, and is left to the housekeeping.
         memory.tidy()
         gc.freeze()
+        gc.enable()
         gc.set_threshold(*GC_THRESHOLDS)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._on_started()
@@ -199,7 +200,7 @@ def serve(settings: Settings, listening: Callable[[str], None]) -> int:
         signal.signal(signal.SIGHUP, server.handle_exit)
     # uvicorn leaves by SystemExit when the application cannot start; the log has said why.
     with contextlib.suppress(KeyboardInterrupt, SystemExit):
-        server.run([listener])
+        _run(server, listener)
     return 0 if server.started else 1
 
 
@@ -266,4 +267,14 @@ def run_worker(tether: Tether, listener: socket.socket) -> None:
         sys.exit(STARTUP_FAILURE)
     server = DrainingServer(_config(settings), settings, tether.ready, tether)
     tether.listen(server._told, settings.drain_s + GRACE_S + CLOSING_S)
-    server.run([listener])
+    _run(server, listener)
+
+
+def _run(server: DrainingServer, listener: socket.socket) -> None:
+    """Serve. What is made until it has started stays: the garbage collector, which would go through all of it
+    again and again, is off for so long."""
+    gc.disable()
+    try:
+        server.run([listener])
+    finally:
+        gc.enable()

@@ -18,9 +18,9 @@ def policy_for(provider: ProviderServer, extra: str = "") -> str:
     return f"""
 version: 1
 providers:
-  upstream: {{dialect: openai, base_url: "{provider.base_url}", api_key: {_SECRET}}}
-  chatonly: {{dialect: openai, base_url: "{provider.base_url}", api_key: {_SECRET}, surfaces: [chat]}}
-  claude: {{dialect: anthropic, base_url: "{provider.origin}", api_key: {_SECRET}}}
+  upstream: {{dialect: openai, base_url: "{provider.base_url}", api_key: {_SECRET}, breaker: null}}
+  chatonly: {{dialect: openai, base_url: "{provider.base_url}", api_key: {_SECRET}, surfaces: [chat], breaker: null}}
+  claude: {{dialect: anthropic, base_url: "{provider.origin}", api_key: {_SECRET}, breaker: null}}
 models:
   "sim/*": {{provider: upstream, price: {_PRICE}}}
   "chatonly/*": {{provider: chatonly, upstream_model: "sim/*", price: {_PRICE}}}

@@ -183,6 +183,7 @@ def test_notes_wait_for_a_store_that_is_away(provider: ProviderServer, tmp_path:
 
 def test_the_head_is_told_once_a_day(provider: ProviderServer, tmp_path: Path) -> None:
     with threaded_gateway(base_policy(provider.base_url), tmp_path) as gateway:
+        wait_until(lambda: Admin(gateway).get("/audit?limit=1")["data"], what="the first record")
         heard: list[Any] = []
         gateway.worker.notices.append(lambda kind, facts: heard.append((kind, facts)))
         gateway.worker.audit._day -= 1

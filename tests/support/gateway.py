@@ -32,7 +32,7 @@ T = TypeVar("T")
 BASE_POLICY = """
 version: 1
 providers:
-  upstream: {{dialect: openai, base_url: "{upstream}", api_key: sk-upstream-secret-000000000000}}
+  upstream: {{dialect: openai, base_url: "{upstream}", api_key: sk-upstream-secret-000000000000, breaker: null}}
 models:
   "sim/*": {{provider: upstream, price: {{input_usd_per_mtok: 2.5, cached_input_usd_per_mtok: 1.25, output_usd_per_mtok: 10}}}}
   "gpt-*": {{provider: upstream, price: {{input_usd_per_mtok: 2.5, cached_input_usd_per_mtok: 1.25, output_usd_per_mtok: 10}}}}
@@ -51,7 +51,7 @@ SECRETS = (ALICE, BOB, ADMIN_TOKEN, SECRET_KEY, "sk-upstream-secret-000000000000
 
 def base_policy(upstream: str, extra: str = "") -> str:
     """A policy with keys for alice (team red) and bob (team blue), every `sim/*` and `gpt-*` model priced
-    like gpt-4o ($2.50 / $10 per million), and no limits but those in `extra`."""
+    like gpt-4o ($2.50 / $10 per million), no breaker and no limits but those in `extra`."""
     return BASE_POLICY.format(upstream=upstream) + extra
 
 

@@ -45,9 +45,9 @@ def policy_for(provider: ProviderServer, extra: str = "") -> str:
     return f"""
 version: 1
 providers:
-  upstream: {{dialect: openai, base_url: "{provider.base_url}", api_key: sk-upstream-secret-000000000000}}
-  claude: {{dialect: anthropic, base_url: "{provider.origin}", api_key: sk-upstream-secret-000000000000}}
-  chatonly: {{dialect: openai, base_url: "{provider.base_url}", api_key: none, surfaces: [chat]}}
+  upstream: {{dialect: openai, base_url: "{provider.base_url}", api_key: sk-upstream-secret-000000000000, breaker: null}}
+  claude: {{dialect: anthropic, base_url: "{provider.origin}", api_key: sk-upstream-secret-000000000000, breaker: null}}
+  chatonly: {{dialect: openai, base_url: "{provider.base_url}", api_key: none, surfaces: [chat], breaker: null}}
 models:
   "sim/*": {{provider: upstream, {PRICE}}}
   "claude/*": {{provider: claude, upstream_model: "sim/*", {PRICE}}}
