@@ -252,7 +252,7 @@ class Database:
             "secure_delete=ON",
             f"wal_autocheckpoint={_CHECKPOINT_PAGES}",
             "temp_store=MEMORY",
-            "cache_size=-4000",
+            "cache_size=-8000",
         ):
             connection.execute(f"PRAGMA {pragma}")
 

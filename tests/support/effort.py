@@ -27,7 +27,7 @@ def _measure() -> float:
     return time.thread_time() - began
 
 
-def _slowness() -> float:
+def slowness() -> float:
     """How many times slower than usual; never below one, for a fast machine needs no allowance."""
     return max(1.0, min(_measure() for _ in range(3)) / _USUAL)
 
@@ -40,7 +40,7 @@ class Effort:
     def __enter__(self) -> Self:
         self._collects = gc.isenabled()
         gc.disable()
-        self._slowness = _slowness()
+        self._slowness = slowness()
         self._began = time.thread_time()
         return self
 
@@ -48,7 +48,7 @@ class Effort:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         spent = time.thread_time() - self._began
-        self.seconds = spent / max(self._slowness, _slowness())
+        self.seconds = spent / max(self._slowness, slowness())
         if self._collects:
             gc.enable()
 

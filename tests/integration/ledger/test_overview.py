@@ -14,6 +14,7 @@ from gateway.stores.ledger import SqlLedger
 from gateway.stores.ledger_overview import OTHERS
 from tests.browser.seed import DAY, Seed, fill
 from tests.integration.ledger.events import T0, attempt, encode, meta, refusal, status
+from tests.support.effort import slowness
 
 NOW = T0 + 60_000
 MIDNIGHT = T0 - T0 % DAY
@@ -158,7 +159,7 @@ async def test_what_retention_has_removed_is_still_in_a_series(ledger: SqlLedger
 
 @pytest.mark.slow
 async def test_ten_thousand_runs_are_answered_within_300_ms(tmp_path: Path) -> None:
-    """100,000 steps over a week. Processor time, the best of three: others share the machine."""
+    """100,000 steps over a week. Processor time, the best of three, by how slow the machine is: others share it."""
     ledger = SqlLedger(None, data_dir=tmp_path)
     await ledger.start()
     now = int(time.time() * 1000)
@@ -181,9 +182,10 @@ async def test_ten_thousand_runs_are_answered_within_300_ms(tmp_path: Path) -> N
     for name, question in questions.items():
         times = []
         for _ in range(3):
+            slow_by = slowness()
             began = time.process_time()
             await question()
-            times.append(time.process_time() - began)
+            times.append((time.process_time() - began) / max(slow_by, slowness()))
         if min(times) > 0.3:
             slow[name] = min(times)
     await ledger.close()

@@ -482,6 +482,8 @@ async def test_a_planned_failover_loses_nothing(pair: Pair) -> None:
         print(f"\n{type(pair).__name__}: planned failover, service after {time.monotonic() - begun:.1f} s")
         settled = make.settlement("at-run-1", "run-1", 7, holds=held.holds, retry_key="run-1")
         assert (await two.settle(settled)).applied
+        # What the old master took at the last moment is reserved again by whoever knows of it.
+        await eventually(lambda: not any(s._recovery.unreserved or s._recovery.doubtful for s in (one, two)))
         assert (await one.counters(["spent"]))["spent"] == CounterState(907, 300)
         assert new.client().exists("{gw}:epoch")
 
