@@ -35,10 +35,10 @@ from benchmarks.growth_stand import (
     provider,
     redis_server,
     serving,
-    slowness,
     small,
     text,
 )
+from tests.support.effort import slowness
 
 AGENTS = 8
 """Runs side by side wherever the steps of a run are measured."""

@@ -26,7 +26,7 @@ import psutil
 import redis as redis_py
 
 from benchmarks.processes import ROOT, free_port
-from tests.support.effort import _slowness
+from tests.support.effort import slowness
 
 Json = dict[str, Any]
 KEY = "gk-benchmark-0123456789"
@@ -81,11 +81,6 @@ def text(length: int) -> str:
 
 
 # -- what is measured ----------------------------------------------------------------------------------
-
-
-def slowness() -> float:
-    """How many times slower a fixed piece of work runs now than on an idle machine of 2023; at least one."""
-    return _slowness()
 
 
 def cpu_ns(process: psutil.Process) -> int:

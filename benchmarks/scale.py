@@ -44,13 +44,13 @@ from benchmarks.growth_stand import (
     provider,
     redis_server,
     serving,
-    slowness,
     small,
 )
 from benchmarks.scale_leases import compared
 from gateway.stores.ledger import SqlLedger
 from tests.integration.ledger.conftest import PostgresServer
 from tests.integration.ledger.events import attempt, encode
+from tests.support.effort import slowness
 
 AGENTS = 40
 BUSY = 0.6
