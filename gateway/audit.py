@@ -136,6 +136,7 @@ class AuditTrail:
             except (StoreUnavailable, LedgerUnavailable, LedgerError, LedgerOnAnotherHost) as error:
                 log.debug("the audit log waits: %s", error)
             except Exception:
+                # Whatever it was, the trail must go on: the next look tries again.
                 log.exception("the audit log could not be looked after")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):

@@ -211,6 +211,7 @@ class Alerts:
                 try:
                     await self._write_batch(batch)
                 except Exception:
+                    # Those that come later must not wait behind one that cannot be told.
                     log.exception("%d alerts could not be told", len(batch))
                 # Those dropped meanwhile for want of room were the first of these.
                 done = {event.id for event, _ in batch}

@@ -263,6 +263,7 @@ class Classifier:
         except ClassifierFailed:
             raise
         except Exception as error:
+            # The libraries raise what they like for files that are damaged or of another kind.
             raise ClassifierFailed(f"the model in {place} cannot be loaded: {error!s:.300}") from error
         self._labels = list(setup.labels)
         self._separate = config.get("problem_type") == "multi_label_classification"

@@ -911,8 +911,8 @@ class Attempt:
         unread, unseen = self._reply.left_behind() if self._reply is not None else (b"", False)
         if unread:
             # Nobody will read it, and all the same it was served.
-            with contextlib.suppress(EventTooLargeError, GatewayError):
-                relay.feed(unread)
+            with contextlib.suppress(EventTooLargeError):
+                relay.overhear(unread)
         parser, answer = relay.upstream, relay.client.answer()
         self.given = answer
         delivered = relay.delivered(answer)

@@ -66,6 +66,12 @@ class Relay:
             self._fold.feed(events)
         return self._screened(reader.feed(self._translation.feed(events)))
 
+    def overhear(self, chunk: bytes) -> None:
+        """Take note of what came too late to be handed on. Raises `EventTooLargeError`."""
+        events = self.upstream.feed(chunk)
+        if self._translation is not None:
+            self.client.feed(self._translation.feed(events))
+
     def _screened(self, events: bytes) -> bytes:
         return self._screen.feed(events) if self._screen is not None and events else events
 

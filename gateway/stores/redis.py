@@ -1,10 +1,9 @@
 """The store that several workers and hosts share: one Lua script per operation, on Redis from 6.2 or Valkey.
 
 What an operation means is written in `gateway.stores.embedded`; the scripts in `lua/` follow it line by
-line. Here its values become arguments and replies become values again, a database that lost its counters
-is filled from the ledger before it admits anything, settlements that it had taken and lost are made again,
-and every failure of Redis becomes `StoreUnavailable`. docs/stores.md tells operators what is kept under
-which key.
+line. Here its values become arguments and replies become values again, and servers are found, greeted and
+looked at. A database that lost something is for `redis_recovery`, one call for `redis_calls`. docs/stores.md
+tells operators what is kept under which key.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 -- What the scripts of breakers begin with: `gateway.stores.embedded_breakers`.
 -- A breaker is one packed list: {expires_at, window_ms, started_at, current, previous, opened_at, until, probing,
--- passed, probes, streak, failing_since}, a period {ok, failed, sources}. `{gw}:breakers` names them all, by when they are forgotten.
+-- passed, probes, streak, failing_since}, a period {ok, failed, sources}. `{gw}:breakers` names them all, by when
+-- they are forgotten.
 
 local BREAKER_TTL_MS = 86400000
 local BREAKER_MEMORY = 4096

@@ -40,7 +40,7 @@ class Reply:
         return b""
 
     def chunks(self) -> AsyncIterator[bytes]:
-        raise NotImplementedError
+        raise AssertionError("an answer to an alert is read whole")
 
     async def aclose(self) -> None:
         pass

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 import pytest
@@ -100,11 +101,10 @@ def start(tmp_path: Path) -> Iterator[object]:
         each.process.wait()
 
 
-class Start:
+class Start(Protocol):
     """The type of the fixture."""
 
-    def __call__(self, mode: str, count: int = 2, **patience: float) -> Toys:
-        raise NotImplementedError
+    def __call__(self, mode: str, count: int = 2, **patience: float) -> Toys: ...
 
 
 # -- stops -------------------------------------------------------------------------------------------
