@@ -238,7 +238,7 @@ def test_what_users_may_say(text: str) -> None:
         '{"status": "success", "items": [{"id": 1, "name": "Chair", "price": 20.5}], "next": null}',
         "Preheat the oven to 180 degrees. Whisk the eggs, then fold in the flour. Bake for 30 minutes.",
         "# Install\n\nRun `pip install tool` and set `API_KEY`. You must accept the licence first.\n",
-        "Hi Anna, please send the signed contract to bob@example.com by Friday. Don't forget the annex. Best, Tom",
+        "Hi Anna, please send Bob the signed contract by Friday. Don't forget the annex. Best, Tom",
         "Usage: tool [--force] [--ignore-errors] FILE\n  --force  overwrite existing files without asking\n",
         "2026-03-14 09:12:44 ERROR call to https://api.example.com timed out; retrying in 5 seconds",
         "def send(to: str) -> None:\n    # Ignore previous errors and start again.\n    queue.clear()\n",
