@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page
 from tests.browser.conftest import MARKS
 from tests.browser.scene import RUNAWAY, scene
 from tests.browser.screenshots import PAGES, log_in, settle
+from tests.support.effort import Effort
 from tests.support.gateway import ThreadedGateway
 
 pytestmark = [*MARKS, pytest.mark.timeout(300)]
@@ -41,14 +42,14 @@ def gateway(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.mark.parametrize("path", ASKED)
 def test_a_question_takes_the_server_less_than_300_ms(gateway: ThreadedGateway, path: str) -> None:
-    """Processor time of this process, the best of three: others share the machine."""
-    times = []
-    for _ in range(3):
+    """Of this process, all its threads; the cheapest of several turns, for others share the machine."""
+    times: list[float] = []
+    while len(times) < 5 and min(times, default=1.0) >= 0.3:
         time.sleep(0.45)
-        began = time.process_time()
-        gateway.admin("GET", path)
-        times.append(time.process_time() - began)
-    assert min(times) < 0.3
+        with Effort(time.process_time) as effort:
+            gateway.admin("GET", path)
+        times.append(effort.seconds)
+    assert min(times) < 0.3, times
 
 
 @pytest.mark.parametrize("name", PAGES)

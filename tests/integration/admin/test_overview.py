@@ -14,6 +14,7 @@ from gateway.web.admin_overview import FRESH_S
 from tests.browser.seed import Seed, events
 from tests.integration.admin.calls import Admin, Roles, chat
 from tests.integration.ledger.events import attempt, meta, refusal
+from tests.support.effort import Effort
 from tests.support.gateway import ThreadedGateway, wait_until
 
 NAMES = iter(range(10_000))
@@ -312,12 +313,12 @@ def many(gateway: ThreadedGateway) -> ThreadedGateway:
      "/findings/summary?since=7d", "/savings?since=7d", "/runs", "/budgets?per=global"],
 )  # fmt: skip
 def test_a_thousand_runs_are_no_burden(many: ThreadedGateway, admin: Admin, path: str) -> None:
-    """In processor time: others share the machine."""
-    times = []
-    for _ in range(3):
+    """The cheapest of several turns, for others share the machine."""
+    times: list[float] = []
+    while len(times) < 5 and min(times, default=1.0) >= 0.3:
         if path == "/overview":
             time.sleep(FRESH_S * 1.1)
-        began = time.process_time()
-        admin.get(path)
-        times.append(time.process_time() - began)
-    assert min(times) < 0.3
+        with Effort(time.process_time) as effort:
+            admin.get(path)
+        times.append(effort.seconds)
+    assert min(times) < 0.3, times

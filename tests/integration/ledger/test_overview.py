@@ -14,7 +14,7 @@ from gateway.stores.ledger import SqlLedger
 from gateway.stores.ledger_overview import OTHERS
 from tests.browser.seed import DAY, Seed, fill
 from tests.integration.ledger.events import T0, attempt, encode, meta, refusal, status
-from tests.support.effort import slowness
+from tests.support.effort import Effort
 
 NOW = T0 + 60_000
 MIDNIGHT = T0 - T0 % DAY
@@ -159,7 +159,7 @@ async def test_what_retention_has_removed_is_still_in_a_series(ledger: SqlLedger
 
 @pytest.mark.slow
 async def test_ten_thousand_runs_are_answered_within_300_ms(tmp_path: Path) -> None:
-    """100,000 steps over a week. Processor time, the best of three, by how slow the machine is: others share it."""
+    """100,000 steps over a week; the cheapest of several turns, for others share the machine."""
     ledger = SqlLedger(None, data_dir=tmp_path)
     await ledger.start()
     now = int(time.time() * 1000)
@@ -180,13 +180,12 @@ async def test_ten_thousand_runs_are_answered_within_300_ms(tmp_path: Path) -> N
         )
     slow = {}
     for name, question in questions.items():
-        times = []
-        for _ in range(3):
-            slow_by = slowness()
-            began = time.process_time()
-            await question()
-            times.append((time.process_time() - began) / max(slow_by, slowness()))
-        if min(times) > 0.3:
+        times: list[float] = []
+        while len(times) < 5 and min(times, default=1.0) >= 0.3:
+            with Effort(time.process_time) as effort:
+                await question()
+            times.append(effort.seconds)
+        if min(times) >= 0.3:
             slow[name] = min(times)
     await ledger.close()
     assert slow == {}

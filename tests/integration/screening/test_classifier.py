@@ -4,6 +4,7 @@ refused when it does not work, and its processes may die."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -116,7 +117,8 @@ def test_a_process_that_dies_and_files_that_change(start: Any, tmp_path: Path, o
 
     async def crash() -> None:
         for process in pool._all:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
+                process.kill()
             await process.wait()
 
     gateway.run(crash)
