@@ -36,8 +36,9 @@ from gateway.metering.learned import OutputEstimates
 from gateway.metering.prices import SIM_PREFIX, SIM_PROVIDER, SIMULATED
 from gateway.pipeline import Pipeline
 from gateway.policy.messages import Mistake, PolicyError
-from gateway.policy.models import Model, Policy, Provider, Target
+from gateway.policy.models import Policy, Target
 from gateway.policy.reload import PolicySource
+from gateway.policy.sections.providers import Model, Provider
 from gateway.protocols import Store
 from gateway.replay.process import Backtests
 from gateway.replay.recorder import Recorder

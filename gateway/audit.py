@@ -21,7 +21,7 @@ import orjson
 from gateway.domain import Json, Millis
 from gateway.drain import Drain
 from gateway.errors import GatewayError, StoreUnavailable
-from gateway.policy.models import Audit
+from gateway.policy.sections.operations import Audit
 from gateway.protocols import Clock, Store
 from gateway.steps.turn import new_id
 from gateway.stores.ledger import LedgerError, LedgerOnAnotherHost, LedgerUnavailable, SqlLedger

@@ -272,7 +272,7 @@ def screen(
 ) -> None:
     """What the detectors find in a text; exit status 1 when they find something."""
     from gateway.policy.loading import load
-    from gateway.policy.models import Screening
+    from gateway.policy.sections.screening import Screening
     from gateway.screening.classifier import ClassifierFailed
     from gateway.screening.report import screened
 

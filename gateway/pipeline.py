@@ -26,7 +26,8 @@ import orjson
 from gateway.admission import Denied, Lookup
 from gateway.domain import Principal, RunSource, Step, Surface, Verdict
 from gateway.errors import CallerError
-from gateway.policy.models import PassthroughRoute, Policy
+from gateway.policy.models import Policy
+from gateway.policy.sections.operations import PassthroughRoute
 from gateway.protocols import Clock, Store
 from gateway.replay.recorder import Recorder
 from gateway.rollout import Rollout

@@ -25,7 +25,7 @@ from gateway.admission import Kill
 from gateway.domain import Json, Millis
 from gateway.drain import Drain
 from gateway.errors import StoreUnavailable
-from gateway.policy.models import Retention
+from gateway.policy.sections.operations import Retention
 from gateway.protocols import Clock, Store
 from gateway.steps.baselines import baseline_key
 from gateway.steps.turn import new_id

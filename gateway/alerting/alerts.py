@@ -42,7 +42,7 @@ from gateway.alerting.queue import AT_ONCE, AlertQueue
 from gateway.domain import Json, Millis
 from gateway.drain import Drain
 from gateway.errors import StoreUnavailable
-from gateway.policy.models import Alert
+from gateway.policy.sections.operations import Alert
 from gateway.protocols import Clock
 from gateway.steps.turn import new_id
 from gateway.stores.ledger import AmbiguousRun, LedgerError, LedgerOnAnotherHost, LedgerUnavailable, SqlLedger

@@ -12,7 +12,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from gateway.alerting.formats import written
-from gateway.policy.models import Alert
+from gateway.policy.sections.operations import Alert
 from gateway.protocols import Clock
 from gateway.upstreams.transport import (
     Timeouts,

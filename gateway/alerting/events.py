@@ -9,7 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 from gateway.domain import Json, Millis, Surface, usd
-from gateway.policy.models import EVERYTHING, Alert
+from gateway.policy.sections.callers import EVERYTHING
+from gateway.policy.sections.operations import Alert
 from gateway.rules.breakers import parse_breaker_key
 from gateway.rules.kills import kill_name, parse_kill_name
 from gateway.stores.ledger_credentials import KeyRecord, TokenRecord

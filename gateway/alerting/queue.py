@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from gateway.alerting.delivery import FIRST_PAUSE_S, Answer, Courier, pause_s
 from gateway.alerting.formats import TOGETHER
 from gateway.domain import Millis
-from gateway.policy.models import Alert
+from gateway.policy.sections.operations import Alert
 from gateway.protocols import Clock
 from gateway.stores.ledger import LedgerError, LedgerOnAnotherHost, LedgerUnavailable, SqlLedger
 from gateway.stores.ledger_alerts import Delivery, DeliveryState, Tried, Waiting

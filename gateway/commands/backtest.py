@@ -14,9 +14,9 @@ from gateway.commands.console import AsJson, client, show
 from gateway.policy import document
 from gateway.policy.document import Document, KeyPath
 from gateway.policy.expansion import HIDDEN
+from gateway.policy.language import is_secret_at
 from gateway.policy.loading import SourceFile, read_files
 from gateway.policy.messages import Mistake, PolicyError, path_text
-from gateway.policy.models import is_secret_at
 from gateway.policy.sent import text_of
 
 app = typer.Typer()

@@ -14,8 +14,11 @@ from typing import Any, get_args
 
 from gateway.policy.document import Document, KeyPath, value_at
 from gateway.policy.fields import best_pattern
+from gateway.policy.language import keys_of
 from gateway.policy.messages import MOST_GUESSES, Mistake, guess, kind_text, mistake_at, quoted
-from gateway.policy.models import LOOP_RULES, Action, Approvals, ArgumentRule, Ladder, keys_of
+from gateway.policy.sections.loops import LOOP_RULES, Ladder
+from gateway.policy.sections.screening import Action
+from gateway.policy.sections.tools import Approvals, ArgumentRule
 
 Check = Callable[["_Data"], Iterator[Mistake]]
 

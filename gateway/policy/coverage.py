@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from gateway.policy.document import Document, KeyPath
 from gateway.policy.messages import path_text, quoted
-from gateway.policy.models import EVERYTHING, Match, Policy, model_allowed
+from gateway.policy.models import Policy
+from gateway.policy.sections.callers import EVERYTHING, Match, model_allowed
 
 Finding = tuple[KeyPath, str]
 """Where a rule is, and what is wrong with it, as the end of a sentence."""

@@ -8,7 +8,7 @@ from typing import Literal
 from gateway.domain import Surface
 from gateway.policy.coverage import MOST_COMPARED, Finding, View, covers, listed
 from gateway.policy.document import KeyPath
-from gateway.policy.models import Budget, Rate
+from gateway.policy.sections.spending import Budget, Rate
 
 _WINDOW_WORDS = {"1h": "hour", "1d": "day", "1w": "week", "1mo": "month"}
 _AT_MOST: dict[tuple[str, str], int] = {

@@ -20,7 +20,8 @@ from gateway.policy.coverage import (
     within,
 )
 from gateway.policy.document import KeyPath
-from gateway.policy.models import Between, RoutingRule, StepKind, model_allowed
+from gateway.policy.sections.callers import model_allowed
+from gateway.policy.sections.routing import Between, RoutingRule, StepKind
 
 NO_STEPS = frozenset(Surface) - {Surface.CHAT, Surface.RESPONSES, Surface.MESSAGES}
 """Surfaces whose calls are never routed."""

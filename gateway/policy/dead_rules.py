@@ -20,15 +20,12 @@ from gateway.policy.dead_limits import NO_AGENT, budgets_outdone, quotas_outdone
 from gateway.policy.dead_routing import NO_STEPS, order, rules_alone
 from gateway.policy.document import Document, KeyPath, value_at
 from gateway.policy.messages import mistake_at, quoted
-from gateway.policy.models import (
-    EVERYTHING,
-    LOOP_RULES,
-    Alert,
-    Match,
-    Policy,
-    Screen,
-    Tool,
-)
+from gateway.policy.models import Policy
+from gateway.policy.sections.callers import EVERYTHING, Match
+from gateway.policy.sections.loops import LOOP_RULES
+from gateway.policy.sections.operations import Alert
+from gateway.policy.sections.screening import Screen
+from gateway.policy.sections.tools import Tool
 
 MOST_FINDINGS = 50
 _LEVELS = ("safe", "moderate", "dangerous")

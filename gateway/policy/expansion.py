@@ -17,8 +17,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from gateway.policy.document import Document, KeyPath
+from gateway.policy.language import is_secret_at, type_at
 from gateway.policy.messages import Mistake, mistake_at, quoted
-from gateway.policy.models import is_secret_at, type_at
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})?")
 

@@ -2,7 +2,7 @@
 
 A field is declared by one of these types and never by a bare `int` or `str`, so every wrong value gets a
 message that a person can act on. The words travel as a pydantic error of type `EXPECTED`; `messages.py`
-turns them into a sentence. Sections are in `models.py`.
+turns them into a sentence. Sections are in `sections/`.
 """
 
 from __future__ import annotations

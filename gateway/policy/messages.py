@@ -19,7 +19,8 @@ from pydantic import ValidationError
 
 from gateway.policy.document import Document, KeyPath
 from gateway.policy.fields import COUNT_TAG, EXPECTED, FREE_TAG, LADDER_TAG, PRICED_TAG, one_of
-from gateway.policy.models import Section, is_secret_at, keys_of, type_at
+from gateway.policy.language import is_secret_at, keys_of, type_at
+from gateway.policy.sections.base import Section
 
 _LONGEST_SHOWN = 80
 """Characters of a value in a message; the line number leads to the rest."""

@@ -18,8 +18,9 @@ from pydantic import SecretStr
 
 from gateway.policy.document import Document, KeyPath, value_at
 from gateway.policy.expansion import HIDDEN as HIDDEN
+from gateway.policy.language import is_secret_at, keys_of
 from gateway.policy.messages import Mistake, mistake_at
-from gateway.policy.models import Policy, is_secret_at, keys_of
+from gateway.policy.models import Policy
 
 SECTIONS = ("providers", "auth", "keys")
 ALERT_KEYS = ("url", "secret")

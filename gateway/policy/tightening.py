@@ -12,18 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from gateway.policy.models import (
-    LOOP_RULES,
-    Budget,
-    Loops,
-    Policy,
-    Profile,
-    Rate,
-    Runs,
-    Screening,
-    Section,
-    Tool,
-)
+from gateway.policy.models import Policy, Profile
+from gateway.policy.sections.base import Section
+from gateway.policy.sections.loops import LOOP_RULES, Loops
+from gateway.policy.sections.screening import Screening
+from gateway.policy.sections.spending import Budget, Rate, Runs
+from gateway.policy.sections.tools import Tool
 
 _NOW = ("providers", "auth", "keys", "alerts", "passthrough", "server")
 _TIGHTENED = ("budgets", "rates", "runs", "loops", "tools", "screening")

@@ -24,7 +24,8 @@ from typing import Any
 
 from gateway.auth import Secrets
 from gateway.domain import Json, Millis, Nano, Principal, Surface, usd
-from gateway.policy.models import Key, Policy, model_allowed
+from gateway.policy.models import Policy
+from gateway.policy.sections.callers import Key, model_allowed
 from gateway.replay.recorded import STRENGTH, UNKNOWN, Outcome, Recorded, steps_of
 from gateway.replay.recorder import Content
 from gateway.replay.stage import Playing, Stage, loaded_by

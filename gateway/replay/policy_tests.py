@@ -23,7 +23,8 @@ from gateway.policy import document
 from gateway.policy.document import Document, KeyPath
 from gateway.policy.fields import EXPECTED, Count, Label, Mode, Name, OneOrMore, one_of, unexpected
 from gateway.policy.messages import Mistake, PolicyError, guess, mistake_at, path_text, quoted, value_text
-from gateway.policy.models import Policy, Section
+from gateway.policy.models import Policy
+from gateway.policy.sections.base import Section
 from gateway.replay.rehearsal import CALLER_KEY, START_S, before, listening, policy_to_test, quiet
 from gateway.testing import Ask, ProviderServer, Reply, error_reply, running_provider
 from gateway.values import frozen

@@ -28,10 +28,13 @@ from gateway.domain import Json
 from gateway.metering.prices import provider_ref
 from gateway.policy import document
 from gateway.policy.document import Document
+from gateway.policy.language import type_at
 from gateway.policy.loading import load_files, read_files
 from gateway.policy.messages import Mistake, PolicyError
-from gateway.policy.models import Key, Policy, Provider, type_at
+from gateway.policy.models import Policy
 from gateway.policy.reload import OnChange, PolicySource
+from gateway.policy.sections.callers import Key
+from gateway.policy.sections.providers import Provider
 from gateway.settings import Settings, from_environment
 from gateway.testing import ProviderServer
 from gateway.web.admin_views import step_view

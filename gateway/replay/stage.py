@@ -27,7 +27,11 @@ from gateway.errors import CallerError, GatewayError, Refusal, UpstreamError
 from gateway.journal import Journal
 from gateway.metering.estimate import Quote, input_bound, quote
 from gateway.metering.prices import SIM_PROVIDER
-from gateway.policy.models import Cache, Policy, Profile, Provider, Routing, Screening, Target
+from gateway.policy.models import Policy, Profile, Target
+from gateway.policy.sections.providers import Provider
+from gateway.policy.sections.reuse import Cache
+from gateway.policy.sections.routing import Routing
+from gateway.policy.sections.screening import Screening
 from gateway.protocols import Store
 from gateway.replay.recorded import ALLOWED, Given, Outcome, Recorded, finish_of, outcome_of, request_of
 from gateway.replay.rehearsal import Given as GivenPolicy

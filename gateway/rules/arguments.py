@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from gateway.domain import Json
 from gateway.policy.fields import fully_matches
-from gateway.policy.models import ArgumentRule
+from gateway.policy.sections.tools import ArgumentRule
 from gateway.rules.schemas import listed
 
 MAX_VALUES = 10_000

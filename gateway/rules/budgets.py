@@ -11,8 +11,10 @@ from zoneinfo import ZoneInfo
 
 from gateway.admission import Charge, Rate, RunLimits, Window
 from gateway.domain import NANO_PER_USD, Millis, Nano, Principal, Step, Surface
-from gateway.policy.models import EVERYTHING, Budget, Match, Policy, Runs
-from gateway.policy.models import Rate as RateRule
+from gateway.policy.models import Policy
+from gateway.policy.sections.callers import EVERYTHING, Match
+from gateway.policy.sections.spending import Budget, Runs
+from gateway.policy.sections.spending import Rate as RateRule
 from gateway.rules.windows import windows_at
 from gateway.values import frozen
 

@@ -15,7 +15,7 @@ from typing import get_args
 from gateway.domain import Json, Role, Step, Surface
 from gateway.errors import CallerError
 from gateway.metering.estimate import input_bound
-from gateway.policy.models import Ability, Model
+from gateway.policy.sections.providers import Ability, Model
 from gateway.rules.route import Route
 from gateway.rules.steps import Classified, hosted_tool, seals
 from gateway.translation import between

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import Literal
 
-from gateway.policy.models import Claims
+from gateway.policy.sections.tools import Claims
 from gateway.values import frozen
 
 MAX_TEXT = 12_000

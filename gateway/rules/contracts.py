@@ -22,7 +22,9 @@ import orjson
 
 from gateway.admission import Quota
 from gateway.domain import Json, Step, Surface, ToolCall, ToolDef
-from gateway.policy.models import EVERYTHING, NO_CONTRACT, Policy, Tool
+from gateway.policy.models import Policy
+from gateway.policy.sections.callers import EVERYTHING
+from gateway.policy.sections.tools import NO_CONTRACT, Tool
 from gateway.rules.arguments import breach, duplicate_keys
 from gateway.rules.budgets import FOUND_AGAIN_MS, SCOPE_LIFE_MS, Scopes, applies, counter_key
 from gateway.rules.fingerprint import MAX_NAME

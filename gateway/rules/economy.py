@@ -36,7 +36,7 @@ from dataclasses import replace
 import orjson
 
 from gateway.domain import Item, Role, Step, Surface, Text
-from gateway.policy.models import Context
+from gateway.policy.sections.reuse import Context
 from gateway.screening.places import Pointer, items_with, with_texts
 from gateway.values import frozen
 

@@ -10,7 +10,10 @@ from gateway.domain import Millis, Nano, Principal
 from gateway.errors import CallerError
 from gateway.metering.prices import FREE, PriceBook, Rates, UnknownPrice, provider_ref
 from gateway.metering.usage import PriceContext, ReadUsage
-from gateway.policy.models import PassthroughRoute, Policy, Price, Provider, Target, model_allowed
+from gateway.policy.models import Policy, Target
+from gateway.policy.sections.callers import model_allowed
+from gateway.policy.sections.operations import PassthroughRoute
+from gateway.policy.sections.providers import Price, Provider
 from gateway.values import frozen
 
 

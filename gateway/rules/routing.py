@@ -21,7 +21,8 @@ from dataclasses import field
 
 from gateway.domain import Json, Millis, Nano, Step, Surface, Usage, usd
 from gateway.metering.prices import MTOK
-from gateway.policy.models import Between, RoutingRule, When, model_allowed
+from gateway.policy.sections.callers import model_allowed
+from gateway.policy.sections.routing import Between, RoutingRule, When
 from gateway.rules.budgets import Scopes, applies
 from gateway.rules.capability import Candidate, unable
 from gateway.rules.steps import Classified

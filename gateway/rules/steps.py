@@ -22,7 +22,8 @@ from functools import lru_cache
 from typing import Any
 
 from gateway.domain import Item, Json, Role, Step, Surface
-from gateway.policy.models import Ability, StepKind
+from gateway.policy.sections.providers import Ability
+from gateway.policy.sections.routing import StepKind
 from gateway.values import frozen
 
 BYTES_PER_TOKEN = 4

@@ -30,7 +30,7 @@ from gateway.screening.normalise import normalise
 from gateway.values import frozen
 
 if TYPE_CHECKING:
-    from gateway.policy.models import InjectionClassifier
+    from gateway.policy.sections.screening import InjectionClassifier
 
 _DETECTOR, _KIND = "injection", "injected_instruction"
 _MODELS = (

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from gateway.domain import Json
-from gateway.policy.models import Screen, Screening
+from gateway.policy.sections.screening import Screen, Screening
 from gateway.screening import pii, secrets
 from gateway.screening.actions import redact
 from gateway.screening.base import Finding

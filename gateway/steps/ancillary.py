@@ -17,7 +17,7 @@ from gateway.errors import ErrorContext, GatewayError, Refusal, UpstreamError
 from gateway.metering.estimate import quote
 from gateway.metering.prices import FREE
 from gateway.pipeline import Pipeline
-from gateway.policy.models import Provider
+from gateway.policy.sections.providers import Provider
 from gateway.rules.budgets import Scopes, scopes_of
 from gateway.rules.kills import caller_kill_names
 from gateway.screening.stream import StreamScreen

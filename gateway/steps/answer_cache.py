@@ -49,7 +49,7 @@ from numpy.typing import NDArray
 from gateway.domain import Json, Media, Millis, Role, Step, Surface, Verdict
 from gateway.errors import StoreUnavailable
 from gateway.metering.usage import SEARCH_MODEL
-from gateway.policy.models import AnswerReuse, SemanticCache
+from gateway.policy.sections.reuse import AnswerReuse, SemanticCache
 from gateway.protocols import Clock, Store
 from gateway.rules.budgets import Scopes
 from gateway.rules.lineage import MIN_ID_CHARS, Lineage

@@ -40,7 +40,7 @@ from gateway.metering.estimate import (
 )
 from gateway.metering.prices import MTOK
 from gateway.metering.usage import read_usage
-from gateway.policy.models import Server
+from gateway.policy.sections.operations import Server
 from gateway.rules.kills import parse_kill_name
 from gateway.rules.lineage import Lineage
 from gateway.rules.route import Route, Router

@@ -17,7 +17,7 @@ from typing import Any
 from gateway.admission import Baseline
 from gateway.domain import NANO_PER_USD
 from gateway.errors import StoreUnavailable
-from gateway.policy.models import Anomaly
+from gateway.policy.sections.spending import Anomaly
 from gateway.protocols import Clock, Store
 from gateway.rules.budgets import counter_key
 from gateway.steps.turn import Turn

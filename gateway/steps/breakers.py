@@ -23,7 +23,8 @@ from typing import Any
 from gateway.admission import BreakerRule, BreakerState
 from gateway.domain import Millis, Principal
 from gateway.errors import StoreUnavailable
-from gateway.policy.models import ProviderBreaker, Tool
+from gateway.policy.sections.providers import ProviderBreaker
+from gateway.policy.sections.tools import Tool
 from gateway.protocols import Clock, Store
 from gateway.rules.breakers import SHARED, breaker_key
 from gateway.rules.route import Route

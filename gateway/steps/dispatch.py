@@ -21,7 +21,9 @@ from gateway.errors import Ruling
 from gateway.metering.estimate import Quote, output_bound, quote, thinking_budget
 from gateway.metering.learned import OutputEstimates
 from gateway.metering.usage import read_usage
-from gateway.policy.models import PassthroughRoute, Policy, Provider
+from gateway.policy.models import Policy
+from gateway.policy.sections.operations import PassthroughRoute
+from gateway.policy.sections.providers import Provider
 from gateway.protocols import Store
 from gateway.rules.budgets import Rulebook
 from gateway.rules.contracts import Contracts

@@ -18,7 +18,9 @@ import orjson
 from gateway.admission import Ending
 from gateway.domain import Answer, Item, Json, Role, Surface
 from gateway.errors import CallerError, Refusal, Ruling
-from gateway.policy.models import LOOP_RULES, Claims, Loops, Policy
+from gateway.policy.models import Policy
+from gateway.policy.sections.loops import LOOP_RULES, Loops
+from gateway.policy.sections.tools import Claims
 from gateway.protocols import Store
 from gateway.rules.budgets import applies
 from gateway.rules.claims import claims

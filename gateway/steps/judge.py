@@ -19,7 +19,8 @@ import orjson
 
 from gateway.domain import Json, Step, Surface
 from gateway.errors import CallerError, GatewayError, Refusal, StoreUnavailable
-from gateway.policy.models import InjectionJudge, Policy
+from gateway.policy.models import Policy
+from gateway.policy.sections.screening import InjectionJudge
 from gateway.rules.route import Route
 from gateway.screening.base import Channel
 from gateway.steps.asides import Asides, Listeners, NoRoom

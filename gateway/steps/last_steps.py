@@ -25,7 +25,7 @@ from gateway.admission import Denied, Ending, Kill, RunLimits
 from gateway.domain import Answer, Headers, Json, RunStatus, Step, Surface, Verdict
 from gateway.errors import CallerError, GatewayError, Refusal, StoreUnavailable, UpstreamError
 from gateway.metering.usage import request_context
-from gateway.policy.models import Moderation
+from gateway.policy.sections.screening import Moderation
 from gateway.protocols import Clock, Store
 from gateway.rules.endings import (
     action_at,

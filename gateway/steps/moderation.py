@@ -15,7 +15,7 @@ import orjson
 
 from gateway.domain import Json, Surface
 from gateway.errors import GatewayError, Refusal, Ruling
-from gateway.policy.models import Moderation
+from gateway.policy.sections.screening import Moderation
 from gateway.rules.budgets import applies
 from gateway.steps.asides import Asides
 from gateway.steps.attempt import Attempt

@@ -22,7 +22,7 @@ import orjson
 from gateway.admission import Kill
 from gateway.domain import Headers, Json, Step, Surface, Verdict
 from gateway.errors import GatewayError
-from gateway.policy.models import AnswerReuse, ExactCache, SemanticCache
+from gateway.policy.sections.reuse import AnswerReuse, ExactCache, SemanticCache
 from gateway.protocols import Clock
 from gateway.rules.budgets import Scopes, applies
 from gateway.rules.kills import kill_names

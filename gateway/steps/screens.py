@@ -23,12 +23,12 @@ import orjson
 from gateway.domain import Answer, Json, Step, Surface
 from gateway.errors import GatewayError, Refusal, Ruling, StoreUnavailable
 from gateway.policy.fields import Mode
-from gateway.policy.models import (
+from gateway.policy.models import Policy
+from gateway.policy.sections.screening import (
     Action,
     InjectionJudge,
     InjectionScreen,
     PiiScreen,
-    Policy,
     Screen,
     ScreenException,
     Screening,

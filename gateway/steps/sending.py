@@ -20,7 +20,7 @@ from random import Random
 from gateway.admission import Denied
 from gateway.domain import Json, Millis, Nano, Verdict
 from gateway.errors import GatewayError, UpstreamError
-from gateway.policy.models import Retries
+from gateway.policy.sections.routing import Retries
 from gateway.protocols import Clock
 from gateway.rules.route import Route
 from gateway.steps.attempt import Attempt, Undelivered

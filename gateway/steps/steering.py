@@ -17,7 +17,7 @@ from gateway.domain import Answer, Json, Nano, Surface, ToolCall
 from gateway.errors import CallerError
 from gateway.metering.learned import OutputEstimates
 from gateway.metering.usage import request_context
-from gateway.policy.models import RoutingRule
+from gateway.policy.sections.routing import RoutingRule
 from gateway.protocols import Clock
 from gateway.rules.bad_answers import bad_answer
 from gateway.rules.budgets import applies

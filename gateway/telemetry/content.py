@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gateway.domain import Answer, Role, Step
-from gateway.policy.models import Screening
+from gateway.policy.sections.screening import Screening
 from gateway.screening.actions import redact
 from gateway.screening.base import Channel
 from gateway.screening.engine import Looks

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gateway.domain import Headers, Surface
-from gateway.policy.models import Provider
+from gateway.policy.sections.providers import Provider
 from gateway.upstreams.openai import kept_query
 
 PATHS = {Surface.MESSAGES: "/v1/messages"}

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from urllib.parse import quote, unquote, urlencode
 
 from gateway.domain import Headers, Surface
-from gateway.policy.models import Provider
+from gateway.policy.sections.providers import Provider
 from gateway.upstreams.openai import PATHS, kept_query
 
 DEFAULT_API_VERSION = "2024-10-21"

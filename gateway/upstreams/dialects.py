@@ -10,7 +10,7 @@ import orjson
 
 from gateway.domain import Headers, Step, Surface
 from gateway.errors import CallerError
-from gateway.policy.models import Provider
+from gateway.policy.sections.providers import Provider
 from gateway.rules.route import Route
 from gateway.surfaces import CODECS, Codec
 from gateway.translation import Translation, between

@@ -7,7 +7,7 @@ from functools import lru_cache
 from urllib.parse import unquote_plus, urlsplit
 
 from gateway.domain import Headers, Surface
-from gateway.policy.models import Provider
+from gateway.policy.sections.providers import Provider
 
 PATHS = {
     Surface.CHAT: "/chat/completions",

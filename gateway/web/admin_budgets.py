@@ -8,7 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from gateway.domain import Json, Millis, Nano, usd
-from gateway.policy.models import EVERYTHING, Budget
+from gateway.policy.sections.callers import EVERYTHING
+from gateway.policy.sections.spending import Budget
 from gateway.rules.budgets import GLOBAL_ID, counter_key
 from gateway.steps.dispatch import Generation
 from gateway.web.admin_gate import AdminError, AdminRoute, Context, Ctx, needs

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, Field
 
 from gateway.domain import Json, Millis
-from gateway.policy.models import Key
+from gateway.policy.sections.callers import Key
 from gateway.steps.turn import new_id
 from gateway.stores.ledger_credentials import KeyRecord, Priority, TokenRecord, ToolLevel
 from gateway.web.admin_gate import AdminError, AdminRoute, Context, Ctx, needs

@@ -46,7 +46,8 @@ from gateway.doctor_setup import (
 )
 from gateway.domain import Item, Json, Role, RunSource, Text, ToolCall, usd
 from gateway.errors import StoreUnavailable
-from gateway.policy.models import Alert, Provider
+from gateway.policy.sections.operations import Alert
+from gateway.policy.sections.providers import Provider
 from gateway.rules.fingerprint import Fingerprints
 from gateway.rules.kills import DRILL_REASON, drill_name
 from gateway.rules.loops import LoopRules, detect

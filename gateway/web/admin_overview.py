@@ -13,7 +13,8 @@ from fastapi.requests import Request
 from gateway.admission import Window
 from gateway.domain import Json, Millis, Nano, usd
 from gateway.errors import StoreUnavailable
-from gateway.policy.models import EVERYTHING, Budget
+from gateway.policy.sections.callers import EVERYTHING
+from gateway.policy.sections.spending import Budget
 from gateway.rules.breakers import parse_breaker_key
 from gateway.rules.budgets import GLOBAL_ID, counter_key
 from gateway.steps.dispatch import Generation

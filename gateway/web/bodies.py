@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from gateway.errors import CallerError
-from gateway.policy.models import Server
+from gateway.policy.sections.operations import Server
 from gateway.steps.delivery import ClientLeftError
 from gateway.surfaces.encoding import decode
 from gateway.web.asgi import Receive

@@ -25,7 +25,7 @@ from gateway.errors import (
     status_on,
 )
 from gateway.pipeline import Pipeline
-from gateway.policy.models import PassthroughRoute
+from gateway.policy.sections.operations import PassthroughRoute
 from gateway.steps.ancillary import Ancillary
 from gateway.steps.delivery import ClientLeftError, Reply
 from gateway.steps.dispatch import Call

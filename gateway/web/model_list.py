@@ -10,7 +10,8 @@ import orjson
 
 from gateway.domain import Json, Principal
 from gateway.errors import CallerError
-from gateway.policy.models import Policy, model_allowed
+from gateway.policy.models import Policy
+from gateway.policy.sections.callers import model_allowed
 
 PATH = b"/v1/models"
 _PAGE = 20

@@ -117,7 +117,7 @@ def test_values_of_labels_are_words_that_exist() -> None:
     """A status, outcome, code or event that is spelt wrong would be a panel or an alert that says nothing."""
     from gateway.domain import RunStatus
     from gateway.errors import CODES
-    from gateway.policy.models import AlertEvent
+    from gateway.policy.sections.operations import AlertEvent
 
     words: dict[tuple[str, str], set[str]] = {
         ("gateway_runs_ended_total", "status"): {status.value for status in RunStatus},

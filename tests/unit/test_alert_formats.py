@@ -13,7 +13,7 @@ from gateway.alerting.events import CLOSES, Happened, freed_by, incident_of, pay
 from gateway.alerting.formats import Format, severity_of, written
 from gateway.policy.loading import load
 from gateway.policy.messages import PolicyError
-from gateway.policy.models import Alert
+from gateway.policy.sections.operations import Alert
 
 NOW = 1_700_000_000_000
 RUN = {

@@ -18,7 +18,7 @@ from gateway.alerting.events import QUIET_MS
 from gateway.alerting.queue import AT_ONCE
 from gateway.domain import Headers, Json
 from gateway.drain import Drain
-from gateway.policy.models import Alert
+from gateway.policy.sections.operations import Alert
 from gateway.stores.ledger import AmbiguousRun, LedgerUnavailable, SqlLedger
 from gateway.stores.ledger_alerts import RaisedEvent
 from gateway.telemetry.metrics import Metrics

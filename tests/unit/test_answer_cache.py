@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.domain import Json, Step, Surface, ToolCall, Verdict
 from gateway.errors import StoreUnavailable
-from gateway.policy.models import ExactCache, SemanticCache
+from gateway.policy.sections.reuse import ExactCache, SemanticCache
 from gateway.rules.budgets import Scopes
 from gateway.rules.lineage import Lineage
 from gateway.shaping import SHAPERS, Said

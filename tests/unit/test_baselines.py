@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from gateway.admission import Baseline
-from gateway.policy.models import Anomaly
+from gateway.policy.sections.spending import Anomaly
 from gateway.steps import baselines
 from gateway.steps.baselines import FRESH_MS, Baselines, baseline_key
 from gateway.steps.turn import Turn

@@ -13,8 +13,8 @@ import pytest
 
 from gateway.auth import Secrets
 from gateway.domain import Answer, ToolCall
-from gateway.policy.models import EVERYTHING
-from gateway.policy.models import Recording as Rule
+from gateway.policy.sections.callers import EVERYTHING
+from gateway.policy.sections.operations import Recording as Rule
 from gateway.replay.recorder import (
     DAY_MS,
     MAX_CHAIN,

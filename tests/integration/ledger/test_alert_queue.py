@@ -20,7 +20,7 @@ from gateway.alerting.delivery import signature
 from gateway.alerting.events import QUIET_MS
 from gateway.domain import Headers
 from gateway.drain import Drain
-from gateway.policy.models import Alert
+from gateway.policy.sections.operations import Alert
 from gateway.stores.ledger import LedgerUnavailable, SqlLedger
 from gateway.telemetry.metrics import Metrics
 from gateway.upstreams.transport import TransportError, UpstreamRequest

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.drain import Drain
-from gateway.policy.models import Retention
+from gateway.policy.sections.operations import Retention
 from gateway.retention import CLAIM, Pace, Privacy, export, terms_of
 from gateway.stores.audit_chain import AuditEntry
 from gateway.stores.embedded import EmbeddedStore

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from gateway.policy.loading import load_text
-from gateway.policy.models import Policy, Provider, Queue
+from gateway.policy.models import Policy
 from gateway.policy.schema import json_schema
+from gateway.policy.sections.providers import Provider, Queue
 from gateway.upstreams.capacity import Limits
 
 

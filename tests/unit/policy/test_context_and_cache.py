@@ -6,7 +6,9 @@ import pytest
 
 from gateway.policy.loading import load_text
 from gateway.policy.messages import PolicyError
-from gateway.policy.models import Cache, Context, ExactCache, Match, Policy, SemanticCache
+from gateway.policy.models import Policy
+from gateway.policy.sections.callers import Match
+from gateway.policy.sections.reuse import Cache, Context, ExactCache, SemanticCache
 
 MODELS = """
 providers:

@@ -8,9 +8,13 @@ import pytest
 
 from gateway.auth import Authenticator, KeyRecord, Secrets
 from gateway.policy.fields import fully_matches
+from gateway.policy.language import keys_of
 from gateway.policy.loading import load_text
 from gateway.policy.messages import PolicyError
-from gateway.policy.models import LOOP_RULES, Anomaly, Breaker, Ladder, Loops, Policy, keys_of
+from gateway.policy.models import Policy
+from gateway.policy.sections.loops import LOOP_RULES, Ladder, Loops
+from gateway.policy.sections.spending import Anomaly
+from gateway.policy.sections.tools import Breaker
 from tests.support.effort import Effort
 
 

@@ -16,8 +16,9 @@ from pydantic import SecretStr
 from gateway.domain import Surface
 from gateway.policy.loading import SourceFile, load, load_files, load_text
 from gateway.policy.messages import PolicyError
-from gateway.policy.models import Match, Price
 from gateway.policy.pending import NOT_YET_ENFORCED
+from gateway.policy.sections.callers import Match
+from gateway.policy.sections.providers import Price
 from gateway.policy.sent import HIDDEN, shown
 
 DEFAULT = Path(__file__).parents[3] / "policies" / "default.yaml"

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.domain import Json, Step, Surface
 from gateway.metering.prices import FREE
-from gateway.policy.models import Model, Provider
+from gateway.policy.sections.providers import Model, Provider
 from gateway.rules.capability import Candidate, family_of, unable
 from gateway.rules.route import Route
 from gateway.rules.steps import classify

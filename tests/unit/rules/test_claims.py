@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.policy.models import Claims
+from gateway.policy.sections.tools import Claims
 from gateway.rules.claims import MAX_TEXT, Claim, claims
 from tests.support.effort import Effort
 

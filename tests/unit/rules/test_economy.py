@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.domain import Json, Role, Step, Surface
-from gateway.policy.models import Context
+from gateway.policy.sections.reuse import Context
 from gateway.rules.economy import BYTES_PER_TOKEN, SLACK, economise
 from gateway.surfaces import CODECS
 from tests.support.effort import least_effort

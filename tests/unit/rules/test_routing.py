@@ -12,7 +12,9 @@ import pytest
 
 from gateway.domain import Json, Nano, Step, Surface, Usage
 from gateway.metering.prices import FREE, Rates
-from gateway.policy.models import Model, Policy, Provider, RoutingRule
+from gateway.policy.models import Policy
+from gateway.policy.sections.providers import Model, Provider
+from gateway.policy.sections.routing import RoutingRule
 from gateway.rules.budgets import Scopes
 from gateway.rules.capability import Candidate
 from gateway.rules.route import Route

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from gateway.domain import Item, Json, Role, Step, Surface, Text
-from gateway.policy.models import StepKind
+from gateway.policy.sections.routing import StepKind
 from gateway.rules.steps import Classified, classify
 from gateway.surfaces import CODECS
 

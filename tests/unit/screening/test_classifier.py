@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.policy.models import InjectionClassifier, Policy
+from gateway.policy.models import Policy
+from gateway.policy.sections.screening import InjectionClassifier
 from gateway.screening import engine
 from gateway.screening.base import Finding
 from gateway.screening.classifier import (

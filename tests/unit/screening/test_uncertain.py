@@ -11,7 +11,7 @@ import pytest
 
 from gateway.domain import Surface
 from gateway.errors import GatewayError
-from gateway.policy.models import InjectionJudge
+from gateway.policy.sections.screening import InjectionJudge
 from gateway.screening.base import Finding
 from gateway.screening.classifier import Setup
 from gateway.screening.engine import Looks, scan

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.domain import Headers, Surface
-from gateway.policy.models import Provider
+from gateway.policy.sections.providers import Provider
 from gateway.surfaces import CODECS
 from gateway.translation import between
 from gateway.upstreams import anthropic, azure_openai, openai
