@@ -101,7 +101,8 @@ class RedisStore:
         failed: Callable[[], None] = lambda: None,
         drained: Callable[[str], None] = lambda _attempt_id: None,
     ) -> None:
-        """`timeout_s` bounds every wait, but for `seed_wait_s` while a database is filled from the ledger.
+        """`timeout_s` bounds every wait, but for `seed_wait_s` while a database is filled from the ledger;
+        what the URL says of time-outs goes before.
 
         `in_ledger` tells whether an attempt is there with its real figure, `drained` is told of each attempt
         whose settlement has reached it. `raw_kills_in_script` is off where a script cannot reach keys without
@@ -111,8 +112,9 @@ class RedisStore:
         """
         self.keys = Keys(namespace)
         self._worker_id = worker_id
-        self._timeout_s = timeout_s
-        self._connect_timeout_s = connect_timeout_s
+        self._url = parse_store_url(url)
+        self._timeout_s = self._url.timeout_s or timeout_s
+        self._connect_timeout_s = self._url.connect_timeout_s or connect_timeout_s
         self._seed_wait_s = seed_wait_s
         self._raw_kills = raw_kills_in_script
         self._kill_callbacks: list[Callable[[Kill], None]] = []
@@ -120,7 +122,6 @@ class RedisStore:
         self._inspecting: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._scattered: Scattered | None = None
-        self._url = parse_store_url(url)
         self._where = self._find_by(self._url)
         self._health = Health(str(self._where))
         self._pipe = self._make_pipe(self._where, self._greet, self._health)

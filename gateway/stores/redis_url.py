@@ -6,6 +6,7 @@ apart here into a plain one for each server. `valkey…://` is another spelling 
 
 from __future__ import annotations
 
+import math
 import ssl
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
@@ -72,6 +73,9 @@ class StoreUrl:
     servers: tuple[Address, ...]
     login: Address
     master: str = ""
+    timeout_s: float | None = None
+    """How long a call may wait, where the URL says so."""
+    connect_timeout_s: float | None = None
     _plain: tuple[str, str] = field(default=("", ""), repr=False)
 
     def __str__(self) -> str:
@@ -98,8 +102,13 @@ def parse_store_url(url: str) -> StoreUrl:
     """Raises: `ValueError` that says what is wrong, without any part of the URL that may be secret."""
     scheme, separator, rest = url.strip().partition("://")
     if separator and scheme.lower() == "unix":
-        address = _address(url.strip())
-        return StoreUrl("server", (address,), address, _plain=(url.strip(), ""))
+        before, _, query = url.strip().partition("?")
+        options = dict(parse_qsl(query))
+        wait_s, connect_s = _take_timeouts(options)
+        whole = f"{before}?{urlencode(options)}" if options else before
+        address = _address(whole)
+        found = StoreUrl("server", (address,), address, _plain=(whole, ""))
+        return replace(found, timeout_s=wait_s, connect_timeout_s=connect_s)
     if not separator or scheme.lower() not in _SCHEMES:
         raise ValueError(f"got {scheme[:32] if separator else 'no URL'!r}, expected {_EXPECTED}")
     kind, tls = _SCHEMES[scheme.lower()]
@@ -109,6 +118,7 @@ def parse_store_url(url: str) -> StoreUrl:
     if kind == "server" and len(named) > 1:
         raise ValueError("several hosts need redis+sentinel:// or redis+cluster://")
     options = dict(parse_qsl(query))
+    wait_s, connect_s = _take_timeouts(options)
     _check_options(options, kind)
     own = {name: options.pop(name) for name in _SENTINEL_OPTIONS & options.keys()}
     master, db = _master_and_db(path, kind)
@@ -130,7 +140,7 @@ def parse_store_url(url: str) -> StoreUrl:
             )
             for server in servers
         )
-    return StoreUrl(kind, servers, login, master, plain)
+    return StoreUrl(kind, servers, login, master, wait_s, connect_s, plain)
 
 
 def _parts(rest: str) -> tuple[str, str, str]:
@@ -173,6 +183,25 @@ def _master_and_db(path: str, kind: Kind) -> tuple[str, int]:
     if len(parts) > 1 or (parts and not (parts[0].isascii() and parts[0].isdigit())):
         raise ValueError("the database is no number")
     return master, int(parts[0]) if parts else 0
+
+
+def _take_timeouts(options: dict[str, str]) -> tuple[float | None, float | None]:
+    """Seconds for a call and for connecting, where they are told; `options` are without them afterwards."""
+    call_s = _take_seconds(options, "socket_timeout", 0.05, 5)
+    return call_s, _take_seconds(options, "socket_connect_timeout", 0.1, 30)
+
+
+def _take_seconds(options: dict[str, str], name: str, least: float, most: float) -> float | None:
+    said = options.pop(name, None)
+    if said is None:
+        return None
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = math.nan
+    if not least <= seconds <= most:
+        raise ValueError(f"{name}: expected seconds from {least:g} to {most:g}")
+    return seconds
 
 
 def _check_options(options: dict[str, str], kind: Kind) -> None:

@@ -31,7 +31,8 @@ from tests.chaos.rig import (
     policy_for,
     request,
 )
-from tests.support.gateway import ADMIN_TOKEN, SECRET_KEY, ProcessGateway, free_port, wait_ready, wait_until
+from tests.support.gateway import ADMIN_TOKEN, SECRET_KEY, ProcessGateway, wait_ready, wait_until
+from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.wire import WIRES
 

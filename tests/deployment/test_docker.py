@@ -23,7 +23,8 @@ from gateway.commands import console
 from gateway.policy.loading import load
 from gateway.settings import SettingsError, from_environment
 from gateway.testing import running_provider
-from tests.support.gateway import ALICE, base_policy, free_port, threaded_gateway
+from tests.support.gateway import ALICE, base_policy, threaded_gateway
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.gateway import free_port
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 BASE = ROOT / ".venv" / "image-base.tar"

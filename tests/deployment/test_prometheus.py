@@ -18,7 +18,8 @@ import pytest
 
 from gateway.testing import ProviderServer, Reply, running_provider
 from tests.deployment.test_rules_and_dashboards import DASHBOARDS, PROMETHEUS, as_prometheus_gets_it, panels
-from tests.support.gateway import ProcessGateway, base_policy, free_port, process_gateway, wait_until
+from tests.support.gateway import ProcessGateway, base_policy, process_gateway, wait_until
+from tests.support.ports import free_port
 
 pytestmark = [
     pytest.mark.slow,

@@ -28,11 +28,11 @@ from tests.support.gateway import (
     SECRET_KEY,
     ThreadedGateway,
     base_policy,
-    free_port,
     process_gateway,
     threaded_gateway,
     wait_until,
 )
+from tests.support.ports import free_port
 
 HIDDEN = "T000-hidden-path"
 WHSEC = "whsec-0123456789"

@@ -19,7 +19,8 @@ from gateway.stores.ledger import LedgerUnavailable
 from gateway.telemetry.metrics import MAX_SERIES, OTHER, Metrics, rule_label
 from gateway.testing import ProviderServer, Reply, error_reply
 from tests.integration.conftest import let_time_pass
-from tests.support.gateway import ALICE, BOB, ThreadedGateway, free_port, threaded_gateway, wait_until
+from tests.support.gateway import ALICE, BOB, ThreadedGateway, threaded_gateway, wait_until
+from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 
 Start = Callable[..., ThreadedGateway]

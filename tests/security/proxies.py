@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.gateway import free_port
+from tests.support.ports import free_port
 
 _PLACES = os.pathsep.join(["/usr/sbin", "/usr/local/sbin", os.environ.get("PATH", "")])
 NGINX = shutil.which("nginx", path=_PLACES)

@@ -194,7 +194,7 @@ def test_no_secret_and_no_word_is_written_anywhere(provider: ProviderServer, tmp
     policy = POLICY.format(first=provider.base_url, second=provider.base_url.removesuffix("/v1"))
     with RedisServer() as redis, mailbox() as hook, mailbox() as traces:
         with process_gateway(
-            policy, tmp_path / "gateway", environment=environment(hook, traces), store_url=redis.url, log_level="debug",
+            policy, tmp_path / "gateway", environment=environment(hook, traces), store_url=redis.patient_url, log_level="debug",
             admin_token=SECRETS["admin token"], secret_key=f"{SECRETS['secret key']},{SECRETS['old secret key']}",
             metrics_token=SECRETS["metrics token"],
         ) as gateway:  # fmt: skip

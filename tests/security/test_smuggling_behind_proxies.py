@@ -15,7 +15,8 @@ from tests.security.proxies import HAPROXY, NGINX, Proxy, haproxy, nginx
 from tests.security.raw import Answer, Connection, Ended, chat, head, post
 from tests.security.smuggling import ATTACKS, BOB, HIDDEN, MALLORY
 from tests.security.test_smuggling import cuts
-from tests.support.gateway import ThreadedGateway, free_port, wait_until
+from tests.support.gateway import ThreadedGateway, wait_until
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.slow
 SETUPS = ["nginx", "nginx, unbuffered", "haproxy", "haproxy, tolerant"]

@@ -26,6 +26,7 @@ from gateway.app import App, Worker
 from gateway.settings import from_environment
 from gateway.web.exchange import config as server_config
 from tests.security.sinks import ensure_silent
+from tests.support.ports import free_port
 
 T = TypeVar("T")
 
@@ -53,14 +54,6 @@ def base_policy(upstream: str, extra: str = "") -> str:
     """A policy with keys for alice (team red) and bob (team blue), every `sim/*` and `gpt-*` model priced
     like gpt-4o ($2.50 / $10 per million), no breaker and no limits but those in `extra`."""
     return BASE_POLICY.format(upstream=upstream) + extra
-
-
-def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass

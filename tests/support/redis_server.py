@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import shutil
 import signal
 import socket
@@ -25,6 +24,8 @@ import redis as redis_py
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tests.support.ports import free_port, free_port_of_a_cluster
+
 
 def server_program() -> str | None:
     """The server that tests are run with; None where there is none."""
@@ -35,13 +36,6 @@ def server_program() -> str | None:
 
 
 REDIS_SERVER = server_program()
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class RedisServer:
@@ -61,6 +55,11 @@ class RedisServer:
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def patient_url(self) -> str:
+        """For a gateway in a test that is not about time: on a busy machine a call may take a while."""
+        return f"{self.url}?socket_timeout=3"
 
     @property
     def is_up(self) -> bool:
@@ -283,7 +282,8 @@ class RedisCluster:
             "--repl-ping-replica-period", "1",
         )  # fmt: skip
         self.servers = [
-            RedisServer(*options, port=_cluster_port(), program=program) for _ in range(masters + replicas)
+            RedisServer(*options, port=free_port_of_a_cluster(), program=program)
+            for _ in range(masters + replicas)
         ]
         self.masters = masters
 
@@ -382,17 +382,6 @@ def _slots(server: RedisServer) -> Sequence[Any]:
 
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _cluster_port() -> int:
-    """A free port whose companion 10,000 above, where the nodes talk to each other, is free too."""
-    for _ in range(200):
-        port = random.randrange(12_000, 30_000)
-        with socket.socket() as one, socket.socket() as two, contextlib.suppress(OSError):
-            one.bind(("127.0.0.1", port))
-            two.bind(("127.0.0.1", port + 10_000))
-            return port
-    raise RuntimeError("no two ports are free")
 
 
 class FaultProxy:

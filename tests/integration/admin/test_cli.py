@@ -27,10 +27,10 @@ from tests.support.gateway import (
     Gateway,
     ThreadedGateway,
     base_policy,
-    free_port,
     process_gateway,
     wait_until,
 )
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 

@@ -21,11 +21,11 @@ from tests.support.gateway import (
     SECRET_KEY,
     ThreadedGateway,
     base_policy,
-    free_port,
     process_gateway,
     threaded_gateway,
     wait_until,
 )
+from tests.support.ports import free_port
 from tests.support.redis_server import REDIS_SERVER, RedisServer
 
 needs_redis = pytest.mark.skipif(REDIS_SERVER is None, reason="redis-server is not installed")
@@ -246,7 +246,9 @@ def test_a_redis_that_turns_bad_is_seen_through_its_gateway(
     provider: ProviderServer, redis: RedisServer, tmp_path: Path
 ) -> None:
     redis.client().config_set("appendonly", "yes")
-    with threaded_gateway(base_policy(provider.base_url, HEALTHY), tmp_path, store_url=redis.url) as gateway:
+    with threaded_gateway(
+        base_policy(provider.base_url, HEALTHY), tmp_path, store_url=redis.patient_url
+    ) as gateway:
         found = looked_at(run(gateway, "doctor", "--json", check=1))
         assert status(found, "clock.store", "store.keys", "guards.budget", "guards.kill") == ["ok"] * 4
         assert status(found, "store.eviction", "store.persistence") == ["ok", "ok"]
@@ -266,7 +268,7 @@ def test_a_redis_that_turns_bad_is_seen_through_its_gateway(
 def test_two_workers_on_one_redis_agree(provider: ProviderServer, redis: RedisServer, tmp_path: Path) -> None:
     redis.client().config_set("appendonly", "yes")
     with process_gateway(
-        base_policy(provider.base_url, HEALTHY), tmp_path, store_url=redis.url, workers="2"
+        base_policy(provider.base_url, HEALTHY), tmp_path, store_url=redis.patient_url, workers="2"
     ) as gateway:
 
         def agreed() -> dict[str, Any] | None:

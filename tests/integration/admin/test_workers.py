@@ -92,7 +92,11 @@ def test_every_worker_follows_the_version_that_governs(provider: ProviderServer,
     limit = "runs: {max_steps: 50}\n"
     try:
         with process_gateway(
-            base_policy(provider.base_url, limit), tmp_path, store_url=redis.url, workers="2", drain_s="1"
+            base_policy(provider.base_url, limit),
+            tmp_path,
+            store_url=redis.patient_url,
+            workers="2",
+            drain_s="1",
         ) as gateway:
             wait_until(lambda: len(kill_nobody(gateway)["workers"]) == 2, 60, "two workers at work")
             body = {"model": "sim/echo", "messages": [{"role": "user", "content": "Hello"}]}

@@ -536,8 +536,8 @@ def test_without_the_section_nothing_is_kept(start: Start, provider: ProviderSer
 def test_workers_share_answers_through_redis(start: Start, provider: ProviderServer) -> None:
     provider.script("good", counting("canary"))
     with RedisServer() as redis:
-        one = start(name="one", store_url=redis.url)
-        two = start(name="two", store_url=redis.url)
+        one = start(name="one", store_url=redis.patient_url)
+        two = start(name="two", store_url=redis.patient_url)
         assert ask(one)[2].text == "canary 1"
         assert ask(two, stream=True)[2].text == "canary 1"
         assert ask(two, key=BOB)[2].text == "canary 2"

@@ -19,7 +19,8 @@ from gateway.steps.sending import FIRST_RETRIES
 from gateway.testing import Ask, ProviderServer, Reply, error_reply
 from tests.integration.conftest import AT_ONCE_S, let_time_pass
 from tests.integration.data_plane.test_surfaces import PRICE, ways
-from tests.support.gateway import ALICE, BOB, ThreadedGateway, free_port, threaded_gateway, wait_until
+from tests.support.gateway import ALICE, BOB, ThreadedGateway, threaded_gateway, wait_until
+from tests.support.ports import free_port
 from tests.support.wire import CHAT, WIRES, Said, Wire
 
 DEAR = "price: {input_usd_per_mtok: 50, output_usd_per_mtok: 200}"

@@ -278,8 +278,8 @@ def test_an_operator_at_another_replica_decides(provider: ProviderServer, tmp_pa
     policy, data = policy_for(provider, held_for(20)), tmp_path / "data"
     with (
         RedisServer() as redis,
-        process_gateway(policy, tmp_path / "one", data_dir=data, store_url=redis.url) as one,
-        process_gateway(policy, tmp_path / "two", data_dir=data, store_url=redis.url) as two,
+        process_gateway(policy, tmp_path / "one", data_dir=data, store_url=redis.patient_url) as one,
+        process_gateway(policy, tmp_path / "two", data_dir=data, store_url=redis.patient_url) as two,
     ):
         agent = agent_of(one)
         operator = meanwhile(lambda: decide(two, pending(two)))

@@ -130,7 +130,9 @@ def test_with_redis_and_two_replicas(provider: ProviderServer, tmp_path: Path) -
         redis = stack.enter_context(RedisServer())
         replicas = [
             stack.enter_context(
-                process_gateway(policy, tmp_path / name, store_url=redis.url, data_dir=tmp_path / "data")
+                process_gateway(
+                    policy, tmp_path / name, store_url=redis.patient_url, data_dir=tmp_path / "data"
+                )
             )
             for name in ("one", "two")
         ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.stores.ledger import SqlLedger
+from tests.support.ports import free_port
 
 Opener = Callable[[], SqlLedger]
 
@@ -62,12 +62,6 @@ def _program(name: str) -> str:
     return found
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def _server_user() -> str:
     """Postgres refuses to run as root."""
     if os.getuid() != 0:
@@ -88,7 +82,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     if os.getuid() == 0:
         shutil.chown(folder, user)
     folder.chmod(0o755)
-    server = PostgresServer(folder, _free_port(), user)
+    server = PostgresServer(folder, free_port(), user)
     server.run("initdb", "-D", str(folder / "data"), "-A", "trust", "-U", user, "-N", "-E", "UTF8")
     server.start()
     yield server

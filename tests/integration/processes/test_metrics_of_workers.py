@@ -38,7 +38,7 @@ def gateway(provider: ProviderServer, tmp_path: Path, count: int) -> Iterator[Pr
     with (
         RedisServer() as server,
         process_gateway(
-            base_policy(provider.base_url), tmp_path / "gw", store_url=server.url, workers=str(count)
+            base_policy(provider.base_url), tmp_path / "gw", store_url=server.patient_url, workers=str(count)
         ) as running,
     ):
         yield running
@@ -158,7 +158,9 @@ def test_a_restart_begins_anew(provider: ProviderServer, tmp_path: Path) -> None
     policy = base_policy(provider.base_url)
     with RedisServer() as server:
         for times in (10, 5):
-            with process_gateway(policy, tmp_path / "gw", store_url=server.url, workers="2") as gateway:
+            with process_gateway(
+                policy, tmp_path / "gw", store_url=server.patient_url, workers="2"
+            ) as gateway:
                 ask(gateway, times)
                 wait_until(lambda g=gateway, n=times: served(scrape(g)) == n, what="this start's own")  # type: ignore[misc]
                 assert len(list((gateway.data_dir / "metrics").iterdir())) == 1

@@ -180,7 +180,7 @@ def test_agents_outlive_their_provider(providers: dict[str, ProviderServer], tmp
     with ExitStack() as stack:
         redis = stack.enter_context(RedisServer())
         gateway = stack.enter_context(
-            process_gateway(policy(a, b), tmp_path / "gateway", store_url=redis.url, workers="4")
+            process_gateway(policy(a, b), tmp_path / "gateway", store_url=redis.patient_url, workers="4")
         )
         wait_until(lambda: gateway.log_path.read_text().count(" serves policy ") == 4, 30, "workers")
         agents, watch = Agents(gateway), Watch(gateway)

@@ -29,7 +29,7 @@ OUT = 10_000
 @pytest.fixture
 def redis_url() -> Iterator[str]:
     with RedisServer() as server:
-        yield server.url
+        yield server.patient_url
 
 
 def chat(model: str, **more: Any) -> dict[str, Any]:

@@ -34,7 +34,7 @@ HEADERS = {"authorization": f"Bearer {ALICE}", "content-type": "application/json
 @pytest.fixture
 def redis_url() -> Iterator[str]:
     with RedisServer() as server:
-        yield server.url
+        yield server.patient_url
 
 
 def chat(model: str, **more: Any) -> dict[str, Any]:

@@ -234,7 +234,7 @@ def test_two_workers_with_one_store_ask_once_and_count_alike(
     whole = policy_for(provider, policy(extra="runs: {max_steps: 2}\n"))
     with RedisServer() as redis, ExitStack() as stack:
         both = [
-            stack.enter_context(threaded_gateway(whole, tmp_path / name, store_url=redis.url))
+            stack.enter_context(threaded_gateway(whole, tmp_path / name, store_url=redis.patient_url))
             for name in ("one", "other")
         ]
         for gateway in both:

@@ -264,8 +264,8 @@ def test_a_value_that_one_replica_hid_is_restored_by_another_and_after_a_restart
         assert status == 200, raw
         return RESPONSES.read(raw)
 
-    with RedisServer() as server, threaded_gateway(policy, tmp_path / "b", store_url=server.url) as b:
-        with threaded_gateway(policy, tmp_path / "a", store_url=server.url) as a:
+    with RedisServer() as server, threaded_gateway(policy, tmp_path / "b", store_url=server.patient_url) as b:
+        with threaded_gateway(policy, tmp_path / "a", store_url=server.patient_url) as a:
             first = ask(a, input=f"mail {MAIL}")
             assert first.text == f"I know {MAIL}"
             # Both have values of their own, none overwrites the other's.
@@ -275,7 +275,7 @@ def test_a_value_that_one_replica_hid_is_restored_by_another_and_after_a_restart
             assert MAIL in third.text
             assert OTHER in third.text
             assert not STAND_IN.search(third.text)
-        with threaded_gateway(policy, tmp_path / "a2", store_url=server.url) as again:
+        with threaded_gateway(policy, tmp_path / "a2", store_url=server.patient_url) as again:
             assert OTHER in ask(again, input="and now?", previous_response_id=third.id).text
             status, _, raw = again.request("GET", f"/v1/responses/{second.id}")
             assert status == 200

@@ -27,7 +27,8 @@ from gateway.stores.redis_wire import pack
 from tests.integration.stores.conftest import acl_rules, let_in
 from tests.support import store_values as make
 from tests.support.certificates import Authority
-from tests.support.redis_server import RedisServer, free_port
+from tests.support.ports import free_port
+from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
 

@@ -19,15 +19,9 @@ from gateway.testing import ProviderServer, Reply, error_reply
 from tests.integration.conftest import AT_ONCE_S, MakeGateway, let_time_pass
 from tests.integration.data_plane.test_kill import Stream
 from tests.integration.data_plane.test_surfaces import policy_for, ways
-from tests.support.gateway import (
-    ThreadedGateway,
-    base_policy,
-    free_port,
-    process_gateway,
-    threaded_gateway,
-    wait_until,
-)
+from tests.support.gateway import ThreadedGateway, base_policy, process_gateway, threaded_gateway, wait_until
 from tests.support.otlp_receiver import OtlpReceiver, Received, otlp_receiver
+from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.wire import CHAT, WIRES, Said, Wire
 
@@ -108,7 +102,7 @@ def test_a_run_over_two_replicas_is_one_trace(
                 threaded_gateway(
                     policy,
                     tmp_path / name,
-                    store_url=redis.url,
+                    store_url=redis.patient_url,
                     ledger_url=f"sqlite:///{tmp_path / 'ledger.db'}",
                     environment=receiver.environment(),
                 )
@@ -702,7 +696,7 @@ def test_the_survivor_tells_of_a_run_whose_worker_was_killed(
                 process_gateway(
                     base_policy(provider.base_url, QUICK),
                     tmp_path / name,
-                    store_url=redis.url,
+                    store_url=redis.patient_url,
                     ledger_url=ledger,
                     environment=receiver.environment(),
                 )

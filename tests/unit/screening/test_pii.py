@@ -394,7 +394,7 @@ HOSTILE = {
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_texts_take_time_by_their_length_alone(kind: str) -> None:
     # A quarter of a second allows for a slow and busy machine; a pattern that backtracks takes minutes.
-    assert least_effort(lambda: scan(HOSTILE[kind], ENTITIES)) < 0.25
+    assert least_effort(lambda: scan(HOSTILE[kind], ENTITIES), 8, enough=0.25) < 0.25
 
 
 DENSE = (
@@ -408,7 +408,7 @@ DENSE = (
 @pytest.mark.parametrize("motif", DENSE)
 def test_texts_of_nothing_but_candidates_take_a_few_milliseconds_a_kilobyte(motif: str) -> None:
     text = (motif * 20_000)[:20_000]
-    assert least_effort(lambda: scan(text, ENTITIES), 3) < 0.06
+    assert least_effort(lambda: scan(text, ENTITIES), 8, enough=0.06) < 0.06
 
 
 ROWS = {
@@ -422,11 +422,11 @@ ROWS = {
 @pytest.mark.parametrize("kind", ROWS)
 def test_rows_of_numbers_take_about_a_millisecond_a_kilobyte(kind: str) -> None:
     text = (ROWS[kind] * 100)[:5_000]
-    assert least_effort(lambda: scan(text), 5) < 0.01
+    assert least_effort(lambda: scan(text), 8, enough=0.01) < 0.01
 
 
 def test_an_ordinary_text_takes_well_under_a_millisecond_a_page() -> None:
     text = (
         "The report describes how the team moved 3 services to the new cluster on 2024-05-12 at 10:30. " * 50
     )
-    assert least_effort(lambda: scan(text, ENTITIES), 5) < 0.02
+    assert least_effort(lambda: scan(text, ENTITIES), 8, enough=0.02) < 0.02

@@ -85,6 +85,10 @@ def test_a_cluster_url_names_nodes() -> None:
         ("redis://h:70000", "a port is no number"),
         ("redis://:S3CRET/x@h", "percent-encode"),
         ("redis://[::1", "brackets"),
+        ("redis://h?socket_timeout=soon", "socket_timeout: expected seconds from 0.05 to 5"),
+        ("redis+cluster://h?socket_timeout=60", "socket_timeout: expected seconds from 0.05 to 5"),
+        ("redis://h?socket_connect_timeout=nan", "socket_connect_timeout: expected seconds from 0.1 to 30"),
+        ("unix:///s?db=1&socket_timeout=-1", "socket_timeout: expected"),
         ("redis://h?db=x", "Invalid value for 'db'"),
         ("redis+sentinel://h:1", "the master's name is missing"),
         ("redis+sentinel://h:1/0", "the master's name is missing"),
@@ -104,6 +108,19 @@ def test_a_url_that_makes_no_sense_is_refused_without_its_secrets(url: str, said
         parse_store_url(url)
     assert said in str(caught.value)
     assert "S3CRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://h/2", "rediss+sentinel://h/m/2", "redis+cluster://h/0", "unix:///run/redis.sock?db=2"]
+)
+def test_time_outs_are_of_the_store_and_not_of_a_server(url: str) -> None:
+    plain = parse_store_url(url)
+    assert (plain.timeout_s, plain.connect_timeout_s) == (None, None)
+    more = f"{url}{'&' if '?' in url else '?'}socket_timeout=1.5&socket_connect_timeout=4"
+    found = parse_store_url(more)
+    assert (found.timeout_s, found.connect_timeout_s) == (1.5, 4)
+    assert found.plain(found.login) == plain.plain(plain.login)
+    assert (found.login.db, found.kind) == (plain.login.db, plain.kind)
 
 
 def test_settings_say_what_is_wrong_with_the_store(tmp_path: Path) -> None:

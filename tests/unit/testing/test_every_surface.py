@@ -209,8 +209,13 @@ async def test_stall_lasts_until_the_client_leaves(
     provider: ProviderServer, speaker: Speaker, stall_at: Any
 ) -> None:
     provider.script("x", Reply(TEXT, stall_at=stall_at))
+    call = asyncio.create_task(speaker.fetch(provider, "sim/x", True))
+    async with asyncio.timeout(20):
+        while not provider.journal.active:
+            await asyncio.sleep(0.005)
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(speaker.fetch(provider, "sim/x", True), 0.05)
+        await asyncio.wait_for(call, 0.05)
+    del call  # and with it the connection
     await provider.wait_idle(received=1)
     attempt = provider.journal.last
     assert attempt.client_left
