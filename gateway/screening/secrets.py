@@ -23,20 +23,23 @@ from gateway.screening.pii import resolve
 from gateway.screening.secrets_rules import (
     ASSIGNED,
     ASSIGNMENT,
+    BEFORE,
     ENCODED_PEM,
+    FARTHER,
     KEY_NAMES,
     KUBERNETES,
     PASSWORDS,
     PEM,
     SHAPES,
+    SPACED,
     Shape,
 )
 
 DETECTOR = "secrets"
 
-_SPECIAL = (ASSIGNMENT, PEM, ENCODED_PEM, KUBERNETES)
+_SPECIAL = (ASSIGNMENT, SPACED, FARTHER, BEFORE, PEM, ENCODED_PEM, KUBERNETES)
 _SET = PatternSet((*_SPECIAL, *(shape.pattern for shape in SHAPES)))
-_AT_ASSIGNMENT = 0
+_AT_ASSIGNMENT, _AT_SPACED = 0, 1
 _AT_SHAPES = len(_SPECIAL)
 
 Span = tuple[str, int, int, float]
@@ -50,6 +53,9 @@ def scan(text: str) -> list[Finding]:
     for index in _SET.present(data):
         if index == _AT_ASSIGNMENT:
             found += _assigned(ascii_text, _SET.named_spans(index, data))
+            continue
+        if index == _AT_SPACED:
+            found += _spaced(ascii_text, _SET.named_spans(index, data))
             continue
         spans = _SET.spans(index, data)
         if index >= _AT_SHAPES:
@@ -103,6 +109,8 @@ def _header(value: str) -> bool:
     )
 
 
+_FUNCTION_WORDS = re.compile(r"(?i)\b(?:the|and|for|with|from|your|are|you|was|our|not|were|its|has|but)\b")
+"""None of them is in the list that seed phrases are drawn from."""
 _FURTHER: dict[str, Callable[[str], bool]] = {
     "INFRACOST_KEY": lambda value: value != value.lower(),
     "BASIC_AUTH": _basic,
@@ -113,12 +121,33 @@ _FURTHER: dict[str, Callable[[str], bool]] = {
     "NPMRC_TOKEN": lambda value: not placeholder(value),
     "NETRC_PASSWORD": lambda value: not placeholder(value),
     "CONFIG_PASSWORD": lambda value: not placeholder(value),
+    "PGPASS_PASSWORD": lambda value: not placeholder(value) and _password(value),
+    "COMMAND_PASSWORD": lambda value: not placeholder(value) and not _code(value, True) and _password(value),
+    "SESSION_COOKIE": lambda value: (
+        not placeholder(value) and _random(value, 3.0) and any(map(str.isdigit, value))
+    ),
+    "SEED_PHRASE": lambda value: (
+        not _FUNCTION_WORDS.search(value) and len(value.split()) in (12, 15, 18, 21, 24)
+    ),
 }
 
 
 # -- assignments --------------------------------------------------------------------------------------
 
 _NAME = re.compile(rf"({PASSWORDS})|{KEY_NAMES}", re.IGNORECASE)
+_NO_SECRET = re.compile(
+    r"(?:encryption|hash(?:er|ing)?|algo(?:rithm)?|policy|rules?|file(?:name)?|path|field|label|hint|length|type|name|"
+    r"manager|provider|expir(?:y|es|ation)(?:_?(?:at|in))?|reset|strength|method|mode|status|count|limit|url|uri|"
+    r"endpoint|\.(?:py|js|ts|tsx|go|rb|java|rs|php|md|html|json|ya?ml))[\"'`\])]{0,3}\s*(?:[:?]{0,3}=>?|[:,;|>])",
+    re.IGNORECASE,
+)
+"""Names of what is about a secret and is none: `password_policy:`, `token_type =`, `secret.py:41:`."""
+_CURSOR = re.compile(
+    r"(?:page|next|previous|continuation|sync|cursor|resume|public|publishable)[_-]?\Z", re.I
+)
+"""What makes a token a place in a list, or a key one for everybody."""
+_DEFINED = re.compile(r"\b(?:define|env|getenv|setenv|setProperty|putenv)\(\s*[\"'][\w.-]*\Z")
+_IS = re.compile(r"\sis\s+\Z")
 _AFTER_COMMA = re.compile(r",\s*[\"'`\\(bruf]*\Z")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z_$0-9]*(?:(?:\.|::|->)[A-Za-z_$][A-Za-z_$0-9]*)*[;,)]*")
@@ -127,29 +156,83 @@ _WORD = re.compile(r"[A-Za-z]?[a-z]+|[A-Z]+|[0-9]+")
 _JOINTS = re.compile(r"[-_.:/]|(?<=[a-z0-9])(?=[A-Z])")
 
 
+_PARAMETER = re.compile(r"&[A-Za-z_][\w.-]*=")
+"""Where the next parameter of a query begins."""
+_MORE = re.compile(r"(?:[,;][^\s\"'`<>,;=:{}\[\]()]+)+(?=[\s\"'`]|\Z)")
+_QUOTES = ("'", '"', "`")
+
+
 def _assigned(text: str, spans: Iterator[tuple[int, int, int]]) -> Iterator[Span]:
     """`spans` are those of the values, with where their names begin in front."""
     for named, start, end in spans:
-        value = text[start:end].rstrip(").]}:!?*|&" if text[start - 1 : start] not in ("'", '"') else "")
-        end = start + len(value)
-        quoted = text[start - 1 : start] in ("'", '"', "`")
+        quoted = text[start - 1 : start] in _QUOTES
+        value = _cut(text, start, end, quoted)
+        if len(value) < 6 or _NO_SECRET.search(text, named, start):
+            continue
+        if _CURSOR.search(text, max(0, named - 16), named):
+            continue
+        # `the password is required`: what a sentence says of it is no password.
+        if not quoted and _IS.search(text, named, start) and not (_mixed_enough(value) or _scrambled(value)):
+            continue
         listed = _AFTER_COMMA.search(text, max(0, start - 16), start) is not None
-        if listed and not (quoted and len(value) >= 16 and (_UUID.fullmatch(value) or _mixed_enough(value))):
+        strong = quoted and len(value) >= 16 and (_UUID.fullmatch(value) or _mixed_enough(value))
+        if listed and not strong and not _DEFINED.search(text, max(0, named - 40), named):
             continue
-        if placeholder(value) or "://" in value or _code(value, quoted) or _masked(text, end):
+        if type_ := _kind(text, named, start, value, quoted):
+            if type_ == "PASSWORD" and not quoted and (more := _MORE.match(text, start + len(value))):
+                value = text[start : more.end()]
+            yield type_, start, start + len(value), 0.75 if type_ == "PASSWORD" else 0.7
+
+
+def _cut(text: str, start: int, end: int, quoted: bool) -> str:
+    """A value without what follows it."""
+    value = text[start:end].rstrip("" if quoted and text[start - 1] != "`" else ").]}:!?*|&")
+    parameter = _PARAMETER.search(value)
+    return value[: parameter.start()] if parameter else value
+
+
+def _kind(text: str, named: int, start: int, value: str, quoted: bool) -> str | None:
+    """What a value is that stands after a name, if it is a secret."""
+    if placeholder(value) or "://" in value or _code(value, quoted) or _masked(text, start + len(value)):
+        return None
+    # Of `token for password:` the last counts.
+    names = [match.lastindex for match in _NAME.finditer(text, named, start)]
+    if names and names[-1]:
+        return "PASSWORD" if _password(value) else None
+    return ASSIGNED if _key(value) else None
+
+
+def _key(value: str) -> bool:
+    return bool(_UUID.fullmatch(value)) or (len(value) >= 16 and _mixed_enough(value) and _random(value, 3.2))
+
+
+def _spaced(text: str, spans: Iterator[tuple[int, int, int]]) -> Iterator[Span]:
+    """Values after a name with no sign between: only those that no sentence has."""
+    for named, start, end in spans:
+        quoted = text[start - 1 : start] in _QUOTES
+        value = _cut(text, start, end, quoted)
+        odd = _scrambled(value) or (any(map(str.isdigit, value)) and _mixed_enough(value))
+        if len(value) < 8 or not odd or _CURSOR.search(text, max(0, named - 16), named):
             continue
-        # Of `token for password:` the last counts.
-        names = [match.lastindex for match in _NAME.finditer(text, named, start)]
-        if names and names[-1]:
-            if _password(value):
-                yield "PASSWORD", start, end, 0.75
-        elif _UUID.fullmatch(value) or (len(value) >= 16 and _mixed_enough(value) and _random(value, 3.2)):
-            yield ASSIGNED, start, end, 0.7
+        if type_ := _kind(text, named, start, value, quoted):
+            if type_ == "PASSWORD" and not quoted and (more := _MORE.match(text, start + len(value))):
+                value = text[start : more.end()]
+            yield type_, start, start + len(value), 0.65
+
+
+def _near(text: str, spans: Iterator[tuple[int, int]]) -> Iterator[Span]:
+    """Long random values some words from a name."""
+    for start, end in spans:
+        value = text[start:end].rstrip(".")
+        if _key(value) and not placeholder(value) and not _masked(text, start + len(value)):
+            yield ASSIGNED, start, start + len(value), 0.6
 
 
 def _code(value: str, quoted: bool) -> bool:
     """A variable, call, path or type, rather than a literal."""
-    if value[0] in "$/%&@#*[{(~.\\" or value.startswith(("./", "../")):
+    if value[0] == "/" and quoted and len(value) >= 32 and "." not in value and _mixed_enough(value):
+        return False  # base64
+    if value[0] in "$/%&@#*[{(~.\\":
         return True
     if "(" in value or "[" in value or "{" in value:
         return not quoted
@@ -200,7 +283,7 @@ _PLACEHOLDERS = (
     "p4ssw0rd", "undefined", "string", "process.env", "environ",
     "getenv", "secrets.", "vars.", "env.", "config.", "settings.", "options.", "self.", "this.", "none",
     "null", "true", "false", "boolean", "123456", "abc123", "foobar", "password", "<", ">", "${", "$(",
-    "{{", "}}", "#{", "%(", "...", "***", "[", "__",
+    "{{", "}}", "#{", "%(", "...", "***", "[",
 )  # fmt: skip
 _SAMPLE, _PLACEHOLDER = (
     re2.compile("|".join(map(re2.escape, words)).encode())
@@ -235,6 +318,8 @@ def placeholder(value: str) -> bool:
     """Stands for a secret and is none: `changeme`, `<your key>`, `${VAR}`, `xxxx`."""
     lower = value.lower()
     if lower.strip("\"'`.,;:!?()[]{}<>-_") in _WHOLE or lower[:1] in "$%":
+        return True
+    if lower.startswith("__") or lower.endswith("__"):
         return True
     return _few(lower) or _PLACEHOLDER.search(lower.encode()) is not None
 
@@ -321,6 +406,8 @@ def _kubernetes(text: str, spans: Iterator[tuple[int, int]]) -> Iterator[Span]:
 
 
 _BLOCKS: dict[int, Callable[[str, Iterator[tuple[int, int]]], Iterator[Span]]] = {
+    _SPECIAL.index(FARTHER): _near,
+    _SPECIAL.index(BEFORE): _near,
     _SPECIAL.index(PEM): _pem,
     _SPECIAL.index(ENCODED_PEM): _encoded_pem,
     _SPECIAL.index(KUBERNETES): _kubernetes,

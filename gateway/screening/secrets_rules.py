@@ -45,9 +45,12 @@ SHAPES = (
     Shape("AWS_SECRET_KEY", r"\baws_secret_access_key\s{1,3}([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+=]|$)"),
     Shape("AWS_BEDROCK_KEY", rf"\bABSK{_B64}{{109,}}={{0,2}}(?:[^A-Za-z0-9+/=]|$)|\bbedrock-api-key-YmVkcm9jay5hbWF6b25hd3MuY29t{_B64}*={{0,2}}", sample=False),
     Shape("GCP_API_KEY", rf"\bAIza{_URL}{{35}}(?:[^A-Za-z0-9_-]|$)", mixed=True),
-    Shape("GCP_OAUTH_SECRET", rf"\bGOCSPX-{_URL}{{24,32}}|\bya29\.{_URL}{{30,}}"),
+    Shape("GCP_OAUTH_SECRET", rf"\bGOCSPX-{_URL}{{24,32}}|\bya29\.{_URL}{{30,}}|\b1//0{_URL}{{30,}}"),
     Shape("GCP_SERVICE_ACCOUNT", r"\"private_key_id\"\s{0,3}:\s{0,3}\"([0-9a-f]{40})\""),
     Shape("AZURE_CLIENT_SECRET", r"(?:^|[^A-Za-z0-9_~.+/-])([A-Za-z0-9_~.-]{3}\dQ~[A-Za-z0-9_~.-]{31,34})\.?(?:[^A-Za-z0-9_~.-]|$)"),
+    Shape("AZURE_STORAGE_KEY", rf"(?i)(?:storage|account|key_?name)[^\n]{{0,80}}[^A-Za-z0-9+/=-]({_B64}{{86}}==)(?:[^A-Za-z0-9+/=]|$)"),
+    Shape("AZURE_STORAGE_KEY", rf"(?i)\"key_?name\"[^}}]{{0,160}}\"({_B64}{{86}}==)\""),
+    Shape("AZURE_DEVOPS_TOKEN", r"(?i)(?:azure_?devops|azdo|vsts|dev\.azure)[^\n]{0,60}?[^A-Za-z0-9]([a-z2-7]{52}|[A-Za-z0-9]{76}AZDO[A-Za-z0-9]{4})(?:[^A-Za-z0-9]|$)"),
     Shape("AZURE_STORAGE_KEY", rf"(?i)(?:Account|SharedAccess)Key=({_B64}{{40,88}}={{0,2}})"),
     Shape("AZURE_SAS_TOKEN", r"[?&]sig=([A-Za-z0-9%+/]{40,70}(?:%3D|=)?)(?:[^A-Za-z0-9%]|$)"),
     Shape("ALIBABA_ACCESS_KEY", r"\bLTAI[A-Za-z0-9]{17,21}\b", mixed=True),
@@ -55,6 +58,7 @@ SHAPES = (
     Shape("YANDEX_API_KEY", rf"\bAQVN{_URL}{{35,38}}", mixed=True),
     Shape("DIGITALOCEAN_TOKEN", r"\bdo[opr]_v1_[0-9a-f]{64}\b"),
     Shape("CLOUDFLARE_KEY", r"\bv1\.0-[0-9a-f]{24}-[0-9a-f]{100,}\b"),
+    Shape("CONTENTFUL_TOKEN", rf"\bCFPAT-{_URL}{{40,48}}"),
     Shape("HEROKU_API_KEY", rf"\bHRKU-{_URL}{{58,62}}"),
     Shape("FLY_TOKEN", rf"\bfo1_[A-Za-z0-9_-]{{43}}\b|\bfm[12][ar]?_{_B64}{{100,}}={{0,3}}", mixed=True),
     Shape("DATABRICKS_TOKEN", r"\bdapi[0-9a-f]{32}(?:-\d)?\b"),
@@ -73,6 +77,8 @@ SHAPES = (
     Shape("GITLAB_TOKEN", rf"\bgl(?:pat|dt|ft|oas|rt|rtr|soat|agent|imt|cbt|ptt|ffct|wt)-[A-Za-z0-9_.-]{{20,}}|\bGR1348941{_URL}{{20}}(?:[^A-Za-z0-9_-]|$)"),
     Shape("BITBUCKET_TOKEN", rf"\bATBB[A-Za-z0-9_=]{{24,40}}|\bATCTT3xFfG{_URL}{{60,}}"),
     Shape("ATLASSIAN_TOKEN", r"\bATATT3[A-Za-z0-9_=-]{60,}"),
+    Shape("CRATES_TOKEN", r"\bcio[A-Za-z0-9]{32}\b", mixed=True),
+    Shape("SONAR_TOKEN", r"\bsq[upa]_[0-9a-f]{40}\b"),
     Shape("NPM_TOKEN", r"\bnpm_[A-Za-z0-9]{36}\b"),
     Shape("PYPI_TOKEN", rf"\bpypi-AgE{_URL}{{40,}}"),
     Shape("RUBYGEMS_TOKEN", r"\brubygems_[0-9a-f]{48}\b"),
@@ -88,7 +94,7 @@ SHAPES = (
     Shape("PULUMI_TOKEN", r"\bpul-[0-9a-f]{40}\b"),
     Shape("INFRACOST_KEY", r"\bico-[A-Za-z0-9]{32}\b", mixed=True),
     Shape("SENTRY_TOKEN", r"\bsntrys_eyJ[A-Za-z0-9+/=_-]{80,}|\bsntryu_[0-9a-f]{64}\b"),
-    Shape("GRAFANA_TOKEN", r"\bglc_eyJ[A-Za-z0-9+/]{28,}={0,3}|\bglsa_[A-Za-z0-9]{32}_[0-9a-fA-F]{8}\b"),
+    Shape("GRAFANA_TOKEN", r"\bglc_eyJ[A-Za-z0-9+/]{28,}={0,3}|\bglsa_[A-Za-z0-9]{32}_[0-9a-fA-F]{8}\b|\beyJrIjoi[A-Za-z0-9+/]{40,}={0,2}"),
     Shape("NEW_RELIC_KEY", r"\bNR(?:AK|II|RA)-[A-Za-z0-9_-]{26,42}\b"),
     Shape("OPENSHIFT_TOKEN", rf"\bsha256~{_URL}{{43}}(?:[^A-Za-z0-9_-]|$)", mixed=True),
     Shape("DOPPLER_TOKEN", r"\bdp\.(?:pt|st|ct|sa|scim|audit)\.[A-Za-z0-9._-]{40,60}"),
@@ -99,11 +105,20 @@ SHAPES = (
     Shape("DISCORD_WEBHOOK", rf"\bdiscord(?:app)?\.com/api/webhooks/\d{{15,20}}/{_URL}{{50,80}}"),
     Shape("DISCORD_TOKEN", rf"\b[MNO][A-Za-z0-9_-]{{23,25}}\.{_URL}{{6}}\.{_URL}{{27,38}}", mixed=True),
     Shape("TEAMS_WEBHOOK", r"\bwebhook\.office\.com/webhookb2/[0-9a-f-]{36}@[0-9a-f-]{36}/IncomingWebhook/[0-9a-f]{32}/[0-9a-f-]{36}"),
-    Shape("TELEGRAM_TOKEN", rf"\b\d{{8,10}}:AA{_URL}{{33}}(?:[^A-Za-z0-9_-]|$)"),
-    Shape("STRIPE_KEY", r"\b[srp]k_(?:live|test|prod)_[A-Za-z0-9]{14,}\b|\bwhsec_[A-Za-z0-9+/]{24,64}={0,2}"),
+    Shape("TELEGRAM_TOKEN", rf"(?:\b|bot)(\d{{8,10}}:AA{_URL}{{33}})(?:[^A-Za-z0-9_-]|$)"),
+    Shape("STRIPE_KEY", r"\b[sr]k_(?:live|test|prod)_[A-Za-z0-9]{14,}\b|\bwhsec_[A-Za-z0-9+/]{24,64}={0,2}"),
     Shape("SQUARE_TOKEN", rf"\bsq0(?:atp|csp|idp)-{_URL}{{22,43}}|\bEAAA{_URL}{{60}}(?:[^A-Za-z0-9_-]|$)", mixed=True),
     Shape("SHOPIFY_TOKEN", r"\bshp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}\b"),
     Shape("TWILIO_KEY", r"\bSK[0-9a-f]{32}\b"),
+    Shape("TWILIO_KEY", r"\bAC[0-9a-f]{32}[\"']?\s{0,3}[,:;]\s{0,3}[\"']?([0-9a-f]{32})\b"),
+    Shape("BRAINTREE_TOKEN", r"\baccess_token\$(?:production|sandbox)\$[0-9a-z]{16}\$[0-9a-f]{32}\b"),
+    Shape("HUBSPOT_TOKEN", rf"\bpat-(?:na|eu|ap)\d-{_UUID}\b"),
+    Shape("LINKEDIN_SECRET", r"\bWPL_AP\d\.[A-Za-z0-9]{12,20}\.[A-Za-z0-9+/]{4,12}={0,2}"),
+    Shape("ASANA_TOKEN", r"\b[12]/\d{12,17}(?:/\d{12,17})?:[0-9a-f]{32}\b"),
+    Shape("TWITTER_TOKEN", r"\bA{18,}[A-Za-z0-9%]{50,}", sample=False),
+    Shape("DROPBOX_TOKEN", rf"\bsl\.(?:u\.)?{_URL}{{100,}}"),
+    Shape("LARAVEL_KEY", rf"\bbase64:{_B64}{{43}}="),
+    Shape("OKTA_TOKEN", rf"(?i)\bokta[^\n]{{0,60}}?\n?[^\n]{{0,40}}?[^A-Za-z0-9_-](00{_URL}{{40}})(?:[^A-Za-z0-9_-]|$)", mixed=True),
     Shape("SENDGRID_KEY", rf"\bSG\.{_URL}{{16,32}}\.{_URL}{{32,64}}"),
     Shape("MAILGUN_KEY", r"\bkey-[0-9a-f]{32}\b|\b[0-9a-f]{32}-[0-9a-f]{8}-[0-9a-f]{8}\b"),
     Shape("MAILCHIMP_KEY", r"\b[0-9a-f]{32}-us\d{1,2}\b"),
@@ -132,30 +147,65 @@ SHAPES = (
     Shape("JWT", rf"\beyJ{_URL}{{10,}}\.eyJ{_URL}{{8,}}\.{_URL}*={{0,2}}|\beyJ{_URL}{{10,}}\.{_URL}*\.{_URL}{{8,}}\.{_URL}{{8,}}\.{_URL}{{8,}}", 0.9, sample=False),
     Shape("AGE_SECRET_KEY", r"\bAGE-SECRET-KEY-1[QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L]{58}\b", sample=False),
     Shape("PUTTY_KEY", r"\bPuTTY-User-Key-File-\d: [a-z0-9-]{5,30}"),
-    Shape("NPMRC_TOKEN", r"(?i)\b_auth(?:Token)?\s{0,2}=\s{0,2}[\"']?([A-Za-z0-9+/=_-]{16,})"),
+    Shape("NPMRC_TOKEN", r"(?i)\b_auth(?:Token)?(?:\s{0,2}=\s{0,2}|\s)[\"']?([A-Za-z0-9+/=_.-]{16,})"),
+    Shape("PGPASS_PASSWORD", r"(?m)^[A-Za-z0-9.*_-]{1,80}:(?:\d{2,5}|\*):[A-Za-z0-9.*_-]{1,64}:[A-Za-z0-9.@_-]{1,64}:([^\s:]{6,80})\r?$", 0.85),
+    Shape("PASSWORD_HASH", r"(?m)^[A-Za-z0-9._-]{1,32}:(\$(?:apr1|[1567y]|2[abxy])\$[^\s:]{20,})", 0.85),
+    Shape("WORDPRESS_SALT", r"(?i)define\(\s{0,3}['\"](?:AUTH|SECURE_AUTH|LOGGED_IN|NONCE)_(?:KEY|SALT)['\"]\s{0,3},\s{0,12}'([^'\n]{40,})'"),
+    Shape("SEED_PHRASE", r"(?i)\b(?:seed|recovery|mnemonic|backup|wallet)[ _-]{0,2}(?:phrase|words?|mnemonic)?[^\n]{0,40}?\b((?:[a-z]{3,8}[ ,]{1,2}){11,23}[a-z]{3,8})\b"),
+    Shape("WALLET_KEY", r"(?i)\b(?:private|wallet|signing|deployer|validator|eth(?:ereum)?)[ _-]{0,2}(?:private[ _-]?)?key[^\n]{0,60}?[^A-Za-z0-9]((?:0x)?[0-9a-f]{64})(?:[^0-9A-Za-z]|$)"),
+    Shape("SESSION_COOKIE", r"(?i)\bcookie:?[^\n]{0,80}?\b(?:phpsessid|jsessionid|asp\.net_sessionid|session_?id|_?session|connect\.sid|sid|auth_?token|remember_token)=([A-Za-z0-9%_.:+/-]{16,})"),
+    Shape("JOIN_TOKEN", r"(?i)\btoken[ =:]{1,3}([a-z0-9]{6}\.[a-z0-9]{16})\b"),
+    Shape("MASTER_KEY", r"\b(?:master|credentials)\.key\s{0,3}\n\s{0,3}([0-9a-f]{32})\b"),
+    Shape("WIREGUARD_KEY", rf"\b(?:wg genkey\s{{0,3}}\n|PrivateKey\s{{0,3}}=\s{{0,3}})({_B64}{{43}}=)"),
     Shape("NETRC_PASSWORD", r"\bmachine\s+[A-Za-z0-9._-]+\s+login\s+\S+\s+password\s+(\S{4,})", 0.9),
     Shape("KUBE_CONFIG_KEY", rf"\bclient-key-data:\s{{0,3}}[\"']?({_B64}{{40,}}={{0,2}})"),
     Shape("DOCKER_AUTH", rf"\"auth\"\s{{0,3}}:\s{{0,3}}\"({_B64}{{12,}}={{0,2}})\"", 0.85),
     Shape("CONFIG_PASSWORD", r"(?i)\bkey=\"[A-Za-z]{0,12}password\"\s+value=\"([^\"<>${}%\s]{6,})\"", 0.75),
     # Commands and headers
-    Shape("BASIC_AUTH", rf"(?i)\bauthorization[\"']?\s{{0,3}}[:=]\s{{0,3}}[\"']?basic\s{{1,3}}({_B64}{{8,}}={{0,2}})", 0.85),
-    Shape("AUTH_HEADER", r"(?i)\bauthorization[\"']?\s{0,3}[:=]\s{0,3}[\"']?(?:(?:bearer|token|api-?token|apikey|key|jwt|flyv1)\s{1,3})?([A-Za-z0-9_.~+/=@|-]{14,})", 0.8),
+    Shape("COMMAND_PASSWORD", r"\bsshpass\s{1,3}-p\s{0,2}[\"']?([^\s\"']{4,})", 0.8),
+    Shape("COMMAND_PASSWORD", r"\b(?:mysql|mysqldump|mysqladmin|mysqlimport|mariadb|mariadb-dump)\b[^\n|;]{0,120}?\s-p([^\s\"'-][^\s\"']{3,})", 0.8),
+    Shape("COMMAND_PASSWORD", r"\b(?:docker|podman|skopeo|oc|mongo|mongosh|mongodump|mongorestore|sqlcmd|ldapsearch|ldapmodify|snowsql|smbclient|redis-cli|htpasswd|helm|influx)\b[^\n|;]{0,160}?\s(?:-p|-w|-P|-a)\s{1,2}[\"']?([^\s\"'-][^\s\"']{4,})", 0.75),
+    Shape("COMMAND_PASSWORD", r"(?i)\s--[a-z-]{0,20}(?:password|passwd|passphrase|pass|token|secret|secret-key|api-?key|access-key|auth-key)\s{1,2}[\"']?([^\s\"'<>$\-][^\s\"'<>]{5,})", 0.75),
+    Shape("COMMAND_PASSWORD", r"(?i)\bset\s{1,2}[\"']?[a-z0-9_.:/-]{0,60}(?:password|passwd|token|secret|api_?key|access_?key)[a-z0-9_.-]{0,12}[\"']?\s{1,2}[\"']?([^\s\"'<>$=\-][^\s\"'<>]{7,})", 0.75),
+    Shape("BASIC_AUTH", rf"(?i)\bauthorization[\"'\])]{{0,3}}\s{{0,3}}[:=]\s{{0,3}}[\"'\[]{{0,2}}basic\s{{1,3}}({_B64}{{8,}}={{0,2}})", 0.85),
+    Shape("AUTH_HEADER", r"(?i)\bauthorization[\"'\])]{0,3}\s{0,3}[:=]\s{0,3}[\"'\[]{0,2}(?:(?:bearer|token|api-?token|apikey|key|jwt|flyv1)\s{1,3})?([A-Za-z0-9_.~+/=@|-]{14,})", 0.8),
     Shape("AUTH_HEADER", r"(?i)(?:-H|--header)\s{1,3}[\"']?[A-Za-z-]{0,24}(?:token|api-?key|secret)\s{0,2}:\s{0,3}([A-Za-z0-9_.~+/=-]{10,})", 0.8),
-    Shape("CURL_USER", r"(?:\s-u|\s--user)(?:\s{1,3}|=)[\"']{0,2}([^\s\"':]{0,64}[\"']?:[\"']?[^\s\"']{4,}|[^\s\"':]{8,64}:)", 0.8),
+    Shape("CURL_USER", r"(?:\s-u|\s--user)(?:\s{0,3}|=)[\"']{0,2}([^\s\"':]{0,64}[\"']?:[\"']?[^\s\"']{4,}|[^\s\"':]{8,64}:)", 0.8),
     Shape("URL_PASSWORD", r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s:/?#@'\"<>\[\]{}]{0,}:([^\s@/'\"<>]{3,})@[A-Za-z0-9\[_$.-]", 0.85),
 )  # fmt: skip
 
 # A name that announces a secret, what joins it to its value, and the value.
-PASSWORDS = r"pass(?:word|wd|phrase|code)|passwort|contrasena|mot de passe|pwd"
+PASSWORDS = r"pass(?:word|wd|phrase|code)|passwort|contrasena|mot de passe|pwd|[_.-]pass"
 KEY_NAMES = (
     r"secret|token|credentials?|"
     r"(?:api|app|access|auth|account|private|secret|signing|encryption|master|service|storage|shared|client|consumer|"
-    r"webhook|license|admin|deploy|ssh|session|jwt|hmac|root)[_. -]?key|(?:user|basic|proxy|http)[_. -]?auth|apikey"
+    r"webhook|license|admin|deploy|ssh|session|jwt|hmac|root)[_. -]?key|(?:user|basic|proxy|http)[_. -]?auth|apikey|_pat"
 )
-ASSIGNMENT = (
-    rf"(?i)(?:{PASSWORDS}|{KEY_NAMES})[A-Za-z0-9_.-]{{0,24}}(?:[\"'`\])]{{0,3}}\s{{0,12}}(?:[:?]{{0,3}}=>?|:|=>|,)|\s{{1,2}}is)"
-    r"\s{0,12}(?:\\?[\"'`(]|[bruf][\"']|Basic |Bearer ){0,3}([^\s\"'`<>,;\\]{6,})"
+_CLOSED = r"[\"'`\])]{0,3}"
+_JOINED = "|".join(
+    (
+        rf"{_CLOSED}\s{{0,12}}(?:[:?]{{1,3}}=>?|:|,)\s{{0,12}}",
+        rf"{_CLOSED}[ \t]{{0,12}}(?:=>?|[;|>])[ \t]{{0,12}}",
+        rf"{_CLOSED},?\s{{1,16}}[\"']?value[\"']?\s{{0,3}}[:=]\s{{0,3}}",
+        r"\s{0,2}:?\s{0,2}(?:&(?:'static )?str|string|str)\s{0,2}=\s{0,2}",
+        r"\s{1,2}is\s{1,12}",
+    )
 )
+_NAMED = rf"(?i)(?:{PASSWORDS}|{KEY_NAMES})[A-Za-z0-9_.-]{{0,24}}"
+_OPENED = r"(?:\\?[\"'`(]|[bruf][\"']|Basic |Bearer ){0,3}"
+_VALUE = r"[^\s\"'`<>,;\\]{6,}"
+ASSIGNMENT = rf"{_NAMED}(?:{_JOINED})(?:default\s{{0,2}}=\s{{0,2}})?{_OPENED}({_VALUE})"
+_SAID = r"is|was|to|lautet|ist|war|est|es|vale|valia|era|to be"
+SPACED = rf"{_NAMED}{_CLOSED}\s{{1,2}}(?:(?:{_SAID})\s{{1,2}})?{_OPENED}({_VALUE})"
+"""A value that follows with no sign between: `IDENTIFIED BY PASSWORD 'x'`, `the password x`, `TOKEN was x`."""
+_CREDENTIAL = rf"(?:{PASSWORDS}|{KEY_NAMES})"
+_STRONG = r"[A-Za-z0-9][A-Za-z0-9_.+/~-]{18,}={0,2}"
+FARTHER = (
+    rf"(?i){_CREDENTIAL}\b[^\n:=\"'`|;{{}}]{{1,60}}?(?:[:=]|\b(?:{_SAID}))\s{{1,2}}[\"'`(\[]?({_STRONG})"
+)
+"""A value some words after the name: `token for staging: x`."""
+BEFORE = rf"(?i)[\"'`(\[]\s?({_STRONG})\s?[\"'`)\]][^\n:={{}}\"'`]{{1,60}}?{_CREDENTIAL}"
+"""A value before its name: `` `x` is the deploy token``."""
 ASSIGNED = "GENERIC_SECRET"
 PEM = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
 ENCODED_PEM = r"\bLS0tLS1CRUdJTi[A-Za-z0-9+/]{40,}={0,2}"
