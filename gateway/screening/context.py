@@ -65,7 +65,8 @@ _LABEL_REACH = 32
 _LABEL_GAP = " \t'\"`:=#.([{<>-_*|"
 VERSIONS = frozenset((
     "version", "release", "build", "revision", "firmware", "model", "section", "chapter", "paragraph",
-    "clause", "figure", "fig", "table", "page", "step", "rfc", "iso",
+    "clause", "figure", "fig", "table", "page", "step", "rfc", "iso", "paketversion", "programmversion",
+    "softwareversion", "ec",
 ))  # fmt: skip
 """What has numbers with dots."""
 

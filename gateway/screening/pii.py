@@ -68,7 +68,7 @@ _NO_DOMAINS = frozenset((
     "png", "jpg", "jpeg", "gif", "svg", "webp", "bmp", "ico", "js", "mjs", "cjs", "jsx", "tsx", "css",
     "scss", "json", "xml", "html", "htm", "txt", "pdf", "yml", "yaml", "toml", "exe", "dll", "woff", "ttf",
     "map", "lock", "jar", "war", "gz", "tgz", "zip", "tar", "deb", "rpm", "whl", "log", "local", "internal",
-    "localdomain",
+    "localdomain", "service", "socket", "timer", "mount", "target", "slice",
 ))  # fmt: skip
 _LONGEST_LABEL = 63
 _IBAN = rf"(?i)\b(?:{'|'.join(sorted(check.IBAN_LENGTHS))})\d\d[ -]?[A-Z0-9]{{3}}"
@@ -109,6 +109,8 @@ _LABEL_GAP, _ID_REACH = 6, 7
 _THOUSANDS = 3
 """Digits between the commas of a large number."""
 _DIGITS = re.compile(r"[0-9]+")
+_OCTET_AFTER = re.compile(r"[:.-][0-9A-Fa-f]{2}(?![0-9A-Za-z])")
+_OCTET_BEFORE = re.compile(r"(?<![0-9A-Za-z])[0-9A-Fa-f]{2}[:.-]\Z")
 _SHAPE = re.compile(r"(\D?)(\d+)")
 
 
@@ -420,6 +422,10 @@ def _by_pattern(page: _Page, rule: Rule, index: int) -> Iterator[Candidate]:
             odd = not check.ordinary_ip(value)
             if (odd and page.threshold > _ODD_IP) or not _ip_edges(text, start, end):
                 continue
+        elif rule.type == "MAC_ADDRESS":
+            # More of the same are a fingerprint.
+            if _OCTET_AFTER.match(text, end) or _OCTET_BEFORE.search(text, max(0, start - 4), start):
+                continue
         elif not free and not _stands_alone(text, start, end):
             continue
         if rule.valid is not None and not rule.valid(value if rule.raw else check.compact(value)):
@@ -430,6 +436,8 @@ def _by_pattern(page: _Page, rule: Rule, index: int) -> Iterator[Candidate]:
 
 def _ip_edges(text: str, start: int, end: int) -> bool:
     before, after = text[max(0, start - 2) : start], text[end : end + 2]
+    if before == "# ":
+        return False  # a numbered heading
     if before[-1:] in _TIGHT or before[-1:] in (".", "-") or (before[-1:] == "/" and before[:1] in _TIGHT):
         return False
     if after[:1] == ":" and ":" not in text[start:end]:

@@ -39,7 +39,8 @@ DETECTOR = "secrets"
 
 _SPECIAL = (ASSIGNMENT, SPACED, FARTHER, BEFORE, PEM, ENCODED_PEM, KUBERNETES)
 _SET = PatternSet((*_SPECIAL, *(shape.pattern for shape in SHAPES)))
-_AT_ASSIGNMENT, _AT_SPACED = 0, 1
+_AT_ASSIGNMENT = 0
+_SPACED = (1, 2)
 _AT_SHAPES = len(_SPECIAL)
 
 Span = tuple[str, int, int, float]
@@ -54,7 +55,7 @@ def scan(text: str) -> list[Finding]:
         if index == _AT_ASSIGNMENT:
             found += _assigned(ascii_text, _SET.named_spans(index, data))
             continue
-        if index == _AT_SPACED:
+        if index in _SPACED:
             found += _spaced(ascii_text, _SET.named_spans(index, data))
             continue
         spans = _SET.spans(index, data)
@@ -123,11 +124,10 @@ _FURTHER: dict[str, Callable[[str], bool]] = {
     "CONFIG_PASSWORD": lambda value: not placeholder(value),
     "PGPASS_PASSWORD": lambda value: not placeholder(value) and _password(value),
     "COMMAND_PASSWORD": lambda value: not placeholder(value) and not _code(value, True) and _password(value),
-    "SESSION_COOKIE": lambda value: (
-        not placeholder(value) and _random(value, 3.0) and any(map(str.isdigit, value))
-    ),
+    "LOGIN_PASSWORD": lambda value: not placeholder(value) and not _code(value, True) and _password(value),
+    "SESSION_COOKIE": lambda value: _key(value) and not placeholder(value),
     "SEED_PHRASE": lambda value: (
-        not _FUNCTION_WORDS.search(value) and len(value.split()) in (12, 15, 18, 21, 24)
+        len(value.split()) in (12, 15, 18, 21, 24) and not _FUNCTION_WORDS.search(value)
     ),
 }
 
@@ -143,7 +143,9 @@ _NO_SECRET = re.compile(
 )
 """Names of what is about a secret and is none: `password_policy:`, `token_type =`, `secret.py:41:`."""
 _CURSOR = re.compile(
-    r"(?:page|next|previous|continuation|sync|cursor|resume|public|publishable)[_-]?\Z", re.I
+    r"(?:page|next|previous|continuation|starting|sync|cursor|resume|public|publishable|authenticity|csrf|xsrf)"
+    r"[_-]?\Z",
+    re.IGNORECASE,
 )
 """What makes a token a place in a list, or a key one for everybody."""
 _DEFINED = re.compile(r"\b(?:define|env|getenv|setenv|setProperty|putenv)\(\s*[\"'][\w.-]*\Z")
@@ -152,6 +154,7 @@ _AFTER_COMMA = re.compile(r",\s*[\"'`\\(bruf]*\Z")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z_$0-9]*(?:(?:\.|::|->)[A-Za-z_$][A-Za-z_$0-9]*)*[;,)]*")
 _TYPE = re.compile(r"[A-Z][a-z]+\d{1,2}[A-Z][A-Za-z]*")  # Uint8Array
+_FOLDER = re.compile(r"/[a-z_-]+/|[^.]*\.")
 _WORD = re.compile(r"[A-Za-z]?[a-z]+|[A-Z]+|[0-9]+")
 _JOINTS = re.compile(r"[-_.:/]|(?<=[a-z0-9])(?=[A-Z])")
 
@@ -193,7 +196,13 @@ def _cut(text: str, start: int, end: int, quoted: bool) -> str:
 
 def _kind(text: str, named: int, start: int, value: str, quoted: bool) -> str | None:
     """What a value is that stands after a name, if it is a secret."""
-    if placeholder(value) or "://" in value or _code(value, quoted) or _masked(text, start + len(value)):
+    if (
+        value.startswith(("pk.", "pk_"))
+        or "://" in value
+        or placeholder(value)
+        or _code(value, quoted)
+        or _masked(text, start + len(value))
+    ):
         return None
     # Of `token for password:` the last counts.
     names = [match.lastindex for match in _NAME.finditer(text, named, start)]
@@ -203,16 +212,35 @@ def _kind(text: str, named: int, start: int, value: str, quoted: bool) -> str | 
 
 
 def _key(value: str) -> bool:
-    return bool(_UUID.fullmatch(value)) or (len(value) >= 16 and _mixed_enough(value) and _random(value, 3.2))
+    if _UUID.fullmatch(value):
+        return True
+    mixed = _mixed_enough(value) or (any(map(str.isdigit, value)) and _scrambled(value))
+    return len(value) >= 16 and mixed and _random(value, 3.2)
+
+
+_STATED = re.compile(r"\s(?:is|lautet|ist|est|es|vale|valia|e)\s+[\"'`(]*\Z")
+_OF_ALGORITHMS = re.compile(
+    r"(?i)(?:sha|md|base|utf|aes|rsa|pbkdf|bcrypt|scrypt|argon|tls|ssl|http|oauth|iso|x509)[-_\d]"
+)
+
+
+def _odd(value: str, stated: bool) -> bool:
+    """What no sentence has; where a sentence states a secret, words joined with a number may be one."""
+    digits = sum(map(str.isdigit, value))
+    if len(value) < 8 or _OF_ALGORITHMS.match(value):
+        return False
+    if _scrambled(value) or (digits and _mixed_enough(value)):
+        return True
+    return stated and 1 < digits < len(value)
 
 
 def _spaced(text: str, spans: Iterator[tuple[int, int, int]]) -> Iterator[Span]:
-    """Values after a name with no sign between: only those that no sentence has."""
+    """Values after a name with no sign between, or some words later."""
     for named, start, end in spans:
         quoted = text[start - 1 : start] in _QUOTES
         value = _cut(text, start, end, quoted)
-        odd = _scrambled(value) or (any(map(str.isdigit, value)) and _mixed_enough(value))
-        if len(value) < 8 or not odd or _CURSOR.search(text, max(0, named - 16), named):
+        stated = _STATED.search(text, named, start) is not None
+        if not value or not _odd(value, stated) or _CURSOR.search(text, max(0, named - 16), named):
             continue
         if type_ := _kind(text, named, start, value, quoted):
             if type_ == "PASSWORD" and not quoted and (more := _MORE.match(text, start + len(value))):
@@ -220,17 +248,17 @@ def _spaced(text: str, spans: Iterator[tuple[int, int, int]]) -> Iterator[Span]:
             yield type_, start, start + len(value), 0.65
 
 
-def _near(text: str, spans: Iterator[tuple[int, int]]) -> Iterator[Span]:
-    """Long random values some words from a name."""
+def _before(text: str, spans: Iterator[tuple[int, int]]) -> Iterator[Span]:
+    """Long random values in quotes, in front of what they are."""
     for start, end in spans:
         value = text[start:end].rstrip(".")
-        if _key(value) and not placeholder(value) and not _masked(text, start + len(value)):
+        if _key(value) and not placeholder(value) and not _code(value, True):
             yield ASSIGNED, start, start + len(value), 0.6
 
 
 def _code(value: str, quoted: bool) -> bool:
     """A variable, call, path or type, rather than a literal."""
-    if value[0] == "/" and quoted and len(value) >= 32 and "." not in value and _mixed_enough(value):
+    if value[0] == "/" and quoted and len(value) >= 32 and not _FOLDER.match(value) and _mixed_enough(value):
         return False  # base64
     if value[0] in "$/%&@#*[{(~.\\":
         return True
@@ -348,7 +376,7 @@ def _random(value: str, bits: float) -> bool:
 # -- blocks -------------------------------------------------------------------------------------------
 
 _LONGEST_KEY = 32_768
-_BODY = re.compile(r"(?:\s|\\[rn]|[A-Za-z-]{3,20}: [^\n]{0,80}\n){0,12}[A-Za-z0-9+/]{16}")
+_BODY = re.compile(r"(?:\s|\[[^\]\n]{1,32}\] |\\[rn]|[A-Za-z-]{3,20}: [^\n]{0,80}\n){0,12}[A-Za-z0-9+/]{16}")
 _TRUNCATED = re.compile(r"(?:[A-Za-z0-9+/=\s\\:,]|-(?!-))*")
 
 
@@ -406,8 +434,7 @@ def _kubernetes(text: str, spans: Iterator[tuple[int, int]]) -> Iterator[Span]:
 
 
 _BLOCKS: dict[int, Callable[[str, Iterator[tuple[int, int]]], Iterator[Span]]] = {
-    _SPECIAL.index(FARTHER): _near,
-    _SPECIAL.index(BEFORE): _near,
+    _SPECIAL.index(BEFORE): _before,
     _SPECIAL.index(PEM): _pem,
     _SPECIAL.index(ENCODED_PEM): _encoded_pem,
     _SPECIAL.index(KUBERNETES): _kubernetes,

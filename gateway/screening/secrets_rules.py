@@ -42,6 +42,7 @@ SHAPES = (
     Shape("AWS_ACCESS_KEY", r"\b(?:AKIA|ASIA|ABIA|ACCA|A3T[A-Z0-9])[A-Z0-9]{16}\b"),
     Shape("AWS_SECRET_KEY", rf"(?i)\baws_?{_NAME}(?:secret|sk|key){_NAME}{_IS}([A-Za-z0-9/+]{{40}})(?:[^A-Za-z0-9/+=]|$)"),
     Shape("AWS_SECRET_KEY", rf"(?i)\bsecret_?access_?key{_IS}([A-Za-z0-9/+]{{40}})(?:[^A-Za-z0-9/+=]|$)"),
+    Shape("AWS_SECRET_KEY", r"\b(?:AKIA|ASIA)[A-Z0-9]{16}[\"']?[\s,;:|/]{1,6}[\"']?([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+=]|$)"),
     Shape("AWS_SECRET_KEY", r"\baws_secret_access_key\s{1,3}([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+=]|$)"),
     Shape("AWS_BEDROCK_KEY", rf"\bABSK{_B64}{{109,}}={{0,2}}(?:[^A-Za-z0-9+/=]|$)|\bbedrock-api-key-YmVkcm9jay5hbWF6b25hd3MuY29t{_B64}*={{0,2}}", sample=False),
     Shape("GCP_API_KEY", rf"\bAIza{_URL}{{35}}(?:[^A-Za-z0-9_-]|$)", mixed=True),
@@ -153,7 +154,7 @@ SHAPES = (
     Shape("WORDPRESS_SALT", r"(?i)define\(\s{0,3}['\"](?:AUTH|SECURE_AUTH|LOGGED_IN|NONCE)_(?:KEY|SALT)['\"]\s{0,3},\s{0,12}'([^'\n]{40,})'"),
     Shape("SEED_PHRASE", r"(?i)\b(?:seed|recovery|mnemonic|backup|wallet)[ _-]{0,2}(?:phrase|words?|mnemonic)?[^\n]{0,40}?\b((?:[a-z]{3,8}[ ,]{1,2}){11,23}[a-z]{3,8})\b"),
     Shape("WALLET_KEY", r"(?i)\b(?:private|wallet|signing|deployer|validator|eth(?:ereum)?)[ _-]{0,2}(?:private[ _-]?)?key[^\n]{0,60}?[^A-Za-z0-9]((?:0x)?[0-9a-f]{64})(?:[^0-9A-Za-z]|$)"),
-    Shape("SESSION_COOKIE", r"(?i)\bcookie:?[^\n]{0,80}?\b(?:phpsessid|jsessionid|asp\.net_sessionid|session_?id|_?session|connect\.sid|sid|auth_?token|remember_token)=([A-Za-z0-9%_.:+/-]{16,})"),
+    Shape("SESSION_COOKIE", r"(?i)(?:\bcookie:?|\s-b)[^\n]{0,80}?\b(?:phpsessid|jsessionid|asp\.net_sessionid|session_?id|_?session|connect\.sid|sid|auth_?token|remember_token)=([A-Za-z0-9%_.:+/-]{16,})"),
     Shape("JOIN_TOKEN", r"(?i)\btoken[ =:]{1,3}([a-z0-9]{6}\.[a-z0-9]{16})\b"),
     Shape("MASTER_KEY", r"\b(?:master|credentials)\.key\s{0,3}\n\s{0,3}([0-9a-f]{32})\b"),
     Shape("WIREGUARD_KEY", rf"\b(?:wg genkey\s{{0,3}}\n|PrivateKey\s{{0,3}}=\s{{0,3}})({_B64}{{43}}=)"),
@@ -163,30 +164,38 @@ SHAPES = (
     Shape("CONFIG_PASSWORD", r"(?i)\bkey=\"[A-Za-z]{0,12}password\"\s+value=\"([^\"<>${}%\s]{6,})\"", 0.75),
     # Commands and headers
     Shape("COMMAND_PASSWORD", r"\bsshpass\s{1,3}-p\s{0,2}[\"']?([^\s\"']{4,})", 0.8),
+    Shape("COMMAND_PASSWORD", r"\bsecret set\b[^\n]{0,80}?\s(?:--body|-b)[ =][\"']?([^\s\"'<>$]{6,})", 0.8),
+    Shape("COMMAND_PASSWORD", r"\b(?:add_user|change_password|net user)\s{1,2}[A-Za-z0-9._-]{1,32}\s{1,2}([^\s\"'/<>$-][^\s\"'<>]{5,})", 0.75),
+    Shape("COMMAND_PASSWORD", r"\s-U\s{0,2}[A-Za-z0-9._\\-]{1,32}%([^\s\"'<>$%]{4,})", 0.75),
+    Shape("COMMAND_PASSWORD", r"\becho\s{1,2}[\"']?[A-Za-z0-9._-]{1,32}:([^\s\"'<>$]{4,})[\"']?\s{0,2}\|\s{0,2}(?:sudo\s{1,2})?chpasswd", 0.85),
+    Shape("LOGIN_PASSWORD", r"(?i)\b(?:login|getconnection|connect|authenticate)\(\s{0,3}(?:[\"'][^\"'\n]{0,120}[\"'],\s{0,3})?[\"'][^\"'\n]{1,64}[\"'],\s{0,3}[\"']([^\s\"']{6,})[\"']\s{0,3}\)", 0.75),
+    Shape("LOGIN_PASSWORD", r"(?i)\bConvertTo-SecureString\s{1,3}(?:-String\s{1,3})?[\"']([^\s\"'$]{4,})[\"']", 0.8),
+    Shape("LOGIN_PASSWORD", r"\b(?:user|username|login)[\"']?\s{0,2}:\s{0,2}[\"'][^\"'\n]{1,64}[\"'],\s{0,12}[\"']?pass[\"']?\s{0,2}:\s{0,2}[\"']([^\s\"'$]{6,})[\"']", 0.8),
     Shape("COMMAND_PASSWORD", r"\b(?:mysql|mysqldump|mysqladmin|mysqlimport|mariadb|mariadb-dump)\b[^\n|;]{0,120}?\s-p([^\s\"'-][^\s\"']{3,})", 0.8),
     Shape("COMMAND_PASSWORD", r"\b(?:docker|podman|skopeo|oc|mongo|mongosh|mongodump|mongorestore|sqlcmd|ldapsearch|ldapmodify|snowsql|smbclient|redis-cli|htpasswd|helm|influx)\b[^\n|;]{0,160}?\s(?:-p|-w|-P|-a)\s{1,2}[\"']?([^\s\"'-][^\s\"']{4,})", 0.75),
-    Shape("COMMAND_PASSWORD", r"(?i)\s--[a-z-]{0,20}(?:password|passwd|passphrase|pass|token|secret|secret-key|api-?key|access-key|auth-key)\s{1,2}[\"']?([^\s\"'<>$\-][^\s\"'<>]{5,})", 0.75),
+    Shape("COMMAND_PASSWORD", r"(?i)\s--(?:auth-|admin-|db-|user-|client-|root-|registry-|master-|http-|proxy-|ssh-|api-|access-|bot-|personal-)?(?:password|passwd|passphrase|pass|token|secret|secret-key|api-?key|access-key|auth-key)\s{1,2}[\"']?([^\s\"'<>$\-][^\s\"'<>]{5,})", 0.75),
     Shape("COMMAND_PASSWORD", r"(?i)\bset\s{1,2}[\"']?[a-z0-9_.:/-]{0,60}(?:password|passwd|token|secret|api_?key|access_?key)[a-z0-9_.-]{0,12}[\"']?\s{1,2}[\"']?([^\s\"'<>$=\-][^\s\"'<>]{7,})", 0.75),
-    Shape("BASIC_AUTH", rf"(?i)\bauthorization[\"'\])]{{0,3}}\s{{0,3}}[:=]\s{{0,3}}[\"'\[]{{0,2}}basic\s{{1,3}}({_B64}{{8,}}={{0,2}})", 0.85),
+    Shape("BASIC_AUTH", rf"(?i)\bauthorization[\"'\])]{{0,3}}\s{{0,3}}[:=, ]\s{{0,3}}[\"'\[]{{0,2}}basic\s{{1,3}}({_B64}{{8,}}={{0,2}})", 0.85),
     Shape("AUTH_HEADER", r"(?i)\bauthorization[\"'\])]{0,3}\s{0,3}[:=]\s{0,3}[\"'\[]{0,2}(?:(?:bearer|token|api-?token|apikey|key|jwt|flyv1)\s{1,3})?([A-Za-z0-9_.~+/=@|-]{14,})", 0.8),
+    Shape("AUTH_HEADER", r"(?i)\bauthorization[\"'\])]{0,3}[, ]\s{0,3}[\"'\[]{0,2}(?:bearer|token)\s{1,3}([A-Za-z0-9_.~+/=@|-]{14,})", 0.8),
     Shape("AUTH_HEADER", r"(?i)(?:-H|--header)\s{1,3}[\"']?[A-Za-z-]{0,24}(?:token|api-?key|secret)\s{0,2}:\s{0,3}([A-Za-z0-9_.~+/=-]{10,})", 0.8),
     Shape("CURL_USER", r"(?:\s-u|\s--user)(?:\s{0,3}|=)[\"']{0,2}([^\s\"':]{0,64}[\"']?:[\"']?[^\s\"']{4,}|[^\s\"':]{8,64}:)", 0.8),
     Shape("URL_PASSWORD", r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s:/?#@'\"<>\[\]{}]{0,}:([^\s@/'\"<>]{3,})@[A-Za-z0-9\[_$.-]", 0.85),
 )  # fmt: skip
 
 # A name that announces a secret, what joins it to its value, and the value.
-PASSWORDS = r"pass(?:word|wd|phrase|code)|passwort|contrasena|mot de passe|pwd|[_.-]pass"
+PASSWORDS = r"pass(?:word|wd|phrase|code)|passwort|kennwort|wachtwoord|contrasena|senha|haslo|mot de passe|pwd|[_.-]pass"
 KEY_NAMES = (
     r"secret|token|credentials?|"
     r"(?:api|app|access|auth|account|private|secret|signing|encryption|master|service|storage|shared|client|consumer|"
-    r"webhook|license|admin|deploy|ssh|session|jwt|hmac|root)[_. -]?key|(?:user|basic|proxy|http)[_. -]?auth|apikey|_pat"
+    r"webhook|license|admin|deploy|ssh|session|jwt|hmac|root)[_. -]?key|(?:user|basic|proxy|http)[_. -]?auth|apikey|[ _]pat"
 )
 _CLOSED = r"[\"'`\])]{0,3}"
 _JOINED = "|".join(
     (
         rf"{_CLOSED}\s{{0,12}}(?:[:?]{{1,3}}=>?|:|,)\s{{0,12}}",
         rf"{_CLOSED}[ \t]{{0,12}}(?:=>?|[;|>])[ \t]{{0,12}}",
-        rf"{_CLOSED},?\s{{1,16}}[\"']?value[\"']?\s{{0,3}}[:=]\s{{0,3}}",
+        rf"{_CLOSED},?\s{{1,16}}[\"']?(?:value|text)[\"']?\s{{0,3}}[:=]\s{{0,3}}",
         r"\s{0,2}:?\s{0,2}(?:&(?:'static )?str|string|str)\s{0,2}=\s{0,2}",
         r"\s{1,2}is\s{1,12}",
     )
@@ -199,12 +208,12 @@ _SAID = r"is|was|to|lautet|ist|war|est|es|vale|valia|era|to be"
 SPACED = rf"{_NAMED}{_CLOSED}\s{{1,2}}(?:(?:{_SAID})\s{{1,2}})?{_OPENED}({_VALUE})"
 """A value that follows with no sign between: `IDENTIFIED BY PASSWORD 'x'`, `the password x`, `TOKEN was x`."""
 _CREDENTIAL = rf"(?:{PASSWORDS}|{KEY_NAMES})"
-_STRONG = r"[A-Za-z0-9][A-Za-z0-9_.+/~-]{18,}={0,2}"
 FARTHER = (
-    rf"(?i){_CREDENTIAL}\b[^\n:=\"'`|;{{}}]{{1,60}}?(?:[:=]|\b(?:{_SAID}))\s{{1,2}}[\"'`(\[]?({_STRONG})"
+    rf"(?i){_CREDENTIAL}\b[^\n:=\"`|;{{}}]{{1,60}}?(?:[:=]|\b(?:{_SAID}|e))\s{{1,12}}[\"'`(\[]?\s?({_VALUE})"
 )
 """A value some words after the name: `token for staging: x`."""
-BEFORE = rf"(?i)[\"'`(\[]\s?({_STRONG})\s?[\"'`)\]][^\n:={{}}\"'`]{{1,60}}?{_CREDENTIAL}"
+_STRONG = r"[A-Za-z0-9][A-Za-z0-9_.+/~-]{14,}={0,2}"
+BEFORE = rf"(?i)[\"'`(\[]\s?({_STRONG})\s?[\"'`)\]][^\n:={{}}\"`]{{1,60}}?{_CREDENTIAL}"
 """A value before its name: `` `x` is the deploy token``."""
 ASSIGNED = "GENERIC_SECRET"
 PEM = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"

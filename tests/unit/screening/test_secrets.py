@@ -132,6 +132,42 @@ def test_secrets_of_no_shape_are_found_by_their_name(text: str, type_: str, valu
     assert found(text) == [(type_, value)]
 
 
+WORD = "Kx7mQ2vRz9TbLw4N"
+SAID = [
+    f"<password>{WORD}</password>", f"ALTER USER reporting WITH PASSWORD '{WORD}';", f"the database password {WORD} works", f"mot de passe du service est \"{WORD}\"",
+    f"jdbc:postgresql://db:5432/orders?user=orders&password={WORD}&ssl=true", f"$ sshpass -p '{WORD}' ssh root@host", f"mysql -u root -p{WORD} shop < dump.sql",
+    f"docker login registry.test -u ci -p {WORD}", f"serve --db-password {WORD} --port 80", f"echo 'deploy:{WORD}' | sudo chpasswd", f"smbclient //nas/x -U backup%{WORD}",
+    f"# ~/.pgpass\ndb.test:5432:*:ops:{WORD}", f"- name: OKTA_TOKEN\n  value: \"{WORD}\"", f'<add key="ClientSecret" value="{WORD}" />', f"NAME;FASTLY_API_TOKEN;{WORD};2031",
+    f"| `DEPLOY_TOKEN` | `{WORD}` | ops |", f'pub const SMTP_PASSWORD: &str = "{WORD}";', f"SECRET_KEY = env('SECRET_KEY', default='{WORD}')", f"gh secret set NPM_TOKEN --env prod --body '{WORD}'",
+    f"`{WORD}` - that's the deploy token for staging", f"here is the API key for staging, as promised: {WORD}", f"smtp.login(\"me@host.test\", \"{WORD}\")", f"auth: {{ user: 'bot', pass: '{WORD}' }}",
+    f"req.Header.Set(\"Authorization\", \"Bearer {WORD}\")", f"Cookie: lang=de; PHPSESSID={WORD}", f"config set vercel_token {WORD}", f"RABBITMQ_DEFAULT_PASS={WORD}",
+    f"ConvertTo-SecureString '{WORD}' -AsPlainText -Force", f"admin:$apr1$LISVOFuf${WORD}abcdef:x", f"client_secret = \"w__{WORD}\"",
+    f'{{"selector": "#password", "text": "{WORD}"}}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", SAID, ids=range(len(SAID)))
+def test_secrets_are_found_however_they_are_said(text: str) -> None:
+    assert any(WORD in value for _, value in found(text)), found(text)
+
+
+SHAPED = [
+    ("AWS_SECRET_KEY", "AKIA" + made(16, _UPPER) + "," + made(40)), ("GCP_OAUTH_SECRET", "1//0" + made(40)), ("AZURE_DEVOPS_TOKEN", "AZURE_DEVOPS_PAT: " + made(52, "abcdefghijklmnopqrstuvwxyz234567")),
+    ("CONTENTFUL_TOKEN", "CFPAT-" + made(43)), ("CRATES_TOKEN", "cio" + made(32)), ("SONAR_TOKEN", "sqp_" + made(40, _HEX)), ("GRAFANA_TOKEN", "eyJrIjoi" + made(60)),
+    ("TELEGRAM_TOKEN", "https://api.telegram.org/bot123456789:AA" + made(33) + "/getMe"), ("TWILIO_KEY", 'Client("AC' + made(32, _HEX) + '", "' + made(32, _HEX) + '")'),
+    ("BRAINTREE_TOKEN", "access_token$production$" + made(16, "0123456789abcdefghij") + "$" + made(32, _HEX)), ("HUBSPOT_TOKEN", "pat-eu1-6cf58290-0e51-4aef-bfce-96a3dfda6f4a"),
+    ("LINKEDIN_SECRET", "WPL_AP1." + made(16) + "." + made(8) + "=="), ("ASANA_TOKEN", "1/7804937965852251:" + made(32, _HEX)), ("TWITTER_TOKEN", "A" * 22 + made(80)), ("DROPBOX_TOKEN", "sl." + made(130)),
+    ("LARAVEL_KEY", "base64:" + made(43) + "="), ("WORDPRESS_SALT", "define('AUTH_KEY',    'G!=@t58_D/5=*s(OpS?9F:2oLh8)^*9a:DOS[)b|eRY^ITK2');"), ("MASTER_KEY", "$ cat config/master.key\n" + made(32, _HEX)),
+    ("WIREGUARD_KEY", "PrivateKey = " + made(43) + "="), ("WALLET_KEY", "wallet private key for tests: 0x" + made(64, _HEX)), ("JOIN_TOKEN", "kubeadm join 10.1.2.3:6443 --token axd83k.njg9k1dqop3cq0s0"),
+    ("SEED_PHRASE", "seed phrase: employ nose shadow rule water panda crouch pledge suffer surge practice size"), ("AZURE_STORAGE_KEY", '{"keyName": "key1", "value": "' + made(86) + '=="}'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("type_", "text"), SHAPED, ids=[type_ for type_, _ in SHAPED])
+def test_keys_of_many_products_are_found_by_their_shape(type_: str, text: str) -> None:
+    assert type_ in [kind for kind, _ in found(text)]
+
+
 BODY = "\n".join(made(64, _LETTERS + "+/") for _ in range(3))
 
 
