@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,9 @@ def test_every_worker_follows_the_version_that_governs(provider: ProviderServer,
             third = gateway.admin("POST", "/policy", {"policy": text, "share": 0.5, "watch": False})
             assert third["version"] == second
             wait_until(lambda: governing() == {first, second}, AT_ONCE_S, "both")
+            # A worker that has not heard of it yet gives no run the second version.
+            runs = (f"settling-{number}" for number in count())
+            wait_until(lambda: governing(next(runs)) == {second}, 20, "both by every worker")
             assert len(governing("one")) == 1
     finally:
         redis.close()
