@@ -200,7 +200,7 @@ def _into_json(rng: random.Random, document: Host, attack: str, kind: str) -> Te
 def requests(rng: random.Random, asked: Sequence[Host], hosts: Sequence[Host]) -> Iterator[Text]:
     """What users ask, as somebody else's orders in a document."""
     for text, origin in asked:
-        yield _placed(rng, hosts, text, f"request/{origin}", alone=0.0)
+        yield placed(rng, hosts, text, f"request/{origin}", alone=0.0)
 
 
 def tool_attacks(
@@ -220,7 +220,7 @@ def tool_attacks(
             name = f"{kind}/{voice}"
             # A request is an attack only by what is around it.
             bare = kind in BARE and voice in ("plain", "courteous", "polite")
-            yield _placed(rng, hosts, text, name, 0.0 if bare else 0.2)
+            yield placed(rng, hosts, text, name, 0.0 if bare else 0.2)
 
 
 def generated(rng: random.Random, hosts: Sequence[Host], each: int) -> Iterator[Text]:
@@ -235,21 +235,21 @@ def generated(rng: random.Random, hosts: Sequence[Host], each: int) -> Iterator[
             whole = f"{said} {grammar.reason(rng)}".strip() if bare else said
             name = f"{'unmarked' if bare else 'marked'} {group + 1}"
             if rng.random() < 0.5:
-                text = _placed(rng, hosts, whole, name, alone=0.0 if bare else 0.1)
+                text = placed(rng, hosts, whole, name, alone=0.0 if bare else 0.1)
                 yield replace(text, end=text.end - (len(whole) - len(said)))
                 continue
             result = grammar.result(rng, whole)
-            start, end = _found(result, said)
+            start, end = found_in(result, said)
             yield Text(result, True, name, start, end)
     for language in grammar.FOREIGN:
         for _ in range(each // 4):
             said = grammar.foreign_order(rng, language)
-            yield _placed(rng, hosts, said, f"language/{language}", alone=0.0)
+            yield placed(rng, hosts, said, f"language/{language}", alone=0.0)
     for _ in range(each * grammar.GROUPS * 4 // 3):
         yield Text(grammar.result(rng, None), False, "results")
 
 
-def _found(text: str, said: str) -> tuple[int, int]:
+def found_in(text: str, said: str) -> tuple[int, int]:
     """Where an order stands that was quoted in some way."""
     for form in (said, json.dumps(said)[1:-1], json.dumps(said, ensure_ascii=False)[1:-1], repr(said)[1:-1]):
         at = text.find(form)
@@ -267,12 +267,13 @@ def foreign_attacks(rng: random.Random, hosts: Sequence[Host], each: int, half: 
             host = (" ".join(fill(rng, s) for s in rng.sample(benign[half::2], rng.randint(1, 5))), "")
             if rng.random() < 0.4:
                 host = rng.choice(hosts)
-            yield _placed(
+            yield placed(
                 rng, (host,), disguise(rng, text) if code not in ("zh", "ja") else text, f"language/{code}"
             )
 
 
-def _placed(rng: random.Random, hosts: Sequence[Host], text: str, name: str, alone: float = 0.2) -> Text:
+def placed(rng: random.Random, hosts: Sequence[Host], text: str, name: str, alone: float = 0.2) -> Text:
+    """An attack in one of the hosts or of the documents made here, or, at the rate `alone`, by itself."""
     if rng.random() < alone:
         return Text(text, True, name, 0, len(text))
     host, origin = (

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import orjson
 from rich.console import Console
 
 from benchmarks import injection_corpus, screening_pii, train_injection
@@ -98,6 +99,30 @@ def injection_shipped(options: Options) -> None:
         print(f"  {channel}: found {flagged[attack].mean():.3f}, false alarms {flagged[~attack].mean():.4f}")
 
 
+UNSEEN = Path(__file__).with_name("injection_unseen")
+"""Results of tools in the manner of public benchmarks, with and without orders, by an author who knew nothing
+of the detector. Nothing is trained on them, and no threshold is chosen by them."""
+
+
+def injection_unseen(options: Options) -> None:
+    """What the shipped detector finds of attacks by another author, and flags of texts as imperative."""
+    detector = Injection()
+    scores: dict[str, list[float]] = {}
+    for name, title, key in (("attacks", "found", "family"), ("harmless", "false alarms", "kind")):
+        rows = [orjson.loads(line) for line in (UNSEEN / f"{name}.jsonl").read_bytes().splitlines()]
+        results = [detector.scan(row["text"], "tool") for row in rows]
+        scores[name] = [result.score for result in results]
+        flagged = np.array([result.flagged for result in results])
+        print(f"  {title} {flagged.mean():.3f} of {len(rows)}")
+        for kind in sorted({row[key] for row in rows}):
+            mask = np.array([row[key] == kind for row in rows])
+            print(f"    {kind:22} n={mask.sum():4}  {flagged[mask].mean():.3f}")
+    attacks, harmless = (np.array(scores[name]) for name in ("attacks", "harmless"))
+    print(f"  AUC {train_injection.auc(attacks, harmless):.3f}")
+    for rate in (0.01, 0.02, 0.05):
+        print(f"  at {rate:.0%} false alarms {np.mean(attacks > np.quantile(harmless, 1 - rate)):.3f}")
+
+
 def _spread(text: str) -> str:
     return "   ".join(" ".join(word) for word in text.split())
 
@@ -167,6 +192,7 @@ def personal_data_and_secrets(options: Options) -> None:
 SECTIONS: dict[str, Section] = {
     "injection-shipped": injection_shipped,
     "injection-disguises": injection_disguises,
+    "injection-unseen": injection_unseen,
     "injection-speed": injection_speed,
     "injection-families": injection_families,
     "personal-data-and-secrets": personal_data_and_secrets,

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from benchmarks import injection_corpus as corpus
 from benchmarks import injection_talk as talk
+from benchmarks import injection_written as written
 from benchmarks.injection_corpus import Text
 from gateway.screening.features import (
     BITS,
@@ -70,7 +71,7 @@ stage does not find more of them."""
 FOLDS = 3
 """Parts into which the families are dealt for the second stage."""
 SIZE = 1 << BITS
-THRESHOLDS = {"tool": Thresholds(2.25), "user": Thresholds(0.8)}
+THRESHOLDS = {"tool": Thresholds(2.5), "user": Thresholds(0.8)}
 """Chosen by hand between what cross-validation says, which leaves out whole kinds of texts that the shipped
 models have seen, and what texts of no source in training score; see the model card."""
 COLUMNS = 3 * SIZE + len(NAMES) + 1
@@ -106,7 +107,9 @@ class Document:
 
 
 def is_weak(attack: str) -> bool:
-    """Whether a record's attack is a mere question."""
+    """Whether an attack is a mere question."""
+    if attack == f"written/{written.ERRANDS}":
+        return True
     return attack.startswith("bipia/") and attack.split("/")[1] in WEAK
 
 
@@ -208,6 +211,8 @@ def own(data: Sequence[tuple[Text, str]], channel: str, each: int) -> list[tuple
     )
     if channel == "tool":
         add(corpus.generated(rng, hosts, each * 3))
+        add(written.attacks(rng, hosts))
+        add(written.harmless(rng))
     else:
         add(corpus.users_grammar(rng, hosts, each * 12))
     for half in (0, 1):
@@ -237,7 +242,7 @@ def prepare(texts: Iterable[tuple[Text, str]]) -> list[Document]:
         weight = 1.0
         if text.source != "own":
             weight = min(1.0, _SOURCE / sizes[text.source, text.attack])
-            weight *= 0.25 if is_weak(text.kind) else 1.0
+        weight *= 0.25 if is_weak(text.kind) else 1.0
         documents.append(Document(text, family, weight, g, windows(g), hits(g.folded)))
     return documents
 

@@ -1,0 +1,81 @@
+"""Training texts that people wrote one by one: orders to agents, and what is as imperative and harmless.
+
+They stand in `injection_written/`, pieces apart by a line of `%%`, under headings `#kind: …`. An order is put into
+results of tools, a harmless piece is one by itself, is quoted by one, or stands among others.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+from benchmarks import injection_grammar as grammar
+from benchmarks.injection_corpus import Host, Text, found_in, insert, placed
+
+FOLDER = Path(__file__).with_name("injection_written")
+ORDERS = ("orders_goals", "orders_tasks", "orders_web")
+HARMLESS = ("harmless_people", "harmless_records", "harmless_technical")
+ERRANDS = "offtask"
+"""The kind of orders that are harmless in themselves; attacks only by where they stand."""
+_LEAST = 40
+"""Characters of a harmless piece that makes a document of its own."""
+
+Piece = tuple[str, str]
+"""Kind and text."""
+
+
+@cache
+def pieces(name: str) -> tuple[Piece, ...]:
+    """The pieces of a file, in its order, each once."""
+    kind = ""
+    found: dict[str, str] = {}
+    for block in (FOLDER / f"{name}.txt").read_text("utf-8").split("\n%%"):
+        text = block.strip("\n")
+        while text.startswith("#kind:"):
+            heading, _, text = text.partition("\n")
+            kind = heading.removeprefix("#kind:").strip()
+        if text.strip():
+            found.setdefault(text.strip("\n"), kind)
+    return tuple((kind, text) for text, kind in found.items())
+
+
+def attacks(rng: random.Random, hosts: Sequence[Host]) -> Iterator[Text]:
+    """Every order twice: in a document of the data or of the seeds, and among harmless pieces or in a record."""
+    around = [text for name in HARMLESS for _, text in pieces(name)]
+    for name in ORDERS:
+        for kind, said in pieces(name):
+            yield placed(rng, hosts, said, f"written/{kind}", alone=0.0)
+            if rng.random() < 0.5:
+                whole = grammar.result(rng, said)
+                start, end = found_in(whole, said)
+                yield Text(whole, True, f"written/{kind}", start, end)
+            else:
+                yield insert(rng, (_document(rng, around), ""), said, f"written/{kind}")
+
+
+def harmless(rng: random.Random) -> Iterator[Text]:
+    """Every harmless piece by itself, in a record, and some together."""
+    for name in HARMLESS:
+        said = pieces(name)
+        around = [text for _, text in said]
+        for kind, text in said:
+            if len(text) >= _LEAST:
+                yield Text(text, False, f"written/{kind}")
+            yield Text(grammar.result(rng, text), False, f"written/{kind}")
+            if rng.random() < 0.5:
+                yield Text(_document(rng, around), False, "written/mixed")
+
+
+def _document(rng: random.Random, around: Sequence[str]) -> str:
+    """Some pieces one below the other, or as a list of records."""
+    chosen = rng.sample(around, rng.randint(1, 6))
+    match rng.randrange(4):
+        case 0:
+            return json.dumps([{"id": n, "text": text} for n, text in enumerate(chosen)], ensure_ascii=False)
+        case 1:
+            return "\n".join(f"- {text}" for text in chosen)
+        case _:
+            return rng.choice(("\n", "\n\n", "\n---\n")).join(chosen)
