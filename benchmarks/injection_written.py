@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,7 @@ ORDERS = ("orders_goals", "orders_tasks", "orders_web")
 HARMLESS = ("harmless_people", "harmless_records", "harmless_technical")
 ERRANDS = "offtask"
 """The kind of orders that are harmless in themselves; attacks only by where they stand."""
+_DOMAINS = ("com", "com", "com", "net", "org", "io", "de", "co.uk", "fr", "app", "example")
 _LEAST = 40
 """Characters of a harmless piece that makes a document of its own."""
 
@@ -32,9 +34,11 @@ def pieces(name: str) -> tuple[Piece, ...]:
     """The pieces of a file, in its order, each once."""
     kind = ""
     found: dict[str, str] = {}
-    for block in (FOLDER / f"{name}.txt").read_text("utf-8").split("\n%%"):
+    for block in re.split(
+        r"^(?:%%|(?=#kind:))", (FOLDER / f"{name}.txt").read_text("utf-8"), flags=re.MULTILINE
+    ):
         text = block.strip("\n")
-        while text.startswith("#kind:"):
+        if text.startswith("#kind:"):
             heading, _, text = text.partition("\n")
             kind = heading.removeprefix("#kind:").strip()
         if text.strip():
@@ -42,11 +46,20 @@ def pieces(name: str) -> tuple[Piece, ...]:
     return tuple((kind, text) for text, kind in found.items())
 
 
+_RESERVED = re.compile(r"\.(?:example|test|invalid)\b")
+
+
+def housed(rng: random.Random, text: str) -> str:
+    """With domains as they are met: reserved ones stand in more orders than harmless texts, and mean nothing."""
+    return _RESERVED.sub(lambda _: f".{rng.choice(_DOMAINS)}", text)
+
+
 def attacks(rng: random.Random, hosts: Sequence[Host]) -> Iterator[Text]:
     """Every order twice: in a document of the data or of the seeds, and among harmless pieces or in a record."""
-    around = [text for name in HARMLESS for _, text in pieces(name)]
+    around = [housed(rng, text) for name in HARMLESS for _, text in pieces(name)]
     for name in ORDERS:
-        for kind, said in pieces(name):
+        for kind, written in pieces(name):
+            said = housed(rng, written)
             yield placed(rng, hosts, said, f"written/{kind}", alone=0.0)
             if rng.random() < 0.5:
                 whole = grammar.result(rng, said)
@@ -59,7 +72,7 @@ def attacks(rng: random.Random, hosts: Sequence[Host]) -> Iterator[Text]:
 def harmless(rng: random.Random) -> Iterator[Text]:
     """Every harmless piece by itself, in a record, and some together."""
     for name in HARMLESS:
-        said = pieces(name)
+        said = [(kind, housed(rng, text)) for kind, text in pieces(name)]
         around = [text for _, text in said]
         for kind, text in said:
             if len(text) >= _LEAST:
