@@ -1,4 +1,4 @@
-"""Training texts that people wrote one by one: orders to agents, and what is as imperative and harmless.
+"""Training texts, each written by itself: orders to agents, and what is as imperative and harmless.
 
 They stand in `injection_written/`, pieces apart by a line of `%%`, under headings `#kind: …`. An order is put into
 results of tools, a harmless piece is one by itself, is quoted by one, or stands among others.

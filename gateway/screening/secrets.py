@@ -37,12 +37,6 @@ from gateway.screening.secrets_rules import (
 
 DETECTOR = "secrets"
 
-_SPECIAL = (ASSIGNMENT, SPACED, FARTHER, BEFORE, PEM, ENCODED_PEM, KUBERNETES)
-_SET = PatternSet((*_SPECIAL, *(shape.pattern for shape in SHAPES)))
-_AT_ASSIGNMENT = 0
-_SPACED = (1, 2)
-_AT_SHAPES = len(_SPECIAL)
-
 Span = tuple[str, int, int, float]
 
 
@@ -52,17 +46,12 @@ def scan(text: str) -> list[Finding]:
     data = ascii_text.encode("ascii")
     found: list[Span] = []
     for index in _SET.present(data):
-        if index == _AT_ASSIGNMENT:
-            found += _assigned(ascii_text, _SET.named_spans(index, data))
-            continue
-        if index in _SPACED:
-            found += _spaced(ascii_text, _SET.named_spans(index, data))
-            continue
-        spans = _SET.spans(index, data)
-        if index >= _AT_SHAPES:
-            found += _shaped(ascii_text, SHAPES[index - _AT_SHAPES], spans)
+        if index >= len(_SPECIAL):
+            found += _shaped(ascii_text, SHAPES[index - len(_SPECIAL)], _SET.spans(index, data))
+        elif (pattern := _SPECIAL[index]) in _NAMED:
+            found += _NAMED[pattern](ascii_text, _SET.named_spans(index, data))
         else:
-            found += _BLOCKS[index](ascii_text, spans)
+            found += _UNNAMED[pattern](ascii_text, _SET.spans(index, data))
     return resolve(Finding(DETECTOR, type_, start, end, score) for type_, start, end, score in found)
 
 
@@ -110,6 +99,10 @@ def _header(value: str) -> bool:
     )
 
 
+def _given(value: str) -> bool:
+    return not placeholder(value) and not _code(value, True) and _password(value)
+
+
 _FUNCTION_WORDS = re.compile(r"(?i)\b(?:the|and|for|with|from|your|are|you|was|our|not|were|its|has|but)\b")
 """None of them is in the list that seed phrases are drawn from."""
 _FURTHER: dict[str, Callable[[str], bool]] = {
@@ -123,8 +116,8 @@ _FURTHER: dict[str, Callable[[str], bool]] = {
     "NETRC_PASSWORD": lambda value: not placeholder(value),
     "CONFIG_PASSWORD": lambda value: not placeholder(value),
     "PGPASS_PASSWORD": lambda value: not placeholder(value) and _password(value),
-    "COMMAND_PASSWORD": lambda value: not placeholder(value) and not _code(value, True) and _password(value),
-    "LOGIN_PASSWORD": lambda value: not placeholder(value) and not _code(value, True) and _password(value),
+    "COMMAND_PASSWORD": _given,
+    "LOGIN_PASSWORD": _given,
     "SESSION_COOKIE": lambda value: _key(value) and not placeholder(value),
     "SEED_PHRASE": lambda value: (
         len(value.split()) in (12, 15, 18, 21, 24) and not _FUNCTION_WORDS.search(value)
@@ -157,8 +150,6 @@ _TYPE = re.compile(r"[A-Z][a-z]+\d{1,2}[A-Z][A-Za-z]*")  # Uint8Array
 _FOLDER = re.compile(r"/[a-z_-]+/|[^.]*\.")
 _WORD = re.compile(r"[A-Za-z]?[a-z]+|[A-Z]+|[0-9]+")
 _JOINTS = re.compile(r"[-_.:/]|(?<=[a-z0-9])(?=[A-Z])")
-
-
 _PARAMETER = re.compile(r"&[A-Za-z_][\w.-]*=")
 """Where the next parameter of a query begins."""
 _MORE = re.compile(r"(?:[,;][^\s\"'`<>,;=:{}\[\]()]+)+(?=[\s\"'`]|\Z)")
@@ -182,9 +173,8 @@ def _assigned(text: str, spans: Iterator[tuple[int, int, int]]) -> Iterator[Span
         if listed and not strong and not _DEFINED.search(text, max(0, named - 40), named):
             continue
         if type_ := _kind(text, named, start, value, quoted):
-            if type_ == "PASSWORD" and not quoted and (more := _MORE.match(text, start + len(value))):
-                value = text[start : more.end()]
-            yield type_, start, start + len(value), 0.75 if type_ == "PASSWORD" else 0.7
+            end = _end(text, start + len(value), type_, quoted)
+            yield type_, start, end, 0.75 if type_ == "PASSWORD" else 0.7
 
 
 def _cut(text: str, start: int, end: int, quoted: bool) -> str:
@@ -192,6 +182,12 @@ def _cut(text: str, start: int, end: int, quoted: bool) -> str:
     value = text[start:end].rstrip("" if quoted and text[start - 1] != "`" else ").]}:!?*|&")
     parameter = _PARAMETER.search(value)
     return value[: parameter.start()] if parameter else value
+
+
+def _end(text: str, end: int, type_: str, quoted: bool) -> int:
+    """Where a value ends for good: passwords without quotes may hold commas."""
+    more = None if quoted or type_ != "PASSWORD" else _MORE.match(text, end)
+    return more.end() if more else end
 
 
 def _kind(text: str, named: int, start: int, value: str, quoted: bool) -> str | None:
@@ -243,9 +239,7 @@ def _spaced(text: str, spans: Iterator[tuple[int, int, int]]) -> Iterator[Span]:
         if not value or not _odd(value, stated) or _CURSOR.search(text, max(0, named - 16), named):
             continue
         if type_ := _kind(text, named, start, value, quoted):
-            if type_ == "PASSWORD" and not quoted and (more := _MORE.match(text, start + len(value))):
-                value = text[start : more.end()]
-            yield type_, start, start + len(value), 0.65
+            yield type_, start, _end(text, start + len(value), type_, quoted), 0.65
 
 
 def _before(text: str, spans: Iterator[tuple[int, int]]) -> Iterator[Span]:
@@ -433,9 +427,17 @@ def _kubernetes(text: str, spans: Iterator[tuple[int, int]]) -> Iterator[Span]:
             at = line_end + 1
 
 
-_BLOCKS: dict[int, Callable[[str, Iterator[tuple[int, int]]], Iterator[Span]]] = {
-    _SPECIAL.index(BEFORE): _before,
-    _SPECIAL.index(PEM): _pem,
-    _SPECIAL.index(ENCODED_PEM): _encoded_pem,
-    _SPECIAL.index(KUBERNETES): _kubernetes,
+_NAMED: dict[str, Callable[[str, Iterator[tuple[int, int, int]]], Iterator[Span]]] = {
+    ASSIGNMENT: _assigned,
+    SPACED: _spaced,
+    FARTHER: _spaced,
 }
+"""Readers of what stands after a name; they are told where the name begins too."""
+_UNNAMED: dict[str, Callable[[str, Iterator[tuple[int, int]]], Iterator[Span]]] = {
+    BEFORE: _before,
+    PEM: _pem,
+    ENCODED_PEM: _encoded_pem,
+    KUBERNETES: _kubernetes,
+}
+_SPECIAL = (*_NAMED, *_UNNAMED)
+_SET = PatternSet((*_SPECIAL, *(shape.pattern for shape in SHAPES)))

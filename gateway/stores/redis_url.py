@@ -101,31 +101,24 @@ class StoreUrl:
 def parse_store_url(url: str) -> StoreUrl:
     """Raises: `ValueError` that says what is wrong, without any part of the URL that may be secret."""
     scheme, separator, rest = url.strip().partition("://")
-    if separator and scheme.lower() == "unix":
-        before, _, query = url.strip().partition("?")
-        options = dict(parse_qsl(query))
-        wait_s, connect_s = _take_timeouts(options)
-        whole = f"{before}?{urlencode(options)}" if options else before
-        address = _address(whole)
-        found = StoreUrl("server", (address,), address, _plain=(whole, ""))
-        return replace(found, timeout_s=wait_s, connect_timeout_s=connect_s)
-    if not separator or scheme.lower() not in _SCHEMES:
+    if not separator or scheme.lower() not in {"unix", *_SCHEMES}:
         raise ValueError(f"got {scheme[:32] if separator else 'no URL'!r}, expected {_EXPECTED}")
-    kind, tls = _SCHEMES[scheme.lower()]
     authority, path, query = _parts(rest)
+    options = dict(parse_qsl(query))
+    timeouts = _take_timeouts(options)
+    if scheme.lower() == "unix":
+        whole = url.strip().partition("?")[0] + _query(options)
+        socket = _address(whole)
+        return StoreUrl("server", (socket,), socket, "", *timeouts, (whole, ""))
+    kind, tls = _SCHEMES[scheme.lower()]
     userinfo, at, hosts = authority.rpartition("@")
     named = [_host_and_port(each, kind) for each in hosts.split(",")]
     if kind == "server" and len(named) > 1:
         raise ValueError("several hosts need redis+sentinel:// or redis+cluster://")
-    options = dict(parse_qsl(query))
-    wait_s, connect_s = _take_timeouts(options)
     _check_options(options, kind)
     own = {name: options.pop(name) for name in _SENTINEL_OPTIONS & options.keys()}
     master, db = _master_and_db(path, kind)
-    plain = (
-        f"{'rediss' if tls else 'redis'}://{userinfo}{at}",
-        f"?{urlencode(options)}" if options else "",
-    )
+    plain = (f"{'rediss' if tls else 'redis'}://{userinfo}{at}", _query(options))
     login = _address(f"{plain[0]}{_url_host(named[0][0])}:{named[0][1]}/{db}{plain[1]}")
     servers = tuple(login.at(host, port) for host, port in named)
     if kind == "sentinel":
@@ -140,7 +133,7 @@ def parse_store_url(url: str) -> StoreUrl:
             )
             for server in servers
         )
-    return StoreUrl(kind, servers, login, master, wait_s, connect_s, plain)
+    return StoreUrl(kind, servers, login, master, *timeouts, plain)
 
 
 def _parts(rest: str) -> tuple[str, str, str]:
@@ -148,6 +141,10 @@ def _parts(rest: str) -> tuple[str, str, str]:
     rest, _, query = rest.partition("?")
     authority, _, path = rest.partition("/")
     return authority, path, query.partition("#")[0]
+
+
+def _query(options: dict[str, str]) -> str:
+    return f"?{urlencode(options)}" if options else ""
 
 
 def _host_and_port(text: str, kind: Kind) -> tuple[str, int]:

@@ -2,7 +2,8 @@
 
 What has to differ from one run to the next is compared by its form: ids, times, versions, names of workers, how
 long something took. `…` stands for anything on its line, and alone on a line for any lines. White space counts as
-one space, since the widths of tables follow their values. Everything else has to be the same, money too.
+one space, since the widths of tables follow their values. Scores are those of a trained model, and are compared by
+their form too. Everything else has to be the same, money too.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _FORMS: tuple[tuple[str, str], ...] = (
     (r"\b[0-9a-f]{12}\b", r"[0-9a-f]{12}"),
     (r"\b[0-9a-f]{64}\b", r"[0-9a-f]{64}"),
     (r"\b\d+(?:\.\d+)? (?:ms|s)\b", r"\d+(?:\.\d+)? (?:ms|s)"),
+    (r"\bscore [01]\.\d{3}\b", r"score [01]\.\d{3}"),
+    (r"(?<=\d)[ \t]+[01]\.\d\d$", r"[ \t]+[01]\.\d\d"),
     (r"\b\d+[smhd]\b", r"\d+[smhd]"),
     (r"[ \t]+", r"[ \t]+"),
 )

@@ -190,6 +190,9 @@ def test_a_command_goes_on_over_lines_and_is_followed_by_its_output() -> None:
         (["first", "…", "last"], "first\n1\n2\n", False),
         (["took 12 ms, at 2026-01-31 12:00:00"], "took 3 ms, at 2027-02-03 01:02:03\n", True),
         (["took … ms"], "took 3 s\n", False),
+        (["flagged, score 1.000", "pii  3-17  0.95"], "flagged, score 0.987\npii  3-17  0.90\n", True),
+        (["flagged, score 1.000", "pii  3-17  0.95"], "flagged, score 0.987\npii  3-18  0.95\n", False),
+        (["costs $12 0.95 in all"], "costs $12 0.96 in all\n", False),
         (["one"], "one\ntwo\n", False),
     ],
 )
