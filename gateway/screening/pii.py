@@ -377,6 +377,10 @@ def _in_a_row(text: str, start: int, end: int) -> bool:
     return before or (text[end : end + 1] == " " and text[end + 1 : end + 2].isdigit())
 
 
+_SIGNS = ("no.", "nr.")
+"""Before a number, though they are written against it."""
+
+
 def _stands_alone(text: str, start: int, end: int) -> bool:
     """Whether the value is no part of a longer token: an identifier, a decimal, a path, a UUID, a price."""
     if start and (before := text[start - 1]) not in _LOOSE:
@@ -385,7 +389,7 @@ def _stands_alone(text: str, start: int, end: int) -> bool:
             return False
         if before == "," and further.isdigit() and _group(text, start, end) <= _THOUSANDS:
             return False
-        if before in "-/+." and further in _TIGHT:
+        if before in "-/+." and further in _TIGHT and text[max(0, start - 3) : start].lower() not in _SIGNS:
             return False
     if end < len(text) and (after := text[end]) not in _LOOSE:
         further = text[end + 1] if end + 1 < len(text) else " "

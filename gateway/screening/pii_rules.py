@@ -45,14 +45,14 @@ _PASSPORT = Cues(
 )  # fmt: skip
 _LICENCE = Cues(
     "driver's licen", "drivers licen", "driver licen", "driving licen", "=dl", "=dln", "driver’s licen", "licence", "license",
-    "permit", "=lic", "운전면허", "führerschein", "운전",
+    "permit", "=lic", "driverlicen", "driverslicen", "rijbewijs", "운전면허", "führerschein", "운전",
 )  # fmt: skip
 _BANK = Cues(
     "bank account", "account number", "account no", "account #", "=acct", "checking", "savings", "=bank", "accountnumber",
     "kontonummer", "=konto", "compte", "cuenta", "conto corrente", "deposit", "bank_account",
 )  # fmt: skip
 _ROUTING = Cues("routing", "=aba", "=rtn", "bank code", "transit number")
-_HEALTH = Cues("=nhs", "national health", "health service", "patient", "health authority")
+_HEALTH = Cues("=nhs", "nhsnumber", "national health", "health service", "patient", "health authority")
 _SIN = Cues("=sin", "=nas", "social insurance", "assurance sociale")
 _ABN = Cues("=abn", "australian business", "business number")
 _ACN = Cues("=acn", "australian company", "company number")
@@ -107,7 +107,7 @@ _UEN = Cues("=uen", "unique entity")
 _EMPLOYER = Cues("=ein", "=fein", "employer identification", "federal tax id", "tax id")
 _MYNUMBER = Cues("my number", "マイナンバー", "個人番号", "=mynumber")
 BIRTH = Cues(
-    "=born", "birth", "=dob", "d.o.b", "birthday", "geboren", "geburt", "=geb", "né le", "née le", "=naissance", "nacimiento",
+    "=born", "birth", "=dob", "=bday", "d.o.b", "birthday", "geboren", "geburt", "=geb", "né le", "née le", "=naissance", "nacimiento",
     "nacido", "nacida", "nascita", "nato il", "nata il", "nato a ", "nata a ", "nascimento", "nascido", "nascida", "geboortedatum", "urodzeni",
     "födelse", "=född", "født", "fødsels", "syntymä", "생년월일", "생일", "生年月日", "出生", "рождени",
 )  # fmt: skip
@@ -144,7 +144,7 @@ NUMBERS = (
     Rule("ABA_ROUTING_NUMBER", _WEAK, _SURE, _ROUTING, "9 4-4-1", valid=check.aba_routing),
     Rule("US_BANK_NUMBER", 0.05, 0.7, _BANK, "8 9 10 11 12 13 14 15 16 17"),
     Rule("US_PASSPORT", 0.05, 0.75, _PASSPORT, "9"),
-    Rule("US_DRIVER_LICENSE", 0.05, 0.7, _LICENCE, "7 8 9 10 12 13 4-2-4 3-3-3 3-2-4"),
+    Rule("US_DRIVER_LICENSE", 0.05, 0.7, _LICENCE, "7 8 9 10 12 13 4-2-4 3-3-3 3-2-4 3_3_3"),
     Rule("UK_NHS", _WEAK, 1.0, _HEALTH, "10 3-3-4 3_3_4", valid=check.uk_nhs),
     Rule("CA_SIN", _WEAK, _SURE, _SIN, "3-3-3 3_3_3 9", valid=check.ca_sin),
     Rule("AU_ABN", _FAIR, 1.0, _ABN, "2_3_3_3", valid=check.au_abn),
@@ -196,7 +196,7 @@ _MONTH = (
     r"october|november|december|januar|februar|marz|mai|juni|juli|oktober|dezember|janvier|fevrier|mars|avril|juin|juillet|"
     r"aout|septembre|octobre|novembre|decembre|enero|febrero|marzo|abril|mayo|junio|julio|agosto|septiembre|octubre|"
     r"noviembre|diciembre|gennaio|febbraio|aprile|maggio|giugno|luglio|settembre|ottobre|dicembre|janeiro|fevereiro|"
-    r"marco|maio|junho|julho|setembro|outubro|novembro|dezembro)"
+    r"marco|maio|junho|julho|setembro|outubro|novembro|dezembro|januari|februari|maart|mei|augustus)"
 )
 _DAY = r"(?:0?[1-9]|[12]\d|3[01])"
 _MONTH_NUMBER = r"(?:0?[1-9]|1[0-2])"
@@ -252,7 +252,7 @@ _ADDRESSES = (
 
 _LICENCE_NUMBER = (
     r"\b(?:[A-Z]{1,3}\d{4,14}[A-Z]?|[A-Z]\d{3,4}-\d{3,5}-\d{4,6}(?:-\d{2})?|\d{2}[A-Z]{3}\d{5}|\d{3}[A-Z]{2}\d{4}|\d{7,9}[A-Z]|"
-    r"[A-Z]\d{2}-\d{2}-\d{4}|[a-z]\d{6,12})\b"
+    r"[A-Z]\d{2}-\d{2}-\d{4}|[a-z]\d{6,12}|[A-Z][- ]\d{3}[- ]\d{3}[- ]\d{3}[- ]\d{3}|[A-Z]\d{3}-\d{3}-\d{2}-\d{3}-\d)\b"
 )
 
 PATTERNS = (
@@ -266,7 +266,7 @@ PATTERNS = (
     Rule("US_MBI", _FAIR, 1.0, _MEDICARE, pattern=r"(?i)\b[1-9][AC-HJKMNP-RT-Y][0-9AC-HJKMNP-RT-Y]\d-[AC-HJKMNP-RT-Y][0-9AC-HJKMNP-RT-Y]\d-[AC-HJKMNP-RT-Y]{2}\d\d\b"),
     Rule("US_MBI", 0.5, 1.0, _MEDICARE, pattern=r"(?i)\b[1-9][AC-HJKMNP-RT-Y][0-9AC-HJKMNP-RT-Y]\d[AC-HJKMNP-RT-Y][0-9AC-HJKMNP-RT-Y]\d[AC-HJKMNP-RT-Y]{2}\d\d\b"),
     Rule("MEDICAL_LICENSE", _WEAK, 1.0, _DEA, pattern=r"\b[ABCDEFGHJKLMPRSTUX][A-Z9]\d{7}\b", valid=check.us_dea),
-    Rule("ES_NIF", 0.55, 1.0, _NIF, pattern=r"\b\d{7,8}-?[A-HJ-NP-TV-Za-hj-np-tv-z]\b", valid=check.es_nif),
+    Rule("ES_NIF", 0.55, 1.0, _NIF, pattern=r"\b(?:\d{7,8}|\d{1,2}\.\d{3}\.\d{3})-?[A-HJ-NP-TV-Za-hj-np-tv-z]\b", valid=check.es_nif),
     Rule("ES_NIE", 0.7, 1.0, _NIF, pattern=r"(?i)\b[XYZ]-?\d{7}-?[A-HJ-NP-TV-Z]\b", valid=check.es_nie),
     Rule("IT_FISCAL_CODE", _SURE, 1.0, None, pattern=r"(?i)\b[A-Z]{6}[0-9LMNP-V]{2}[A-EHLMPRST][0-9LMNP-V]{2}[A-Z][0-9LMNP-V]{3}[A-Z]\b", valid=check.it_fiscal_code),
     Rule("IT_FISCAL_CODE", 0.55, 0.8, Cues("codice fiscale", "fiscal"), pattern=r"(?i)\b[A-Z]{6}\d{2}[A-EHLMPRST]\d{2}[A-Z]\d{3}[A-Z]\b"),
@@ -295,6 +295,7 @@ PATTERNS = (
     Rule("IP_ADDRESS", 0.8, 0.95, IP_WORDS, pattern=r"[0-9A-Fa-f:]{0,5}:[0-9A-Fa-f:]{1,38}(?:\.\d{1,3}){0,3}(?:%[A-Za-z0-9]{1,15})?", valid=check.ipv6, raw=True),
     Rule("MAC_ADDRESS", 0.85, 1.0, Cues("=mac", "physical address", "hardware address", "ethernet"), pattern=r"\b(?:[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{2}(?:-[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4})\b", valid=check.mac_address, raw=True),
     Rule("DATE_OF_BIRTH", 0.1, 0.9, BIRTH, pattern=DATE),
+    Rule("DATE_OF_BIRTH", 0.05, 0.8, BIRTH, pattern=r"\b(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\b"),
     Rule("DATE_TIME", 0.8, 0.9, None, pattern=DATE),
     Rule("DATE_TIME", 0.6, 0.7, None, pattern=_LOOSE_DATE),
     Rule("AGE", 0.7, 0.8, None, pattern=r"(?i)\b(1[0-2]\d|\d{1,2})[ -]?(?:years?[ -]old|yrs?[ -]old|y/o|yo\b)"),

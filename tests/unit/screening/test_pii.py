@@ -38,6 +38,8 @@ ALONE = [
     ("to DE89 3704 0044 0532 0130 00 today", "IBAN_CODE", "DE89 3704 0044 0532 0130 00"),
     ("gb29nwbk60161331926819", "IBAN_CODE", "gb29nwbk60161331926819"),
     ("ssn 536-22-1234 ok", "US_SSN", "536-22-1234"),
+    ("con DNI 62.790.513-F, vecino de Lugo", "ES_NIF", "62.790.513-F"),
+    ("NRIC/FIN No.F2792683P", "SG_NRIC_FIN", "F2792683P"),
     ("call +1 415-555-2671 x12", "PHONE_NUMBER", "+1 415-555-2671 x12"),
     ("+41 (0)44 668 18 00", "PHONE_NUMBER", "+41 (0)44 668 18 00"),
     ("(415) 555-2671", "PHONE_NUMBER", "(415) 555-2671"),
@@ -127,6 +129,11 @@ NAMED = [
     ("card no 675984103431", "CREDIT_CARD", "675984103431"),
     ("geboren am 03.02.1984", "DATE_OF_BIRTH", "03.02.1984"),
     ("She was born on March 3rd, 1984.", "DATE_OF_BIRTH", "March 3rd, 1984"),
+    ("Zij is geboren op 23 augustus 1958 te Utrecht.", "DATE_OF_BIRTH", "23 augustus 1958"),
+    ("BEGIN:VCARD\nFN:Ingrid Novak\nBDAY:19380109\nEND:VCARD", "DATE_OF_BIRTH", "19380109"),
+    ('<DriverLicense state="MD">B-332-815-603-731</DriverLicense>', "US_DRIVER_LICENSE", "B-332-815-603-731"),
+    ("driver license no. D701-380-51-633-0, Florida", "US_DRIVER_LICENSE", "D701-380-51-633-0"),
+    ("<nhsNumber>4745640196</nhsNumber>", "UK_NHS", "4745640196"),
 ]  # fmt: skip
 
 
