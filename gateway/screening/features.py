@@ -128,14 +128,14 @@ def grams(text: str) -> Grams | None:
     begins = inside.copy()
     begins[1:] &= ~inside[:-1] | alone[1:] | alone[:-1]
     begins = _with_letters(begins, inside, letter)
-    starts = np.flatnonzero(begins)
+    starts = begins.nonzero()[0]
     if not len(starts):
         return None
     wide = folded.astype(np.uint64)
     space = kind == _SPACE
     kept = ~space
     kept[1:] |= ~space[:-1]
-    units = _units(codes, part, kind == _SPACE, breaks, starts)
+    units = _units(codes, part, space, breaks, starts)
     words, single, tails = _word_grams(wide, inside, begins, starts, units)
     return Grams(
         folded=folded.astype("<u4").tobytes().decode("utf-32-le"),
@@ -144,10 +144,25 @@ def grams(text: str) -> Grams | None:
         shapes=_shape_grams(single, tails, units),
         questions=np.add.reduceat(((codes == 63) | (codes == 0xFF1F)).astype(np.int64), starts[units]),
         chars=_char_grams(np.where(space, np.uint64(32), wide)[kept], letter[kept]),
-        squeezed=np.concatenate(([0], np.cumsum(kept))),
-        units=np.append(starts[units], len(text)),
-        unit_words=np.append(units, len(starts)),
+        squeezed=_summed(kept),
+        units=_closed(starts[units], len(text)),
+        unit_words=_closed(units, len(starts)),
     )
+
+
+def _closed(places: Ints, end: int) -> Ints:
+    """With the end behind them. `np.append` costs five times as much, and texts are short."""
+    result = np.empty(len(places) + 1, np.int64)
+    result[:-1] = places
+    result[-1] = end
+    return result
+
+
+def _summed(counted: NDArray[np.bool_]) -> Ints:
+    """How many there are before each place, and in all."""
+    result = np.zeros(len(counted) + 1, np.int64)
+    counted.cumsum(out=result[1:])
+    return result
 
 
 def _escaped_breaks(codes: Codes, part: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -163,7 +178,7 @@ def _with_letters(
     begins: NDArray[np.bool_], inside: NDArray[np.bool_], letter: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """The beginnings of words that are not just numbers."""
-    starts = np.flatnonzero(begins)
+    starts = begins.nonzero()[0]
     if not len(starts):
         return begins
     real = np.add.reduceat((letter & inside).astype(np.int64), starts) > 0
@@ -174,32 +189,50 @@ def _with_letters(
 
 def _fresh(buckets: Ints, recent: int) -> Ints:
     """The buckets, without those that occurred so shortly before."""
-    for row in buckets:
-        # Sixteen bits sort in linear time; buckets that differ in the last one alone are rare.
-        order = np.argsort((row >> (BITS - 16)).astype(np.uint16), kind="stable")
-        again = (row[order[1:]] == row[order[:-1]]) & (np.diff(order) < recent)
+    # Sixteen bits sort in linear time; buckets that differ in the last one alone are rare.
+    orders = (buckets >> (BITS - 16)).astype(np.uint16).argsort(axis=1, kind="stable")
+    for row, order in zip(buckets, orders, strict=True):
+        ordered = row[order]
+        again = (ordered[1:] == ordered[:-1]) & (order[1:] - order[:-1] < recent)
         row[order[1:][again]] = NONE
     return buckets
+
+
+def _following(one: NDArray[np.uint64], count: int) -> list[NDArray[np.uint64]]:
+    """The next of each, the one after it, and so on; 0 where there is none."""
+    n = len(one)
+    after = np.zeros(n + count, np.uint64)
+    after[: n - 1] = one[1:]
+    return [after[k : k + n] for k in range(count)]
+
+
+def _bucketed(*hashes: NDArray[np.uint64]) -> Ints:
+    """The buckets of several kinds, a row each."""
+    table = np.empty((len(hashes), len(hashes[0])), np.uint64)
+    for row, each in zip(table, hashes, strict=True):
+        row[:] = each
+    return _buckets(table)
 
 
 def _word_grams(
     codes: NDArray[np.uint64], inside: NDArray[np.bool_], begins: NDArray[np.bool_], starts: Ints, units: Ints
 ) -> tuple[Ints, Ints, NDArray[np.uint64]]:
-    place = np.arange(len(codes)) - starts[np.maximum(np.cumsum(begins) - 1, 0)]
+    begun = begins.cumsum()
+    place = np.arange(len(codes)) - starts[np.maximum(begun - 1, 0)]
     # A number before the first word belongs to no word; one after a word would belong to that.
-    inside = inside & (np.cumsum(begins) > 0) & _joined(inside, place)
-    parts = np.where(inside, codes * _POWERS[np.clip(place, 0, len(_POWERS) - 1)], np.uint64(0))
-    one: NDArray[np.uint64] = np.add.reduceat(parts, starts)
-    after = np.append(one[1:], np.zeros(2, np.uint64))
-    next_, third = after[: len(one)], np.append(after[1:], np.uint64(0))[: len(one)]
+    inside = inside & (begun > 0) & _joined(inside, place)
+    powers = _POWERS[np.minimum(np.maximum(place, 0), len(_POWERS) - 1)]
+    one: NDArray[np.uint64] = np.add.reduceat(np.where(inside, codes * powers, np.uint64(0)), starts)
+    next_, third = _following(one, 2)
     a, b, c, d = _SALTS
-    found = np.stack((one * a, one * b + next_ * c, one * c + next_ * d + third * a, one * d + third * b))
     buckets = np.full((6, len(one)), NONE)
-    buckets[:4] = _buckets(found)
+    buckets[:4] = _bucketed(
+        one * a, one * b + next_ * c, one * c + next_ * d + third * a, one * d + third * b
+    )
     single = buckets[0].copy()
     # How a sentence begins says whether it tells or orders.
     first, second = one[units], next_[units]
-    buckets[4:, units] = _buckets(np.stack((first * d + a, first * a + second * d + b)))
+    buckets[4:, units] = _bucketed(first * d + a, first * a + second * d + b)
     _fresh(buckets[:4], _RECENT_WORDS)
     last = starts + np.add.reduceat(inside.astype(np.int64), starts) - 1
     return buckets, single, codes[last] * a + codes[np.maximum(last - 1, starts)] * b
@@ -212,35 +245,36 @@ def _shape_grams(single: Ints, tails: NDArray[np.uint64], units: Ints) -> Ints:
     """
     known = _shape_classes()[single]
     one = np.where(known > 0, known, tails)
-    after = np.append(one[1:], np.zeros(4, np.uint64))
-    n = len(one)
-    next_, third, fourth = after[:n], after[1 : n + 1], after[2 : n + 2]
+    next_, third, fourth = _following(one, 3)
     a, b, c, d = _SALTS
     two = one * b + next_ * c + a
     three = two * d + third * a
-    buckets = np.full((6, n), NONE)
-    buckets[:4] = _buckets(np.stack((two, three, three * c + fourth * b, one * c + third * b + d)))
-    at = units
-    buckets[4:, at] = _buckets(np.stack((three[at] * b + c, (three * c + fourth * b)[at] * a + d)))
+    four = three * c + fourth * b
+    buckets = np.full((6, len(one)), NONE)
+    buckets[:4] = _bucketed(two, three, four, one * c + third * b + d)
+    buckets[4:, units] = _bucketed(three[units] * b + c, four[units] * a + d)
     return _fresh(buckets, _RECENT_WORDS)
 
 
 def _joined(inside: NDArray[np.bool_], place: Ints) -> NDArray[np.bool_]:
     """Characters that no gap separates from the beginning of their word."""
-    gaps = np.cumsum(~inside)
+    gaps = (~inside).cumsum()
     at = np.arange(len(inside)) - place
     result: NDArray[np.bool_] = gaps == gaps[np.maximum(at, 0)]
     return result
 
 
 def _char_grams(codes: NDArray[np.uint64], letter: NDArray[np.bool_]) -> Ints:
-    padded = np.append(codes, np.full(4, 32, np.uint64))
     n = len(codes)
+    padded = np.full(n + 4, 32, np.uint64)
+    padded[:n] = codes
     a, b, c, d = _SALTS
     three = padded[:n] * a + padded[1 : n + 1] * b + padded[2 : n + 2] * c
     five = three * d + padded[3 : n + 3] * b + padded[4 : n + 4] * c
-    found = _buckets(np.stack((three, five)))
-    letters = np.concatenate(([0], np.cumsum(letter), np.full(4, letter.sum())))
+    found = _bucketed(three, five)
+    letters = np.zeros(n + 5, np.int64)
+    letter.cumsum(out=letters[1 : n + 1])
+    letters[n + 1 :] = letters[n]
     found[0, letters[3 : n + 3] - letters[:n] < 2] = NONE
     found[1, letters[5 : n + 5] - letters[:n] < 3] = NONE
     return _fresh(found, _RECENT_CHARS)
@@ -250,20 +284,27 @@ def _units(
     codes: Codes, part: NDArray[np.uint8], space: NDArray[np.bool_], breaks: NDArray[np.bool_], starts: Ints
 ) -> Ints:
     """The words with which sentences begin: after a full stop, a line end, a tag, a JSON string or a cell."""
-    before = np.concatenate(([_BREAK], part[:-1]))
-    after = np.concatenate((part[1:], [_AFTER]))
-    ended = (after & _AFTER > 0) | np.append(space[1:], True) | (codes > 0x3000)
+    before, after = np.empty_like(part), np.empty_like(part)
+    before[0], before[1:] = _BREAK, part[:-1]
+    after[:-1], after[-1] = part[1:], _AFTER
+    ended = (after & _AFTER > 0) | (codes > 0x3000)
+    ended[:-1] |= space[1:]
     stop = (part & _STOP > 0) & ended | (part & _BREAK > 0) | breaks
     stop |= ((codes == 34) | (codes == 39)) & ((before | after) & _JSON > 0)
-    ends = np.cumsum(stop)
-    unit_of_word = ends[starts]
-    first = np.append(True, unit_of_word[1:] != unit_of_word[:-1])
-    here = np.flatnonzero(first)
-    lengths = np.diff(np.append(here, len(starts)))
+    here = _changes(stop.cumsum()[starts])
+    ends = _closed(here, len(starts))
+    lengths = ends[1:] - ends[:-1]
     if int(lengths.max()) > _MAX_UNIT:
         place = np.arange(len(starts)) - np.repeat(here, lengths)
         here = np.flatnonzero(place % _MAX_UNIT == 0)
     return here
+
+
+def _changes(values: Ints) -> Ints:
+    """Where another value than the one before begins; the first place too."""
+    first = np.ones(len(values), np.bool_)
+    first[1:] = values[1:] != values[:-1]
+    return first.nonzero()[0]
 
 
 @frozen
@@ -281,7 +322,7 @@ def windows(g: Grams) -> Windows:
     ends = units + 1
     firsts, lasts = [units], [ends]
     for scale in SCALES[1:]:
-        wider = np.maximum(np.searchsorted(g.unit_words, begin + scale, side="right") - 1, ends)
+        wider = np.maximum(g.unit_words.searchsorted(begin + scale, side="right") - 1, ends)
         longer = wider > ends
         firsts.append(units[longer])
         lasts.append(wider[longer])
@@ -291,8 +332,9 @@ def windows(g: Grams) -> Windows:
 
 def running(table: Ints, weights: Floats) -> tuple[Floats, Ints]:
     """Running sums of weights and of n-grams that count; weights have one place more, for `NONE`."""
-    summed = np.concatenate(([0.0], np.cumsum(weights[table].sum(axis=0))))
-    counted = np.concatenate(([0], np.cumsum((table != NONE).sum(axis=0))))
+    summed, counted = np.zeros(table.shape[1] + 1), np.zeros(table.shape[1] + 1, np.int64)
+    weights[table].sum(axis=0).cumsum(out=summed[1:])
+    (table != NONE).sum(axis=0).cumsum(out=counted[1:])
     return summed, counted
 
 
@@ -479,6 +521,9 @@ _FAR = 8.0
 _COUNTED = 1 + len(_LEXICON) + len(_FIRST_CLASSES) + 2
 """Columns of `_sentences`, without the patterns."""
 _RATES = slice(0, _COUNTED - 2)
+_BY_WORD = np.array([False, *[True] * len(_LEXICON), *[False] * len(_FIRST_CLASSES)])
+"""Which of these rates are of words; question marks and first words are of sentences."""
+_FIRST_COLUMNS = np.array(_FIRST_CLASSES)
 
 
 def _sentences(g: Grams) -> Floats:
@@ -495,14 +540,14 @@ def _sentences(g: Grams) -> Floats:
     rows = np.empty((count, _COUNTED))
     rows[:, 0] = g.questions
     rows[:, 1 : 1 + len(_LEXICON)] = np.add.reduceat(word_classes, first_words, axis=0)
-    rows[:, 1 + len(_LEXICON) : -2] = first[:, list(_FIRST_CLASSES)]
+    rows[:, 1 + len(_LEXICON) : -2] = first[:, _FIRST_COLUMNS]
     subject = word_classes[:, _COMMON] == 0
-    unit_of = np.repeat(np.arange(count), np.diff(g.unit_words))
-    order = np.argsort(g.single, kind="stable")
+    unit_of = np.arange(count).repeat(g.unit_words[1:] - first_words)
+    order = g.single.argsort(kind="stable")
     ordered, places = g.single[order], unit_of[order]
-    begin = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
-    lengths = np.diff(np.append(begin, len(order)))
-    again = np.repeat(places[begin] != places[begin + lengths - 1], lengths)
+    begin = _changes(ordered)
+    end = _closed(begin, len(order))[1:]
+    again = (places[begin] != places[end - 1]).repeat(end - begin)
     elsewhere = np.empty(len(order))
     elsewhere[order] = again
     rows[:, -2] = np.add.reduceat(subject.astype(np.float64), first_words)
@@ -516,11 +561,11 @@ def describe(g: Grams, w: Windows, chosen: Ints, parts: Floats, present: Floats)
     `parts` are the linear scores of all windows (columns: words, characters, shapes, patterns, sum; every
     sentence by itself comes first), `present` says for each sentence which patterns it holds.
     """
-    rows = np.concatenate((_sentences(g), present), axis=1)
-    units = len(rows)
+    units = len(g.units) - 1
     single = parts[:units, -1]
-    rows = np.concatenate((rows, single[:, None], (single > -1)[:, None]), axis=1)
-    running_rows = np.concatenate((np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0)))
+    rows = np.concatenate((_sentences(g), present, single[:, None], (single > -1)[:, None]), axis=1)
+    running_rows = np.zeros((units + 1, rows.shape[1]))
+    rows.cumsum(axis=0, out=running_rows[1:])
     first, last = w.first[chosen], w.last[chosen]
     inside = running_rows[last] - running_rows[first]
     outside = running_rows[-1] - inside
@@ -536,7 +581,7 @@ def describe(g: Grams, w: Windows, chosen: Ints, parts: Floats, present: Floats)
     held = np.minimum(inside[:, _COUNTED : _COUNTED + present.shape[1]], 1)
     per_unit = np.maximum(out_units, 1)
     columns = (
-        np.clip(parts[chosen], -_FAR, _FAR),
+        np.minimum(np.maximum(parts[chosen], -_FAR), _FAR),
         np.log1p(words)[:, None],
         (first == 0)[:, None],
         (last == units)[:, None],
@@ -553,12 +598,4 @@ def describe(g: Grams, w: Windows, chosen: Ints, parts: Floats, present: Floats)
 
 def _scales(words: Floats, units: Floats) -> Floats:
     """By what counts are divided: question marks and first words by sentences, words by words."""
-    by_word, by_unit = (np.maximum(x, 1)[:, None] for x in (words, units))
-    return np.concatenate(
-        (
-            by_unit,
-            np.repeat(by_word, len(_LEXICON), axis=1),
-            np.repeat(by_unit, len(_FIRST_CLASSES), axis=1),
-        ),
-        axis=1,
-    )
+    return np.where(_BY_WORD, np.maximum(words, 1)[:, None], np.maximum(units, 1)[:, None])

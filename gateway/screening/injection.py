@@ -205,7 +205,9 @@ def _spans(g: Grams, view: Windows, scores: Floats, found: Hits, flag: float) ->
     named = sorted((end - 1, index) for index, _start, end in found if NAMES[index] not in EVIDENCE_ONLY)
     places = [place for place, _index in named]
     spans: list[_Span] = []
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], chosen.astype(np.int8), [0]))))
+    padded = np.zeros(len(chosen) + 2, np.bool_)
+    padded[1:-1] = chosen
+    edges = (padded[1:] != padded[:-1]).nonzero()[0]
     for first, last in zip(edges[::2], edges[1::2], strict=True):
         start, end = int(g.units[first]), int(g.units[last])
         inside = named[bisect_left(places, start) : bisect_left(places, end)]
@@ -225,14 +227,15 @@ def _sentences(view: Windows, scores: Floats, count: int, flag: float) -> tuple[
     single = scores[:count]
     chosen = single >= flag - _REACH
     value = single.copy()
-    held = np.concatenate(([0], np.cumsum(chosen)))
+    held = np.zeros(count + 1, np.int64)
+    chosen.cumsum(out=held[1:])
     wide = np.flatnonzero((scores >= flag) & (view.last - view.first > 1))
     first, last = view.first[wide], view.last[wide]
     # Evidence spread so thin that no sentence comes near: the whole window is meant.
     spread = held[last] == held[first]
     chosen |= _covered(first[spread], last[spread], count)
     sizes = last - first
-    inside = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes) + np.repeat(first, sizes)
+    inside = np.arange(sizes.sum()) + (first + sizes - sizes.cumsum()).repeat(sizes)
     best = single.copy()
     np.maximum.at(best, inside, np.repeat(scores[wide], sizes))
     value[chosen] = best[chosen]

@@ -47,7 +47,7 @@ class Judge:
 
     def logits(self, rows: Floats) -> Floats:
         """One score for each row."""
-        scaled = np.clip((rows - self.shift) * self.scale, -4, 4)
+        scaled = np.minimum(np.maximum((rows - self.shift) * self.scale, -4), 4)
         total = np.zeros(len(rows))
         for hidden, out in zip(self.hidden, self.out, strict=True):
             total += np.tanh(scaled @ hidden[:-1] + hidden[-1]) @ out[:-1] + out[-1]
@@ -80,8 +80,9 @@ class Model:
         by_word, by_char, by_shape = sums(grams, windows, self.words, self.chars, self.shapes)
         by_pattern = np.zeros(len(by_word))
         first, last = grams.units[windows.first], grams.units[windows.last]
-        for index, places in places_of(hits).items():
-            held = np.searchsorted(places, last) > np.searchsorted(places, first)
+        for index, listed in places_of(hits).items():
+            places = np.array(listed)
+            held = places.searchsorted(last) > places.searchsorted(first)
             by_pattern += self.patterns[index] * held
         total = by_word + by_char + by_shape + by_pattern + self.bias
         return np.stack((by_word, by_char, by_shape, by_pattern, total), axis=1)
@@ -99,7 +100,7 @@ class Model:
 
 def candidates(scores: Floats) -> NDArray[np.int64]:
     """The windows that the second stage looks at."""
-    chosen = np.flatnonzero(scores >= GATE)
+    chosen = (scores >= GATE).nonzero()[0]
     if LEAST <= len(chosen) <= MOST:
         return chosen
     count = min(len(scores), LEAST if len(chosen) < LEAST else MOST)
