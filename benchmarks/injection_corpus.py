@@ -316,7 +316,7 @@ def foreign_user_attacks(rng: random.Random, each: int, half: int) -> Iterator[T
         ]
         for _ in range(each):
             host = (fill(rng, rng.choice(benign[half::2])), "")
-            yield _asked(rng, (host,), fill(rng, rng.choice(telling)), f"language/{code}")
+            yield asked(rng, (host,), fill(rng, rng.choice(telling)), f"language/{code}")
 
 
 def user_attacks(rng: random.Random, questions: Sequence[Host], each: int) -> Iterator[Text]:
@@ -324,23 +324,23 @@ def user_attacks(rng: random.Random, questions: Sequence[Host], each: int) -> It
     for kind, sentences in USER_ATTACKS.items():
         for _ in range(each):
             text = " ".join(fill(rng, s) for s in rng.sample(sentences, rng.choice((1, 1, 2))))
-            yield _asked(rng, questions, disguise(rng, text), kind)
+            yield asked(rng, questions, disguise(rng, text), kind)
     for kind in ("override", "reveal_prompt"):
         for _ in range(each):
             text, voice = order(
                 rng, kind, rng.choice(("override", "system", "turn", "authority", "hypothetical"))
             )
-            yield _asked(rng, questions, disguise(rng, text), f"{kind}/{voice}")
+            yield asked(rng, questions, disguise(rng, text), f"{kind}/{voice}")
 
 
 def users_grammar(rng: random.Random, questions: Sequence[Host], each: int) -> Iterator[Text]:
     """Attempts and harmless prompts of the grammar."""
     for _ in range(each):
-        yield _asked(rng, questions, disguise(rng, users.attack(rng)), "user_grammar")
+        yield asked(rng, questions, disguise(rng, users.attack(rng)), "user_grammar")
         yield Text(disguise(rng, users.question(rng)), False, "trigger_grammar")
 
 
-def _asked(rng: random.Random, questions: Sequence[Host], text: str, kind: str) -> Text:
+def asked(rng: random.Random, questions: Sequence[Host], text: str, kind: str) -> Text:
     question, origin = rng.choice(questions)
     question = question[:600]
     match rng.randrange(5):

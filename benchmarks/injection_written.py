@@ -1,7 +1,8 @@
 """Training texts, each written by itself: orders to agents, and what is as imperative and harmless.
 
 They stand in `injection_written/`, pieces apart by a line of `%%`, under headings `#kind: …`. An order is put into
-results of tools, a harmless piece is one by itself, is quoted by one, or stands among others.
+results of tools; a document with an order is harmless without it; a harmless piece is a result by itself, is quoted by
+one, or stands among others.
 """
 
 from __future__ import annotations
@@ -14,11 +15,22 @@ from functools import cache
 from pathlib import Path
 
 from benchmarks import injection_grammar as grammar
-from benchmarks.injection_corpus import Host, Text, found_in, insert, placed
+from benchmarks.injection_corpus import Host, Text, asked, found_in, insert, placed
 
 FOLDER = Path(__file__).with_name("injection_written")
-ORDERS = ("orders_goals", "orders_tasks", "orders_web")
-HARMLESS = ("harmless_people", "harmless_records", "harmless_technical")
+ORDERS = (
+    "orders_actions", "orders_goals", "orders_override", "orders_side", "orders_tasks", "orders_web",
+)  # fmt: skip
+HARMLESS = (
+    "harmless_data", "harmless_lists", "harmless_mails", "harmless_manuals", "harmless_people",
+    "harmless_records", "harmless_technical",
+)  # fmt: skip
+USERS = ("user_attacks", "user_harmless")
+"""What users say."""
+OF_USERS = frozenset(("override", "fakesystem", "persona", "leak", "multilingual"))
+"""Kinds of orders that users try as well."""
+PLANTED = "planted"
+"""Whole documents with an order in each, between `««` and `»»`."""
 ERRANDS = "offtask"
 """The kind of orders that are harmless in themselves; attacks only by where they stand."""
 _DOMAINS = ("com", "com", "com", "net", "org", "io", "de", "co.uk", "fr", "app", "example")
@@ -54,8 +66,22 @@ def housed(rng: random.Random, text: str) -> str:
     return _RESERVED.sub(lambda _: f".{rng.choice(_DOMAINS)}", text)
 
 
+def planted(rng: random.Random) -> Iterator[tuple[Text, Text]]:
+    """Every document with its order, and without."""
+    for kind, written in pieces(PLANTED):
+        before, _, rest = housed(rng, written).partition("««")
+        order, _, after = rest.partition("»»")
+        start = len(before)
+        yield (
+            Text(f"{before}{order}{after}", True, f"written/{kind}", start, start + len(order)),
+            Text(f"{before}{after}", False, f"written/{kind}"),
+        )
+
+
 def attacks(rng: random.Random, hosts: Sequence[Host]) -> Iterator[Text]:
     """Every order twice: in a document of the data or of the seeds, and among harmless pieces or in a record."""
+    for with_order, _ in planted(rng):
+        yield with_order
     around = [housed(rng, text) for name in HARMLESS for _, text in pieces(name)]
     for name in ORDERS:
         for kind, written in pieces(name):
@@ -70,7 +96,9 @@ def attacks(rng: random.Random, hosts: Sequence[Host]) -> Iterator[Text]:
 
 
 def harmless(rng: random.Random) -> Iterator[Text]:
-    """Every harmless piece by itself, in a record, and some together."""
+    """Every harmless piece by itself, in a record, and some together; documents without their orders."""
+    for _, without in planted(rng):
+        yield without
     for name in HARMLESS:
         said = [(kind, housed(rng, text)) for kind, text in pieces(name)]
         around = [text for _, text in said]
@@ -80,6 +108,16 @@ def harmless(rng: random.Random) -> Iterator[Text]:
             yield Text(grammar.result(rng, text), False, f"written/{kind}")
             if rng.random() < 0.5:
                 yield Text(_document(rng, around), False, "written/mixed")
+
+
+def users(rng: random.Random, questions: Sequence[Host]) -> Iterator[Text]:
+    """Attempts of users, some before or behind a question, and harmless prompts."""
+    attempts, prompts = map(pieces, USERS)
+    orders = [piece for piece in pieces("orders_override") if piece[0] in OF_USERS]
+    for kind, text in (*attempts, *orders):
+        yield asked(rng, questions, housed(rng, text), f"written/{kind}")
+    for kind, text in prompts:
+        yield Text(housed(rng, text), False, f"written/{kind}")
 
 
 def _document(rng: random.Random, around: Sequence[str]) -> str:

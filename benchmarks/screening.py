@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -22,6 +23,7 @@ from rich.console import Console
 
 from benchmarks import injection_corpus, screening_pii, train_injection
 from benchmarks.injection_seeds import ATTACKS
+from gateway.screening.base import Channel
 from gateway.screening.injection import Injection
 from gateway.screening.normalise import normalise
 
@@ -100,27 +102,44 @@ def injection_shipped(options: Options) -> None:
 
 
 UNSEEN = Path(__file__).with_name("injection_unseen")
-"""Results of tools in the manner of public benchmarks, with and without orders, by an author who knew nothing
-of the detector. Nothing is trained on them, and no threshold is chosen by them."""
+"""Texts in the manner of public benchmarks, with and without attacks, by authors who knew nothing of the
+detector. Nothing is trained on them, and no threshold is chosen by them."""
+UNSEEN_SETS: tuple[tuple[str, Channel], ...] = (
+    ("imperative", "tool"),
+    ("ordinary", "tool"),
+    ("users", "user"),
+)
+"""Results of tools of which every second harmless one asks or orders somebody something; results as they are
+met on most days; what users say."""
+
+
+def unseen(name: str) -> list[dict[str, Any]]:
+    """A set: `id`, `text`, `label` (1: an attack), `family`, and of an attack by a tool its `order`."""
+    return [orjson.loads(line) for line in (UNSEEN / f"{name}.jsonl").read_bytes().splitlines()]
 
 
 def injection_unseen(options: Options) -> None:
-    """What the shipped detector finds of attacks by another author, and flags of texts as imperative."""
+    """What the shipped detector finds of attacks by other authors, and flags of their harmless texts."""
     detector = Injection()
-    scores: dict[str, list[float]] = {}
-    for name, title, key in (("attacks", "found", "family"), ("harmless", "false alarms", "kind")):
-        rows = [orjson.loads(line) for line in (UNSEEN / f"{name}.jsonl").read_bytes().splitlines()]
-        results = [detector.scan(row["text"], "tool") for row in rows]
-        scores[name] = [result.score for result in results]
+    for name, channel in UNSEEN_SETS:
+        rows = unseen(name)
+        results = [detector.scan(row["text"], channel) for row in rows]
+        scores = np.array([result.score for result in results])
         flagged = np.array([result.flagged for result in results])
-        print(f"  {title} {flagged.mean():.3f} of {len(rows)}")
-        for kind in sorted({row[key] for row in rows}):
-            mask = np.array([row[key] == kind for row in rows])
-            print(f"    {kind:22} n={mask.sum():4}  {flagged[mask].mean():.3f}")
-    attacks, harmless = (np.array(scores[name]) for name in ("attacks", "harmless"))
-    print(f"  AUC {train_injection.auc(attacks, harmless):.3f}")
-    for rate in (0.01, 0.02, 0.05):
-        print(f"  at {rate:.0%} false alarms {np.mean(attacks > np.quantile(harmless, 1 - rate)):.3f}")
+        attack = np.array([row["label"] == 1 for row in rows])
+        attacks, harmless = scores[attack], scores[~attack]
+        print(f"  {name}: AUC {train_injection.auc(attacks, harmless):.3f}", end="")
+        for rate in (0.01, 0.02, 0.05):
+            print(
+                f", at {rate:.0%} false alarms {np.mean(attacks > np.quantile(harmless, 1 - rate)):.3f}",
+                end="",
+            )
+        print()
+        for wanted, title in ((True, "found"), (False, "false alarms")):
+            print(f"   {title} {flagged[attack == wanted].mean():.3f} of {np.sum(attack == wanted)}")
+            for family in sorted({row["family"] for row in rows if (row["label"] == 1) == wanted}):
+                mask = np.array([row["family"] == family for row in rows]) & (attack == wanted)
+                print(f"    {family:26} n={mask.sum():4}  {flagged[mask].mean():.3f}")
 
 
 def _spread(text: str) -> str:
