@@ -352,17 +352,22 @@ class RedisCluster:
                 ),
                 "a replica",
             )
-        wait_for(self._is_whole, "a whole cluster")
+        self.wait_whole()
         return self
 
+    def wait_whole(self) -> None:
+        """Every node knows every replica: one that stood still for a moment is left out until it is heard of."""
+        wait_for(self._is_whole, "a whole cluster")
+
     def _is_whole(self) -> bool:
-        count = sum(len(row) - 3 for row in _slots(self.servers[0]))
+        replicas = len(self.servers) - self.masters
+        known = all(sum(len(row) - 3 for row in _slots(server)) == replicas for server in self.servers)
         linked = all(
-            server.client().info("replication")["master_link_status"] == "up"
+            server.client().info("replication").get("master_link_status", "up") == "up"
             for server in self.servers[self.masters :]
         )
         ok = all(server.client().cluster("info")["cluster_state"] == "ok" for server in self.servers)
-        return count == len(self.servers) - self.masters and linked and ok
+        return known and linked and ok
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

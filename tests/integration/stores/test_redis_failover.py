@@ -404,6 +404,7 @@ async def test_any_node_of_a_cluster_leads_to_the_owner(
             heard.clear()
             await other.set_kill(Kill("user:ann", "enough"), 5)
             await eventually(lambda: Kill("user:ann", "enough") in heard)
+        nodes.wait_whole()
         facts = await redis_facts(server.url)
         assert facts["address"] == f"127.0.0.1:{owner.port}/0"
         assert {node["eviction"] for node in facts["nodes"]} == {"noeviction"}
