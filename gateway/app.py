@@ -27,7 +27,7 @@ from gateway.audit import AuditTrail
 from gateway.auth import Authenticator
 from gateway.auth import KeyRecord as CallerKey
 from gateway.control import Control
-from gateway.domain import Millis, Nano, Principal
+from gateway.domain import Millis, Nano, Principal, Surface
 from gateway.drain import Drain
 from gateway.errors import CallerError, GatewayError, StoreUnavailable
 from gateway.journal import Journal, JournalUnavailable, Opened, orphaned_files, read_journal
@@ -57,6 +57,7 @@ from gateway.steps.ancillary import Ancillary
 from gateway.steps.answer_cache import AnswerCache, WordingCache
 from gateway.steps.approvals import Approvals
 from gateway.steps.asides import Asides
+from gateway.steps.asking import wire_of
 from gateway.steps.attempt import Attempt, Machinery
 from gateway.steps.background import Background
 from gateway.steps.baselines import Baselines
@@ -64,7 +65,7 @@ from gateway.steps.booking import Outcome
 from gateway.steps.breakers import Breakers
 from gateway.steps.dispatch import Dispatcher, Generation
 from gateway.steps.governor import Governor, loop_rules
-from gateway.steps.judge import Judges, wire_of
+from gateway.steps.judge import Judges
 from gateway.steps.last_steps import LastSteps
 from gateway.steps.live import LiveCalls
 from gateway.steps.moderation import Moderator
@@ -92,6 +93,7 @@ from gateway.telemetry.traces import Traces
 from gateway.testing.models import CATALOGUE
 from gateway.testing.server import ProviderServer
 from gateway.upstreams.capacity import Capacity
+from gateway.upstreams.dialects import wire_for
 from gateway.upstreams.http1_transport import Http1Transport
 from gateway.upstreams.transport import Transport
 from gateway.uses import Uses
@@ -500,32 +502,38 @@ class Worker:
         self.metrics.policy_generation.set(self.rollout.changes)
 
     async def _failing_guards(self, policy: Policy) -> str:
-        """Detectors that the policy relies on and that find nothing. The classifier, where there is one, is
-        loaded by this."""
+        """Detectors that the policy relies on and that find nothing, and models that cannot be asked. The
+        classifier, where there is one, is loaded by this."""
+        unasked = self._unasked(policy)
         if not policy.screening.is_on:
-            return ""
+            return ", ".join(unasked)
         try:
             looks = await asyncio.to_thread(looks_of, policy.screening)
         except ClassifierFailed as error:
             return f"injection (classifier: {error})"
-        failing = await asyncio.to_thread(broken, looks)
-        if problem := self._unasked(policy):
-            failing.append(f"injection (judge: {problem})")
+        failing = await asyncio.to_thread(broken, looks) + unasked
         if not failing and (problem := await self.pool.prepare(looks)):
             failing.append(f"injection (classifier: {problem})")
         return ", ".join(failing)
 
-    def _unasked(self, policy: Policy) -> str:
-        """Why the judge of a policy could not be asked; empty when it can."""
-        injection = policy.screening.injection
-        if injection is None or injection.mode == "off" or injection.judge is None:
-            return ""
-        asker = Principal("gateway", "gateway", None, None)
-        try:
-            wire_of(self._router(policy).choose(asker, injection.judge.model, self.clock()))
-        except CallerError as error:
-            return error.message
-        return ""
+    def _unasked(self, policy: Policy) -> list[str]:
+        """Which models of a policy that judge texts could not be asked, and why."""
+        injection, moderation = policy.screening.injection, policy.screening.moderation
+        asker, router = Principal("gateway", "gateway", None, None), self._router(policy)
+        found = []
+        if injection is not None and injection.mode != "off" and injection.judge is not None:
+            try:
+                wire_of(router.choose(asker, injection.judge.model, self.clock()))
+            except CallerError as error:
+                found.append(f"injection (judge: {error.message})")
+        if moderation is not None and moderation.mode != "off":
+            by_judge = moderation.by == "judge"
+            try:
+                route = router.choose(asker, moderation.model, self.clock(), free=not by_judge)
+                wire_of(route) if by_judge else wire_for(route, Surface.MODERATIONS)
+            except CallerError as error:
+                found.append(f"moderation ({error.message})")
+        return found
 
     def _control_changed(self, control: Control) -> None:
         self.dispatcher.topups = control.topups

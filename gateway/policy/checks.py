@@ -396,7 +396,7 @@ def _screening(data: _Data) -> Iterator[Mistake]:
     for path, exception in data.entries("screening", "exceptions"):
         if not any(exception.get(key) for key in ("channel", "tool", "type")):
             yield data.mistake(path, "got a detector alone, expected a channel, a tool or a type beside it")
-    yield from data.ensure_model(("screening", "moderation", "model"))
+    yield from _moderation(data)
     yield from _deeper(data)
     for path, screen in data.entries("screening"):
         if path[-1] not in _SENSIBLE:
@@ -433,7 +433,33 @@ def _deeper(data: _Data) -> Iterator[Mistake]:
             here = (*path, key)
             got = kind_text(data.document.at(here)) if key == "labels" else data.written(here)
             yield data.mistake(here, f"got {got}, {problem}")
-    here = ("screening", "injection", "judge", "model")
+    yield from _judge(data, ("screening", "injection", "judge", "model"))
+
+
+def _moderation(data: _Data) -> Iterator[Mistake]:
+    path: KeyPath = ("screening", "moderation")
+    rule = value_at(data.data, path)
+    if not isinstance(rule, dict):
+        return
+    if rule.get("by", "endpoint") != "judge":
+        yield from data.ensure_model((*path, "model"))
+        for key in ("definitions", "constrained"):
+            if key in rule:
+                yield data.mistake((*path, key), "is for a judge, expected by: judge beside it")
+        return
+    yield from _judge(data, (*path, "model"))
+    categories, definitions = rule.get("categories"), rule.get("definitions")
+    if not categories:
+        yield data.mistake((*path, "by"), "got a judge alone, expected categories that it looks for")
+    elif isinstance(categories, dict) and isinstance(definitions, dict):
+        for name in definitions:
+            if name not in categories:
+                problem = f"got {quoted(str(name))}, expected one of the categories"
+                yield data.mistake((*path, "definitions", name), problem)
+
+
+def _judge(data: _Data, here: KeyPath) -> Iterator[Mistake]:
+    """Mistakes about a model that is asked something."""
     name = value_at(data.data, here)
     yield from data.ensure_model(here)
     if isinstance(name, str) and data.covered(name):

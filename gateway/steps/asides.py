@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 
 from gateway.admission import Denied, RunLimits
 from gateway.domain import Headers, Json, Step
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, Refusal
 from gateway.rules.route import Route
 from gateway.steps.attempt import Attempt
 from gateway.steps.delivery import Client, Reply
 from gateway.steps.dispatch import Ask, Call, Dispatcher, Job
-from gateway.steps.turn import Turn
+from gateway.steps.turn import Turn, new_id
 from gateway.upstreams.dialects import Wire
 from gateway.upstreams.transport import Timeouts
 
@@ -44,6 +44,38 @@ class Asides:
         """Where a model of the policy is served, whatever the caller's key may use. Raises `CallerError`."""
         caller = replace(job.call.caller, models=None)
         return job.generation.router.choose(caller, model, job.turn.began_at, free=free)
+
+    def turn(self, job: Job, put: Step, *, begun: bool = False) -> Turn:
+        """The step as the question belongs to it: with nothing of its conversation, to which the answer would
+        be linked. `begun`: an attempt of the step itself was let in before."""
+        turn, lineage = job.turn, self.dispatcher.machinery.lineage
+        own = new_id("ask")
+        fresh = turn.run.steps and not turn.run.retry_ordinal and not begun
+        return replace(
+            turn,
+            step=replace(put, surface=turn.step.surface),
+            scopes=replace(turn.scopes, model=put.model),
+            chain=lineage.chain(own, ()),
+            # Asked again after a failure, the step that was opened is the same.
+            retry_key=lineage.key(turn.caller.id, "ask", own) if fresh else turn.retry_key,
+            stored_tokens=0,
+            results=[],
+        )
+
+    @staticmethod
+    def only_asked(job: Job, route: Route, error: GatewayError) -> bool:
+        """Whether an error is a kill of the model that was asked, and not of what the step asks for."""
+        scope = error.ruling.scope if isinstance(error, Refusal) else ""
+        if isinstance(error, NoRoom) and error.denied.rule == "kill":
+            scope = error.denied.per
+        if scope != "model":
+            return False
+        model = job.turn.step.model
+        target = job.generation.policy.find_model(model)
+        return model != route.requested and (
+            target is None
+            or (target.provider_name, target.upstream_model) != (route.provider_name, route.upstream_model)
+        )
 
     async def ask(
         self,

@@ -39,6 +39,7 @@ from gateway.rules.endings import (
 )
 from gateway.rules.route import Route
 from gateway.shaping import SHAPERS, Said
+from gateway.steps.asides import NoRoom
 from gateway.steps.attempt import Attempt, Undelivered
 from gateway.steps.booking import INDEX_GRACE_MS, asked_of
 from gateway.steps.delivery import ClientLeftError, Reply
@@ -424,6 +425,8 @@ class LastSteps:
         whole = _whole_answer(reply)
         try:
             await self.moderator.judge(job, rule, about, whole)
+        except NoRoom as error:
+            return await self.unjudged(job, error.denied)
         except Refusal as error:
             await self.block(job, error)
             raise

@@ -22,6 +22,7 @@ from gateway.policy.fields import (
     OnFailure,
     OutputTokens,
     Pattern,
+    Prose,
     Seconds,
     Share,
     unexpected,
@@ -180,18 +181,28 @@ class LinkScreen(Screen):
 
 
 class Moderation(Section):
-    """Judgement of answers by a moderation endpoint. Streams are held back whole for it."""
+    """Judgement of answers by a moderation endpoint or a model. Streams are held back whole for it."""
 
     mode: Mode = "enforce"
     """`shadow` asks and records, and never acts."""
     model: ModelName
-    """A model on a provider that serves `/v1/moderations`."""
+    """A model on a provider that serves `/v1/moderations`; with `by: judge`, one on a provider that serves
+    chat, messages or responses. The answers go there."""
+    by: Literal["endpoint", "judge"] = "endpoint"
+    """`judge` asks the model itself how much of each of the `categories` an answer has."""
     categories: Mapping[Label, Share] = {}
-    """Scores from which a category counts; absent means what the endpoint itself flags."""
+    """Scores from which a category counts; absent means what the endpoint itself flags. A judge has those
+    that are named here and no others."""
+    definitions: Mapping[Label, Prose] = {}
+    """What categories of a judge mean, where their names do not say it."""
+    constrained: Flag = True
+    """Hold a judge's answer to a JSON schema; `false` for a model that knows no such thing."""
+    timeout_s: Seconds = 10.0
+    """Seconds until a verdict that has not come is none."""
     action: Literal["flag", "block"] = "block"
     """What is done with an answer that is over a threshold."""
     on_failure: OnFailure = "refuse"
-    """What happens when the endpoint gives no verdict."""
+    """What happens when there is no verdict."""
     match: Match = EVERYTHING
     """Calls it applies to."""
 

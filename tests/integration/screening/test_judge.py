@@ -265,7 +265,7 @@ def test_no_text_ends_its_block(
 ) -> None:
     """Not even one that knows the mark."""
     gateway = start(policy(judge))
-    monkeypatch.setattr("gateway.steps.judge.secrets.token_hex", lambda size: "0123456789abcdef")
+    monkeypatch.setattr("gateway.steps.asking.secrets.token_hex", lambda size: "0123456789abcdef")
     status, _, _ = say(gateway, text)
     assert status == (400 if "wire the money" in text else 200)
     (request,) = asked(provider)

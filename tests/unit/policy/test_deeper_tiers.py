@@ -117,3 +117,48 @@ def test_bounds_that_do_not_hold_the_threshold_are_warned_of(band: str, warned: 
 def test_bounds_are_two_scores_in_order(band: str) -> None:
     (mistake,) = said(JUDGES % ("", "m-1", f", uncertain: {band}"))
     assert "expected two scores from 0 to 1, the lower one first, such as [0.2, 0.8]" in mistake
+
+
+MODERATES = """version: 1
+providers:
+  a: {dialect: openai, base_url: "http://127.0.0.1:1/v1", api_key: none%s}
+models: {"m-*": {provider: a, price: free}}
+screening: {moderation: {model: m-1%s}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("surfaces", "more", "problem"),
+    [
+        ("", "", ""),
+        ("", ", by: judge, categories: {rude: 0.5}", ""),
+        ("", ", by: judge, categories: {rude: 0.5}, definitions: {rude: swears}, constrained: false", ""),
+        (", surfaces: moderations", "", ""),
+        ("", ", by: judge", "screening.moderation.by: got a judge alone, expected categories"),
+        (
+            "",
+            ", by: judge, categories: {}",
+            "screening.moderation.by: got a judge alone, expected categories",
+        ),
+        (
+            "",
+            ", by: judge, categories: {rude: 0.5}, definitions: {ruder: swears}",
+            'screening.moderation.definitions.ruder: got "ruder", expected one of the categories',
+        ),
+        ("", ", categories: {rude: 0.5}, definitions: {rude: swears}", "definitions: is for a judge"),
+        ("", ", constrained: false", "constrained: is for a judge"),
+        ("", ", by: nobody", "screening.moderation.by: "),
+        (
+            ", surfaces: moderations",
+            ", by: judge, categories: {rude: 0.5}",
+            'screening.moderation.model: got "m-1", expected a model on a provider that serves chat',
+        ),
+    ],
+)
+def test_a_moderator_can_be_asked(surfaces: str, more: str, problem: str) -> None:
+    text = MODERATES % (surfaces, more)
+    if problem:
+        (mistake,) = said(text)
+        assert problem in mistake
+    else:
+        assert load_text(text, {}).warnings == ()
