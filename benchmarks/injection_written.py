@@ -19,16 +19,22 @@ from benchmarks.injection_corpus import Host, Text, asked, found_in, insert, pla
 
 FOLDER = Path(__file__).with_name("injection_written")
 ORDERS = (
-    "orders_actions", "orders_goals", "orders_override", "orders_side", "orders_tasks", "orders_web",
+    "orders_actions", "orders_goals", "orders_override", "orders_short", "orders_side", "orders_tasks",
+    "orders_web",
 )  # fmt: skip
 HARMLESS = (
     "harmless_data", "harmless_lists", "harmless_mails", "harmless_manuals", "harmless_people",
-    "harmless_records", "harmless_technical",
+    "harmless_records", "harmless_technical", "harmless_web",
 )  # fmt: skip
 USERS = ("user_attacks", "user_harmless")
 """What users say."""
-OF_USERS = frozenset(("override", "fakesystem", "persona", "leak", "multilingual"))
-"""Kinds of orders that users try as well."""
+MIXED = ("orders_override", "orders_short")
+"""Orders of which users try some as well."""
+OF_USERS = frozenset((
+    "override", "fakesystem", "persona", "leak", "multilingual",
+    "access", "continuations", "hijack", "mixedlang", "persuasion", "resets", "sayexactly",
+))  # fmt: skip
+"""The kinds of these."""
 PLANTED = "planted"
 """Whole documents with an order in each, between `««` and `»»`."""
 ERRANDS = "offtask"
@@ -113,7 +119,7 @@ def harmless(rng: random.Random) -> Iterator[Text]:
 def users(rng: random.Random, questions: Sequence[Host]) -> Iterator[Text]:
     """Attempts of users, some before or behind a question, and harmless prompts."""
     attempts, prompts = map(pieces, USERS)
-    orders = [piece for piece in pieces("orders_override") if piece[0] in OF_USERS]
+    orders = [piece for name in MIXED for piece in pieces(name) if piece[0] in OF_USERS]
     for kind, text in (*attempts, *orders):
         yield asked(rng, questions, housed(rng, text), f"written/{kind}")
     for kind, text in prompts:
