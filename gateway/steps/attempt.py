@@ -86,8 +86,6 @@ _CUT_SHORT = frozenset({"length", "max_tokens", "max_output_tokens"})
 """Finish reasons of an answer that reached its output limit."""
 ALIVE_S = 5.0
 """How often a client whose stream waits for a decision hears that it is not forgotten."""
-LOOK_UP_S = 0.25
-"""How soon a wait for a decision notices a kill or a client that left."""
 
 LONG_ANSWER_BYTES = 16 * 1024
 """A plain answer over so many bytes is screened beside the event loop."""
@@ -245,6 +243,8 @@ class Attempt:
     _followed: str = ""
     """Id of the answer that the provider works on in the background."""
     _stir: asyncio.Event | None = None
+    _roused: asyncio.Event | None = None
+    """Set when nobody waits for a decision any more."""
     _task: asyncio.Task[Any] | None = None
     _client_left: bool = False
     _shutting_down: bool = False
@@ -256,17 +256,20 @@ class Attempt:
         if self.kill is None and not self.settled:
             self.kill = kill
             self.wants_cancel = True
+            self._rouse()
             self._interrupt()
 
     def shut_down(self) -> None:
         """This process ends: so does the call, in a way that its client may retry."""
         if not self.settled:
             self._shutting_down = True
+            self._rouse()
             self._interrupt()
 
     def client_left(self) -> None:
         """The caller has gone."""
         self._client_left = True
+        self._rouse()
         if self.server.on_disconnect == "drain":
             return
         if self._relay is not None and self._relay.upstream.finished:
@@ -274,6 +277,10 @@ class Attempt:
             asyncio.get_running_loop().call_later(AFTER_FINISH_S, self._interrupt)
         else:
             self._interrupt()
+
+    def _rouse(self) -> None:
+        if self._roused is not None:
+            self._roused.set()
 
     def _interrupt(self) -> None:
         if self._stir is not None:
@@ -774,19 +781,30 @@ class Attempt:
             return None
         if not self.gate.may_wait(answer):
             return await self.gate.judge(answer)
-        began = time.perf_counter()
+        began = told = time.perf_counter()
         judging = asyncio.ensure_future(self.gate.judge(answer))
-        told = began
+        # At once, and not at the next look: a decision right behind must find nobody here who would use it.
+        self._roused = asyncio.Event()
+        rousing = asyncio.ensure_future(self._roused.wait())
         try:
-            while not (await asyncio.wait({judging}, timeout=LOOK_UP_S))[0]:
-                if self.kill is not None or self._shutting_down or self._client_left:
+            if self.kill is not None or self._shutting_down or self._client_left:
+                self._roused.set()
+            while True:
+                wait_s = max(0.0, told + ALIVE_S - time.perf_counter()) if client is not None else None
+                done, _ = await asyncio.wait(
+                    {judging, rousing}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                if judging in done:
+                    return judging.result()
+                if rousing in done:
                     raise self._interruption()
-                if client is not None and time.perf_counter() - told >= ALIVE_S:
+                if client is not None:
                     told = time.perf_counter()
                     await client.send(b": waiting for a decision\n\n")
-            return judging.result()
         finally:
             judging.cancel()
+            rousing.cancel()
+            self._roused = None
             self.waited_ms += round((time.perf_counter() - began) * 1000)
 
     def _cut_by_us(self) -> Refusal:

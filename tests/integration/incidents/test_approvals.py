@@ -3,7 +3,9 @@ learns the decision when it asks again."""
 
 from __future__ import annotations
 
+import http.client
 import json
+import socket
 import threading
 import time
 import urllib.error
@@ -248,6 +250,54 @@ def test_a_client_that_leaves_can_come_back_for_the_decision(start: Start, provi
     assert agent.executed == [("send_email", MAIL)]
     (call,) = gateway.admin("GET", "/approvals")["data"]
     assert call["used_at"] is not None
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+def test_a_decision_right_behind_a_client_that_leaves_waits_for_it(start: Start, stream: bool) -> None:
+    """Nobody uses the approval in the name of who has gone."""
+    gateway = start(held_for(20))
+    body = {
+        "model": "gpt-4o",
+        "messages": [{"role": "user", "content": TASK}],
+        "tools": [{"type": "function", "function": {"name": "send_email", "parameters": {"type": "object"}}}],
+        "stream": stream,
+    }
+    for n in range(4):
+        told = {"x-guardrail-run-id": f"run-{n}", "authorization": f"Bearer {ALICE}"}
+        told["content-type"] = "application/json"
+        gone = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=10)
+        gone.request("POST", "/v1/chat/completions", json.dumps(body), told)
+        call = pending(gateway)
+        assert gone.sock is not None
+        gone.sock.shutdown(socket.SHUT_RDWR)
+        gone.close()
+        decide(gateway, call)
+        back = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=10)
+        back.request("POST", "/v1/chat/completions", json.dumps(body), told)
+        assert b'"send_email"' in back.getresponse().read()
+        back.close()
+        (used,) = [c for c in gateway.admin("GET", "/approvals")["data"] if c["id"] == call["id"]]
+        assert used["used_at"] is not None
+
+
+def test_a_kill_right_before_a_decision_is_in_time(start: Start, provider: ProviderServer) -> None:
+    gateway = start(held_for(20))
+    agent = agent_of(gateway)
+    caught: list[openai.APIStatusError] = []
+
+    def work() -> None:
+        try:
+            agent.run(TASK)
+        except openai.APIStatusError as error:
+            caught.append(error)
+
+    working = meanwhile(work)
+    call = pending(gateway)
+    gateway.admin("POST", "/kills", {"scope": "user", "id": "alice", "reason": "enough"})
+    decide(gateway, call)
+    working.join()
+    assert [error.code for error in caught] == ["user_killed"]
+    assert agent.executed == []
 
 
 def test_what_waits_and_what_was_decided_outlive_the_process(
