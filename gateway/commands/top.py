@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import shutil
+import signal
 import sys
 import termios
 import time
@@ -173,7 +174,11 @@ def _live(session: Session, interval: float) -> None:
             text.append(line.text, style=line.style)
         return text if lines else Text(views.plain(session.view.message))
 
-    with _keyboard() as keys, Live(Text(""), console=console, auto_refresh=False, screen=True) as live:
+    with (
+        _keyboard() as keys,
+        _interruptible(session),
+        Live(Text(""), console=console, auto_refresh=False, screen=True) as live,
+    ):
         try:
             while not session.left:
                 session.look()
@@ -188,6 +193,22 @@ def _live(session: Session, interval: float) -> None:
                         live.update(picture(), refresh=True)
         except KeyboardInterrupt:
             return
+
+
+@contextlib.contextmanager
+def _interruptible(session: Session) -> Iterator[None]:
+    """Ctrl-C ends the view even where its exception is lost: one that arrives while an object is finalised is
+    told to nobody."""
+
+    def leave(_signal: int, _frame: object) -> None:
+        session.left = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 _ARROWS = {b"\x1b[A": "up", b"\x1bOA": "up", b"\x1b[B": "down", b"\x1bOB": "down"}

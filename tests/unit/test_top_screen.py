@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from gateway.commands.client import ClientError, Unreachable
-from gateway.commands.top import REASON, Session
+from gateway.commands.top import REASON, Session, _live
 from gateway.commands.top_screen import View, money, ordered, screen, sparkline
 
 RUN: dict[str, Any] = {
@@ -287,3 +289,21 @@ def test_a_token_that_is_refused_at_the_beginning_ends_it(gateway: Gateway) -> N
     gateway.error = ClientError("no", 401)
     with pytest.raises(ClientError):
         Session(gateway, View()).look()  # type: ignore[arg-type]  # as above
+
+
+def test_an_interrupt_whose_exception_is_lost_ends_the_view() -> None:
+    class Gateway:
+        looks = 0
+
+        def get(self, _path: str) -> dict[str, Any]:
+            self.looks += 1
+            assert self.looks < 3, "the view goes on"
+            # As in an object that is finalised just then.
+            with suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            raise Unreachable("gone. Try again.")
+
+    gateway, before = Gateway(), signal.getsignal(signal.SIGINT)
+    _live(Session(gateway, View()), 0.2)  # type: ignore[arg-type]  # as above
+    assert gateway.looks == 1
+    assert signal.getsignal(signal.SIGINT) is before
