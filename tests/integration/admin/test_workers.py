@@ -67,7 +67,7 @@ def test_a_kill_and_a_stop_reach_every_worker(provider: ProviderServer, tmp_path
 
             def answers() -> set[int]:
                 """Of so many calls that each worker has had some."""
-                return {gateway.post(body, key=made["key"])[0] for _ in range(10)}
+                return {gateway.post(body, key=made["key"])[0] for _ in range(32)}
 
             wait_until(lambda: answers() == {200}, AT_ONCE_S, "the key to be known")
             gateway.admin("DELETE", f"/keys/{made['id']}")
