@@ -7,7 +7,8 @@ seeded; the same data give the same weights.
 Every document is a bag of windows. An attack has at least one window that is an attack, and a harmless
 document none; so training alternates between choosing windows (the highest score of each document) and
 fitting a logistic regression to them. The second stage learns from the scores of first stages that saw
-nothing of a document's family.
+nothing of a document's family. The third learns by itself (`train_reader`), from the words of
+`benchmarks.word_vectors`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from numpy.typing import NDArray
 from benchmarks import injection_corpus as corpus
 from benchmarks import injection_talk as talk
 from benchmarks import injection_written as written
+from benchmarks import train_reader
 from benchmarks.injection_corpus import Text
 from gateway.screening.features import (
     BITS,
@@ -59,6 +61,7 @@ from gateway.screening.linear import (
 )
 from gateway.screening.normalise import normalise
 from gateway.screening.patterns import NAMES, hits
+from gateway.screening.reader import Reader, vocabulary
 
 SEED = 20
 EASE = 60
@@ -68,10 +71,12 @@ CHANNELS = (("tool", 50), ("user", 70))
 JUDGED = ("tool",)
 """Channels with a second stage. Users' prompts have no text around an attack to compare it with, and a second
 stage does not find more of them."""
+READ = ("tool", "user")
+"""Channels with a third stage."""
 FOLDS = 3
 """Parts into which the families are dealt for the second stage."""
 SIZE = 1 << BITS
-THRESHOLDS = {"tool": Thresholds(2.4), "user": Thresholds(1.2)}
+THRESHOLDS = {"tool": Thresholds(2.6), "user": Thresholds(1.2)}
 """Chosen by hand between what cross-validation says, which leaves out whole kinds of texts that the shipped
 models have seen, and what texts of no source in training score; see the model card."""
 COLUMNS = 3 * SIZE + len(NAMES) + 1
@@ -546,6 +551,20 @@ def _as_judge(shift: Floats, scale: Floats, nets: Sequence[Floats]) -> Judge:
     )
 
 
+# --- the third stage
+
+
+def reader(documents: Sequence[Document]) -> Reader:
+    """A third stage. A request that is all there is of a text is not for it to judge: it sees no more of a
+    document around it than a piece."""
+    examples = [
+        train_reader.Example(d.grams, (d.text.start, d.text.end) if d.text.attack else None)
+        for d in documents
+        if d.family != "requests alone"
+    ]
+    return train_reader.train(examples, vocabulary(), SEED)
+
+
 # --- families left out
 
 SCATTERED = ("transcripts", "gsm8k", "requests alone")
@@ -700,22 +719,27 @@ def held_out(channel: str, documents: Sequence[Document], count: int) -> None:
     part = np.full(len(documents), -1)
     part[foreign] = folds([documents[i] for i in foreign], count)
     seen = left_out(documents, FOLDS)[0] if channel in JUDGED else []
-    linear, both = np.zeros(len(documents)), np.zeros(len(documents))
+    scores: dict[str, Floats] = {}
     for k in range(count):
         held, kept = (np.flatnonzero((part == k) == same).tolist() for same in (True, False))
         hosts = {documents[i].text.source for i in held if documents[i].family not in SCATTERED} - {"own"}
         kept = [i for i in kept if documents[i].text.host not in hosts]
-        model = train([documents[i] for i in kept if documents[i].family not in CONTEXT_ONLY])
-        found = describe_all(model, [documents[i] for i in held])
-        linear[held] = [c.linear.max() for c in found]
+        rest, left = [documents[i] for i in kept], [documents[i] for i in held]
+        stages = {"one stage": train([d for d in rest if d.family not in CONTEXT_ONLY])}
         if seen:
-            second = judge([documents[i] for i in kept], [seen[i] for i in kept])
-            both[held] = [float((c.linear + second.logits(c.rows)).max()) for c in found]
-        for scores in (linear, both):
-            scores[held] -= threshold_for(channel, [documents[i] for i in held], scores[held], 0.01)
-    for title, scores in (("first stage", linear), ("both stages", both))[: 2 if seen else 1]:
+            second = judge(rest, [seen[i] for i in kept])
+            stages["two stages"] = replace(stages["one stage"], judge=second)
+        if channel in READ:
+            before = list(stages.values())[-1]
+            # Every piece is read, since the threshold is not known yet.
+            stages["all stages"] = replace(before, reader=reader(rest), thresholds=Thresholds(-np.inf))
+        for title, model in stages.items():
+            found = np.array([model.scores(d.grams, d.windows, d.hits).max() for d in left])
+            of_stage = scores.setdefault(title, np.zeros(len(documents)))
+            of_stage[held] = found - threshold_for(channel, left, found, 0.01)
+    for title, of_stage in scores.items():
         print(f"  {channel}, {title}; thresholds at 1 % false alarms")
-        report([documents[i] for i in foreign], scores[foreign], 0.0)
+        report([documents[i] for i in foreign], of_stage[foreign], 0.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -735,6 +759,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if channel in JUDGED:
             seen, _fold = left_out(documents, FOLDS)
             model = replace(model, judge=judge(documents, seen))
+        if channel in READ:
+            model = replace(model, reader=reader(documents))
         models[channel] = replace(model, thresholds=THRESHOLDS[channel])
         for name, weight in zip(NAMES, model.patterns, strict=True):
             print(f"    {name:24} {weight:+.2f}")

@@ -13,6 +13,7 @@ The same functions serve training and the gateway; changing one of them means tr
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -102,6 +103,8 @@ class Grams:
     """6 by number of words: the same for sequences of classes of words."""
     single: Ints
     """The bucket of each word by itself, also where it was there a moment ago."""
+    names: NDArray[np.uint64]
+    """A hash of each word by itself, wide enough to look it up in a dictionary."""
     questions: Ints
     """The question marks of each sentence."""
     squeezed: Ints
@@ -136,11 +139,12 @@ def grams(text: str) -> Grams | None:
     kept = ~space
     kept[1:] |= ~space[:-1]
     units = _units(codes, part, space, breaks, starts)
-    words, single, tails = _word_grams(wide, inside, begins, starts, units)
+    words, single, names, tails = _word_grams(wide, inside, begins, starts, units)
     return Grams(
         folded=folded.astype("<u4").tobytes().decode("utf-32-le"),
         words=words,
         single=single,
+        names=names,
         shapes=_shape_grams(single, tails, units),
         questions=np.add.reduceat(((codes == 63) | (codes == 0xFF1F)).astype(np.int64), starts[units]),
         chars=_char_grams(np.where(space, np.uint64(32), wide)[kept], letter[kept]),
@@ -216,7 +220,7 @@ def _bucketed(*hashes: NDArray[np.uint64]) -> Ints:
 
 def _word_grams(
     codes: NDArray[np.uint64], inside: NDArray[np.bool_], begins: NDArray[np.bool_], starts: Ints, units: Ints
-) -> tuple[Ints, Ints, NDArray[np.uint64]]:
+) -> tuple[Ints, Ints, NDArray[np.uint64], NDArray[np.uint64]]:
     begun = begins.cumsum()
     place = np.arange(len(codes)) - starts[np.maximum(begun - 1, 0)]
     # A number before the first word belongs to no word; one after a word would belong to that.
@@ -235,7 +239,7 @@ def _word_grams(
     buckets[4:, units] = _bucketed(first * d + a, first * a + second * d + b)
     _fresh(buckets[:4], _RECENT_WORDS)
     last = starts + np.add.reduceat(inside.astype(np.int64), starts) - 1
-    return buckets, single, codes[last] * a + codes[np.maximum(last - 1, starts)] * b
+    return buckets, single, one, codes[last] * a + codes[np.maximum(last - 1, starts)] * b
 
 
 def _shape_grams(single: Ints, tails: NDArray[np.uint64], units: Ints) -> Ints:
@@ -505,7 +509,11 @@ def _shape_classes() -> NDArray[np.uint64]:
 
 def _buckets_of(words: str) -> Ints:
     """The buckets of words of Latin or Cyrillic letters without accents."""
-    listed = words.split()
+    return _buckets(hashes_of(words.split()) * _SALTS[0])
+
+
+def hashes_of(listed: Sequence[str]) -> NDArray[np.uint64]:
+    """The hashes of words as `Grams.names` has them; words of letters without case, accents and gaps."""
     codes = np.frombuffer(" ".join(listed).encode("utf-32-le"), "<u4").astype(np.uint64)
     inside = codes != 32
     begins = inside & np.append(True, ~inside[:-1])
@@ -513,7 +521,7 @@ def _buckets_of(words: str) -> Ints:
     place = np.arange(len(codes)) - starts[np.cumsum(begins) - 1]
     parts = np.where(inside, codes * _POWERS[place], np.uint64(0))
     hashes: NDArray[np.uint64] = np.add.reduceat(parts, starts)
-    return _buckets(hashes * _SALTS[0])
+    return hashes
 
 
 _FAR = 8.0

@@ -1,7 +1,8 @@
-"""The shipped models, for users' and for other texts: two stages each.
+"""The shipped models, for users' and for other texts: up to three stages each.
 
 The first is linear: weights of hashed n-grams and of patterns. The second sees, for every window that the
 first finds suspicious, what it is made of and how it differs from the text around it, and adds to its score.
+The third reads the words in their order, where what the others say leaves it open (`reader`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.screening.features import Floats, Grams, Windows, describe, sums
+from gateway.screening.features import Floats, Grams, Ints, Windows, describe, sums
 from gateway.screening.patterns import NAMES
+from gateway.screening.reader import Reader, of_arrays, piece_of, pieces
 from gateway.values import frozen
 
 WEIGHTS = Path(__file__).parent / "weights" / "injection.npz"
@@ -60,11 +62,19 @@ LEAST, MOST = 8, 4096
 """...but for the highest few; and no more than so many are looked at twice, the highest. In a text with more,
 the others keep their linear score."""
 
+SHARE = 0.5
+"""How much of what the third stage says is added..."""
+UP, DOWN = 2.0, 1.5
+"""...but no more than so much, and no less than that: words chosen to please it do not hide an attack of
+which the others are sure. Windows that it could not lift to the threshold are not read."""
+MOST_PIECES = 8
+"""Pieces of a text that are read, those with the highest scores so far; the others keep theirs."""
+
 
 @frozen
 class Model:
     """The model of a channel. The linear score of a window is a sum of weights over its length, plus patterns
-    and bias; without a judge it is the score."""
+    and bias; the second and the third stage, where there are any, add theirs."""
 
     words: Floats
     chars: Floats
@@ -73,6 +83,7 @@ class Model:
     bias: float
     thresholds: Thresholds
     judge: Judge | None = None
+    reader: Reader | None = None
 
     def parts(self, grams: Grams, windows: Windows, hits: Hits) -> Floats:
         """A row for each window: its linear score by words, characters, shapes and patterns, and their
@@ -90,15 +101,33 @@ class Model:
     def scores(self, grams: Grams, windows: Windows, hits: Hits) -> Floats:
         """One score for each window; a pattern counts once in a window."""
         parts = self.parts(grams, windows, hits)
-        if self.judge is None:
-            return parts[:, -1]
-        chosen = candidates(parts[:, -1])
-        result = np.where(parts[:, -1] < GATE, GATE - 9, parts[:, -1])
-        result[chosen] = parts[chosen, -1] + self.judge.logits(described(grams, windows, hits, chosen, parts))
+        result = parts[:, -1].copy()
+        if self.judge is not None:
+            chosen = candidates(result)
+            result = np.where(result < GATE, GATE - 9, result)
+            result[chosen] = parts[chosen, -1]
+            result[chosen] += self.judge.logits(described(grams, windows, hits, chosen, parts))
+        if self.reader is not None:
+            self._read(self.reader, grams, windows, result)
         return result
 
+    def _read(self, reader: Reader, grams: Grams, windows: Windows, scores: Floats) -> None:
+        """Add what the third stage says of the pieces that hold the windows that are left open."""
+        open_ = (scores >= self.thresholds.flag - UP).nonzero()[0]
+        if not len(open_):
+            return
+        held = piece_of(grams, windows, open_)
+        asked = np.unique(held)
+        if len(asked) > MOST_PIECES:
+            highest = np.full(asked[-1] + 1, -np.inf)
+            np.maximum.at(highest, held, scores[open_])
+            asked = np.sort(np.argsort(-highest)[:MOST_PIECES])
+        said = np.zeros(held.max() + 1)
+        said[asked] = reader.logits(grams, pieces(len(grams.names))[asked])
+        scores[open_] += np.minimum(np.maximum(SHARE * said[held], -DOWN), UP)
 
-def candidates(scores: Floats) -> NDArray[np.int64]:
+
+def candidates(scores: Floats) -> Ints:
     """The windows that the second stage looks at."""
     chosen = (scores >= GATE).nonzero()[0]
     if LEAST <= len(chosen) <= MOST:
@@ -107,7 +136,7 @@ def candidates(scores: Floats) -> NDArray[np.int64]:
     return np.sort(np.argpartition(-scores, count - 1)[:count])
 
 
-def described(grams: Grams, windows: Windows, hits: Hits, chosen: NDArray[np.int64], parts: Floats) -> Floats:
+def described(grams: Grams, windows: Windows, hits: Hits, chosen: Ints, parts: Floats) -> Floats:
     """The rows of the second stage."""
     present = np.zeros((len(grams.units) - 1, len(NAMES)))
     if hits:
@@ -141,12 +170,16 @@ def save(models: Mapping[str, Model], path: Path = WEIGHTS) -> None:
             "bias": round(model.bias, 4),
             "flag": round(model.thresholds.flag, 3),
             "judges": 0,
+            "reads": False,
         }
         if model.judge is not None:
             about[name]["judges"] = len(model.judge.hidden)
             arrays[f"{name}_scale"] = np.stack((model.judge.shift, model.judge.scale)).astype(np.float32)
             arrays[f"{name}_hidden"] = np.stack(model.judge.hidden).astype(np.float16)
             arrays[f"{name}_out"] = np.stack(model.judge.out).astype(np.float16)
+        if model.reader is not None:
+            about[name]["reads"] = True
+            arrays |= model.reader.arrays(f"{name}_reader")
     arrays["about"] = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
     np.savez_compressed(path, **arrays)
 
@@ -170,6 +203,7 @@ def load(path: Path = WEIGHTS) -> dict[str, Model]:
                 bias=facts["bias"],
                 thresholds=Thresholds(facts["flag"]),
                 judge=_judge(file, name) if facts["judges"] else None,
+                reader=of_arrays(file, f"{name}_reader") if facts.get("reads") else None,
             )
             for name, facts in about.items()
         }
