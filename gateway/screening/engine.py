@@ -20,6 +20,7 @@ from gateway.screening.pii import Custom
 from gateway.screening.presidio import ENTITIES as NAMES
 from gateway.screening.presidio import Presidio, PresidioFailed
 from gateway.screening.presidio import load as load_presidio
+from gateway.screening.reader import VOCABULARY
 from gateway.screening.uncertain import instructions
 from gateway.values import frozen
 
@@ -137,7 +138,7 @@ def _injection() -> Injection:
 
 @lru_cache(maxsize=1)
 def _weights_digest() -> bytes:
-    return hashlib.sha256(WEIGHTS.read_bytes()).digest()
+    return hashlib.sha256(WEIGHTS.read_bytes() + VOCABULARY.read_bytes()).digest()
 
 
 def _values(text: str, looks: Looks) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -200,6 +201,8 @@ class ScanPool:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=1024 * 1024,
+            # As in the gateway's own processes; a program that embeds it may think otherwise of itself.
+            env={"OPENBLAS_NUM_THREADS": "1", **os.environ},
             # A terminal's Ctrl-C is for the gateway, which ends them.
             start_new_session=True,
         )

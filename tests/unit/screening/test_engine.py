@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 
+from gateway.screening import engine
 from gateway.screening.actions import Edit, Edited, redact
 from gateway.screening.engine import Looks, scan
 from gateway.screening.json_texts import as_json, unescaped
@@ -119,6 +121,24 @@ def test_looks_survive_the_way_to_another_process() -> None:
     again = Looks.load(json.loads(json.dumps(looks.dump())))
     assert again == looks
     assert again.version() == looks.version() != Looks(pii=True).version()
+
+
+@pytest.mark.parametrize("name", ["WEIGHTS", "VOCABULARY"])
+def test_verdicts_of_other_models_are_not_taken(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "other").write_bytes(b"another model")
+    caches = (engine._version, engine._weights_digest)
+    before = Looks(injection=True).version()
+    monkeypatch.setattr(engine, name, tmp_path / "other")
+    for cache in caches:
+        cache.cache_clear()
+    try:
+        assert Looks(injection=True).version() != before
+    finally:
+        monkeypatch.undo()
+        for cache in caches:
+            cache.cache_clear()
 
 
 def test_time_follows_length() -> None:

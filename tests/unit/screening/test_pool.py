@@ -66,6 +66,30 @@ async def test_there_is_no_verdict_without_an_answer(command: tuple[str, ...], r
         await pool.close()
 
 
+TELLS = (
+    sys.executable,
+    "-c",
+    "import json,os,struct,sys; sys.stdin.buffer.read(4); "
+    "text = json.dumps([[['x', os.environ['OPENBLAS_NUM_THREADS'], 0, 1, 1.0]]]).encode(); "
+    "sys.stdout.buffer.write(struct.pack('>I', len(text)) + text); sys.stdout.flush()",
+)
+
+
+@pytest.mark.parametrize("wanted", [None, "3"])
+async def test_a_process_has_one_thread_unless_the_operator_says_otherwise(
+    wanted: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    if wanted:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", wanted)
+    pool = ScanPool(1, TELLS)
+    try:
+        [[finding]] = await pool.scan([("user", "text")], ALL, 20)
+    finally:
+        await pool.close()
+    assert finding.type == (wanted or "1")
+
+
 async def test_a_process_that_dies_is_replaced() -> None:
     pool = ScanPool(1)
     try:
